@@ -1,0 +1,60 @@
+// Package redact keeps credentials out of texts that people and logs will see.
+//
+// It is the second line of defence. The first is that secrets have a type which
+// does not print; this package is for texts that somebody else wrote, such as
+// the error_description of a server that echoes what it was sent.
+package redact
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// Mark stands where a secret stood.
+const Mark = "REDACTED"
+
+// maxText is the longest text that Text lets through, in runes.
+const maxText = 512
+
+// Known credential shapes: Yandex Cloud IAM and refresh tokens, Yandex OAuth
+// access and refresh tokens, JWTs, and whatever follows an authentication
+// scheme. The prefixes may change, so they serve to redact, never to validate.
+var shapes = regexp.MustCompile(strings.Join([]string{
+	`\br?t1\.[A-Za-z0-9_=\-]+(?:\.[A-Za-z0-9_=\-]+)?`,
+	`\by[0-6]_[A-Za-z0-9_\-]{10,}`,
+	`\bAQAAAA[A-Za-z0-9_\-]{10,}`,
+	`\b[0-9]:[A-Za-z0-9_\-]{8,}:[A-Za-z0-9_\-]{16,}(?::[A-Za-z0-9_\-]+)?`,
+	`\beyJ[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*)?`,
+	`(?i)\b(?:bearer|dpop|basic)\s+[A-Za-z0-9._~+/=\-]{8,}`,
+}, "|"))
+
+// Text makes a text from outside fit for an error or a log: the given secrets
+// and everything that looks like a credential become [Mark], control characters
+// become spaces, and what is longer than 512 runes is cut.
+func Text(s string, secrets ...string) string {
+	for _, secret := range secrets {
+		if len(secret) < 4 {
+			continue // would redact ordinary words
+		}
+		s = strings.ReplaceAll(s, secret, Mark)
+		if esc := url.QueryEscape(secret); esc != secret {
+			s = strings.ReplaceAll(s, esc, Mark)
+		}
+	}
+	s = shapes.ReplaceAllString(s, Mark)
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	s = strings.TrimSpace(s)
+	if len(s) > maxText { // runes are never longer than bytes
+		if r := []rune(s); len(r) > maxText {
+			s = string(r[:maxText]) + "…"
+		}
+	}
+	return s
+}

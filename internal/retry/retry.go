@@ -1,0 +1,153 @@
+// Package retry runs one operation again where that can help, and waits as long
+// as the server asks.
+//
+// The waits come from github.com/cenkalti/backoff/v4 (exponential, with jitter);
+// what this package adds is that nothing is retried unless its error was marked
+// by [Temporary], that a server's Retry-After is a lower bound of the wait, and
+// that a wait which ctx cannot live through is not begun.
+package retry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// Policy bounds the attempts. The zero value means the defaults.
+type Policy struct {
+	// Attempts is the most attempts made, the first included.
+	// Optional. Default: 4. 1 means no retry.
+	Attempts int
+
+	// Initial is the wait before the second attempt, before jitter.
+	// Optional. Default: 250 ms.
+	Initial time.Duration
+
+	// Max is the longest wait that the backoff itself chooses.
+	// Optional. Default: 5 s.
+	Max time.Duration
+
+	// MaxServer is the longest wait that is accepted from a server. A longer
+	// Retry-After ends the attempts: the caller learns of it from the error.
+	// Optional. Default: 30 s.
+	MaxServer time.Duration
+
+	// Notify, if set, is called before each wait with the attempt that failed
+	// (1 is the first). Optional.
+	Notify func(attempt int, err error, wait time.Duration)
+}
+
+func (p Policy) withDefaults() Policy {
+	if p.Attempts <= 0 {
+		p.Attempts = 4
+	}
+	if p.Initial <= 0 {
+		p.Initial = 250 * time.Millisecond
+	}
+	if p.Max <= 0 {
+		p.Max = 5 * time.Second
+	}
+	if p.MaxServer <= 0 {
+		p.MaxServer = 30 * time.Second
+	}
+	return p
+}
+
+type temporaryError struct {
+	err   error
+	after time.Duration
+}
+
+func (e *temporaryError) Error() string { return e.err.Error() }
+func (e *temporaryError) Unwrap() error { return e.err }
+
+// Temporary marks err as worth another attempt, no earlier than after from now
+// (0: whenever the backoff says). [Do] takes the mark off again.
+func Temporary(err error, after time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	return &temporaryError{err, after}
+}
+
+// serverWait is a backoff that never waits less than the server asked for.
+type serverWait struct {
+	backoff.BackOff
+	after time.Duration
+}
+
+func (s *serverWait) NextBackOff() time.Duration {
+	d := s.BackOff.NextBackOff()
+	if d == backoff.Stop {
+		return d
+	}
+	return max(d, s.after)
+}
+
+// Do calls fn until it succeeds, returns an error without the mark of
+// [Temporary], or the policy or ctx ends the attempts. fn receives the number of
+// the attempt, from 1.
+//
+// The error is the last one of fn. Where ctx ended while Do waited, it also
+// wraps ctx's error.
+func Do[T any](ctx context.Context, p Policy, fn func(ctx context.Context, attempt int) (T, error)) (T, error) {
+	p = p.withDefaults()
+	waits := &serverWait{BackOff: backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(p.Initial),
+		backoff.WithMaxInterval(p.Max),
+		backoff.WithMaxElapsedTime(0),
+	)}
+	for attempt := 1; ; attempt++ {
+		v, err := fn(ctx, attempt)
+		if err == nil {
+			return v, nil
+		}
+		var temporary *temporaryError
+		if !errors.As(err, &temporary) {
+			return v, err
+		}
+		err = temporary.err
+		waits.after = temporary.after
+		if attempt >= p.Attempts || waits.after > p.MaxServer {
+			return v, err
+		}
+		wait := waits.NextBackOff()
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+			// Waiting would only turn an informative error into "deadline exceeded".
+			return v, err
+		}
+		if p.Notify != nil {
+			p.Notify(attempt, err, wait)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return v, fmt.Errorf("%w while waiting to retry: %w", context.Cause(ctx), err)
+		case <-timer.C:
+		}
+	}
+}
+
+// After reads a Retry-After header (RFC 9110 §10.2.3): seconds or an HTTP date.
+// It is 0 where the header is missing, malformed or lies in the past.
+func After(h http.Header, now time.Time) time.Duration {
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	if v == "" {
+		return 0
+	}
+	if s, err := strconv.ParseInt(v, 10, 64); err == nil {
+		const most = int64(365 * 24 * time.Hour / time.Second)
+		return time.Duration(min(max(s, 0), most)) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return max(t.Sub(now), 0)
+	}
+	return 0
+}

@@ -1,0 +1,109 @@
+// Package strictjson reads JSON from servers without the leniency of
+// encoding/json that matters where credentials are concerned: a duplicate name,
+// text after the value, and names that match only when case is folded.
+package strictjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+)
+
+// maxDepth is the deepest nesting accepted; no answer of these APIs comes near.
+const maxDepth = 64
+
+// A SyntaxError says what is wrong with a JSON text without quoting it: the text
+// may hold secrets.
+type SyntaxError struct{ Reason string }
+
+func (e *SyntaxError) Error() string { return "malformed JSON: " + e.Reason }
+
+// Check reports whether data is exactly one JSON value in UTF-8, not nested
+// deeper than 64 levels, in which no object has the same name twice
+// (RFC 8259 §4 leaves duplicates undefined, so two readers may differ).
+// Every error is a [*SyntaxError].
+func Check(data []byte) error {
+	if !utf8.Valid(data) {
+		return &SyntaxError{"not UTF-8"}
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := value(dec, 0); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return &SyntaxError{"text after the value"}
+	}
+	return nil
+}
+
+func value(dec *json.Decoder, depth int) error {
+	if depth > maxDepth {
+		return &SyntaxError{fmt.Sprintf("nested deeper than %d levels", maxDepth)}
+	}
+	tok, err := dec.Token()
+	if err != nil {
+		return syntax(err)
+	}
+	delim, ok := tok.(json.Delim)
+	if !ok {
+		return nil
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		if delim == '{' {
+			tok, err := dec.Token()
+			if err != nil {
+				return syntax(err)
+			}
+			name, _ := tok.(string)
+			if seen[name] {
+				return &SyntaxError{"an object has the same name twice"}
+			}
+			seen[name] = true
+		}
+		if err := value(dec, depth+1); err != nil {
+			return err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return syntax(err)
+	}
+	return nil
+}
+
+// syntax drops encoding/json's message, which quotes characters of the input.
+func syntax(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return &SyntaxError{"it ends too early"}
+	}
+	var s *json.SyntaxError
+	if errors.As(err, &s) {
+		return &SyntaxError{fmt.Sprintf("invalid at byte %d", s.Offset)}
+	}
+	return &SyntaxError{"invalid"}
+}
+
+// Object is [Check] for a text that has to be a JSON object. It returns the
+// members by their exact names. A member that is null is left out.
+func Object(data []byte) (map[string]json.RawMessage, error) {
+	if err := Check(data); err != nil {
+		return nil, err
+	}
+	if t := bytes.TrimLeft(data, " \t\r\n"); len(t) == 0 || t[0] != '{' {
+		return nil, &SyntaxError{"not an object"}
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, syntax(err)
+	}
+	for k, v := range m {
+		if string(v) == "null" {
+			delete(m, k)
+		}
+	}
+	return m, nil
+}

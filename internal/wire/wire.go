@@ -1,0 +1,112 @@
+// Package wire holds the rules that every HTTP exchange of this module keeps:
+// https except to this machine, no redirects, bodies with a limit.
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// MaxBody is the most that is read of any answer, in bytes.
+const MaxBody = 1 << 20
+
+// ErrTooLarge is returned by [ReadBody] for an answer longer than [MaxBody].
+var ErrTooLarge = errors.New("the answer is larger than 1 MiB")
+
+// CheckURL parses an absolute URL to which credentials may be sent: https, or
+// http where the host is this machine (RFC 8252 §8.3), without user
+// information and fragment. Its errors do not repeat the URL.
+func CheckURL(raw string) (*url.URL, error) {
+	if raw == "" {
+		return nil, errors.New("is empty")
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, errors.New("is not a URL")
+	}
+	switch {
+	case u.Opaque != "" || u.Hostname() == "":
+		return nil, errors.New("is not an absolute URL with a host")
+	case u.User != nil:
+		return nil, errors.New("holds user information: pass credentials apart from the URL")
+	case u.Fragment != "":
+		return nil, errors.New("has a fragment")
+	}
+	switch strings.ToLower(u.Scheme) {
+	case "https":
+	case "http":
+		if !IsLoopback(u.Hostname()) {
+			return nil, fmt.Errorf("uses http to %s: only https keeps tokens secret (http is accepted for loopback addresses)", u.Hostname())
+		}
+	default:
+		return nil, errors.New("is neither https nor http to a loopback address")
+	}
+	return u, nil
+}
+
+// IsLoopback reports whether host (a name or an IP address without port and
+// brackets) can only be this machine.
+func IsLoopback(host string) bool {
+	if h := strings.TrimSuffix(strings.ToLower(host), "."); h == "localhost" || strings.HasSuffix(h, ".localhost") {
+		return true // RFC 6761 §6.3
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// NoRedirects returns a copy of hc that hands a 3xx answer to its caller. A
+// followed 307 would replay the body, and with it the credentials, to whatever
+// origin the answer names.
+func NoRedirects(hc *http.Client) *http.Client {
+	if hc == nil {
+		hc = http.DefaultClient
+	}
+	c := *hc
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c
+}
+
+// ReadBody reads the whole body, up to [MaxBody], and closes it.
+func ReadBody(resp *http.Response) ([]byte, error) {
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	if len(b) > MaxBody {
+		return nil, ErrTooLarge
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// IsJSON reports whether the answer says that it is JSON: application/json or a
+// type with the +json suffix (RFC 6839 §3.1).
+func IsJSON(h http.Header) bool {
+	mt, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (mt == "application/json" || strings.HasSuffix(mt, "+json"))
+}
+
+// RequestID is the identifier that the server gave the exchange, to quote to
+// its support: x-request-id, else x-server-trace-id. It is "" where there is
+// none, and is cut at 128 characters.
+func RequestID(h http.Header) string {
+	for _, name := range []string{"X-Request-Id", "X-Server-Trace-Id"} {
+		if id := strings.Map(printable, h.Get(name)); id != "" {
+			return id[:min(len(id), 128)]
+		}
+	}
+	return ""
+}
+
+func printable(r rune) rune {
+	if r < 0x21 || r > 0x7e {
+		return -1
+	}
+	return r
+}
