@@ -1,0 +1,244 @@
+// Package dpop proves possession of a key to OAuth servers: Demonstrating Proof
+// of Possession, RFC 9449.
+//
+// A refresh or access token that is bound to a key is worthless without it. The
+// holder shows the key anew with every request by a small signed JWT, the DPoP
+// proof. This package makes proofs ([Prover]), attaches them to the requests of
+// an [net/http.Client] ([Transport]), remembers the nonces that servers want to
+// see in them ([Nonces]), keeps a key in a file ([LoadOrGenerateKeyFile]) and
+// checks proofs for those who receive them ([Verifier]).
+//
+// # Keys
+//
+// Any [crypto.Signer] can be the key: one from a file, from a YubiKey (package
+// piv of this module), from a cloud KMS. The algorithm follows from the kind of
+// key:
+//
+//	P-256    ES256
+//	P-384    ES384
+//	P-521    ES512
+//	Ed25519  EdDSA
+//	RSA      PS256, at 2048 bits or more ([WithAlgorithm] chooses RS256)
+//
+// A signer that can wait for a person to type a PIN or touch a token should
+// offer [ContextSigner], so that the wait ends with the request's context.
+//
+// # Proofs
+//
+// A proof is for one attempt of one request and must not be sent again: servers
+// refuse a jti they have seen, some by ending the whole session. So [Prover.Proof]
+// is called for every attempt, the retried ones too.
+//
+// # Nonces
+//
+// A server may demand that proofs carry a nonce of its making (RFC 9449 §8 and
+// §9). It sends one in the DPoP-Nonce header of any answer, success or failure,
+// and the newest one wins. [Nonces] keeps it for each origin.
+package dpop
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	_ "crypto/sha256" // the hashes that algorithms and thumbprints name
+	_ "crypto/sha512"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// MinRSABits is the shortest RSA key accepted, in bits (RFC 7518 §3.3, §3.5).
+const MinRSABits = 2048
+
+// A ContextSigner is what a signer offers when a signature can take seconds:
+// [Prover.Proof] calls SignContext instead of Sign, with the context of the
+// request that the proof is for.
+//
+// The parameters are those of [crypto.Signer], whose randomness source such
+// signers choose themselves. For an Ed25519 key digest is the whole message and
+// opts.HashFunc() is 0.
+type ContextSigner interface {
+	crypto.Signer
+	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) (signature []byte, err error)
+}
+
+// A Prover makes DPoP proofs with one key. It is safe for concurrent use if its
+// signer is.
+type Prover struct {
+	signer  crypto.Signer
+	alg     algorithm
+	jwk     jose.JSONWebKey
+	header  []byte // base64url of the JOSE header, which is the same in every proof
+	lastURL atomic.Pointer[normalized]
+}
+
+// An Option changes what [New] makes.
+type Option func(*options)
+
+type options struct {
+	algorithm jose.SignatureAlgorithm
+	chain     []*x509.Certificate
+}
+
+// WithAlgorithm signs with alg instead of the key's usual algorithm, for servers
+// that announce a list without it (dpop_signing_alg_values_supported, RFC 9449
+// §5.1). Only RSA keys have a choice: [jose.PS256] or [jose.RS256].
+func WithAlgorithm(alg jose.SignatureAlgorithm) Option {
+	return func(o *options) { o.algorithm = alg }
+}
+
+// WithCertificateChain adds the JOSE header x5c (RFC 7515 §4.1.6) to every
+// proof: the certificate of the signing key first, then those that lead to a
+// root the server trusts. With the attestation of a YubiKey's slot it lets a
+// server see that the key cannot be copied.
+//
+// How Yandex Cloud expects to receive an attestation is not documented, and
+// this way of sending it has not been verified against the live service.
+// It adds some kilobytes to each proof, so it is opt-in.
+func WithCertificateChain(chain []*x509.Certificate) Option {
+	return func(o *options) { o.chain = chain }
+}
+
+// New returns a Prover that signs with signer. It fails if the kind or size of
+// the key does not fit a DPoP algorithm, if the key does not fit the algorithm
+// asked for, or if the first certificate of a chain is for another key.
+func New(signer crypto.Signer, opts ...Option) (*Prover, error) {
+	if signer == nil {
+		return nil, errors.New("dpop: no signer")
+	}
+	var o options
+	for _, opt := range opts {
+		opt(&o)
+	}
+	pub := signer.Public()
+	alg, err := algorithmFor(pub, o.algorithm)
+	if err != nil {
+		return nil, err
+	}
+	jwk := jose.JSONWebKey{Key: pub}
+	header, err := joseHeader(alg, jwk, o.chain)
+	if err != nil {
+		return nil, err
+	}
+	return &Prover{signer: signer, alg: alg, jwk: jwk, header: header}, nil
+}
+
+// algorithm is one row of RFC 7518 §3.1 or RFC 8037 §3.1.
+type algorithm struct {
+	name  jose.SignatureAlgorithm
+	hash  crypto.Hash       // 0: the message itself is signed
+	opts  crypto.SignerOpts // what crypto.Signer.Sign is told
+	coord int               // octets of one ECDSA coordinate; 0: the signature is used as it comes
+	size  int               // octets of the JWS signature
+}
+
+var pssSHA256 = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256} // RFC 7518 §3.5
+
+func algorithmFor(pub crypto.PublicKey, want jose.SignatureAlgorithm) (algorithm, error) {
+	var alg algorithm
+	switch pub := pub.(type) {
+	case *ecdsa.PublicKey:
+		if pub == nil || pub.Curve == nil {
+			return alg, errors.New("dpop: the signer has an empty ECDSA public key")
+		}
+		switch pub.Curve {
+		case elliptic.P256():
+			alg = algorithm{jose.ES256, crypto.SHA256, crypto.SHA256, 32, 64}
+		case elliptic.P384():
+			alg = algorithm{jose.ES384, crypto.SHA384, crypto.SHA384, 48, 96}
+		case elliptic.P521():
+			alg = algorithm{jose.ES512, crypto.SHA512, crypto.SHA512, 66, 132}
+		default:
+			return alg, fmt.Errorf("dpop: no JWS algorithm for the curve %s: use P-256, P-384 or P-521", pub.Curve.Params().Name)
+		}
+		if _, err := pub.ECDH(); err != nil {
+			return alg, errors.New("dpop: the ECDSA public key is not a point of its curve")
+		}
+	case ed25519.PublicKey:
+		if len(pub) != ed25519.PublicKeySize {
+			return alg, errors.New("dpop: the Ed25519 public key has a wrong length")
+		}
+		alg = algorithm{jose.EdDSA, 0, crypto.Hash(0), 0, ed25519.SignatureSize}
+	case *rsa.PublicKey:
+		if pub == nil || pub.N == nil {
+			return alg, errors.New("dpop: the signer has an empty RSA public key")
+		}
+		if bits := pub.N.BitLen(); bits < MinRSABits {
+			return alg, fmt.Errorf("dpop: the RSA key has %d bits: at least %d are needed (RFC 7518)", bits, MinRSABits)
+		}
+		if want == jose.RS256 {
+			return algorithm{jose.RS256, crypto.SHA256, crypto.SHA256, 0, pub.Size()}, nil
+		}
+		alg = algorithm{jose.PS256, crypto.SHA256, pssSHA256, 0, pub.Size()}
+	default:
+		return alg, fmt.Errorf("dpop: cannot use a key of type %T: use ECDSA (P-256, P-384, P-521), Ed25519 or RSA", pub)
+	}
+	if want != "" && want != alg.name {
+		return alg, fmt.Errorf("dpop: this key signs with %s, it cannot sign with %s", alg.name, want)
+	}
+	return alg, nil
+}
+
+// joseHeader is the base64url form of the header: "typ", "alg" and "jwk" as
+// RFC 9449 §4.2 asks, and x5c where a chain was given.
+func joseHeader(alg algorithm, jwk jose.JSONWebKey, chain []*x509.Certificate) ([]byte, error) {
+	h := struct {
+		Type string                  `json:"typ"`
+		Alg  jose.SignatureAlgorithm `json:"alg"`
+		JWK  jose.JSONWebKey         `json:"jwk"`
+		X5C  []string                `json:"x5c,omitempty"`
+	}{Type: proofType, Alg: alg.name, JWK: jwk}
+	for i, cert := range chain {
+		if cert == nil {
+			return nil, fmt.Errorf("dpop: certificate %d of the chain is nil", i)
+		}
+		if i == 0 && !samePublicKey(cert.PublicKey, jwk.Key) {
+			return nil, errors.New("dpop: the first certificate of the chain is not for the key that signs")
+		}
+		h.X5C = append(h.X5C, base64.StdEncoding.EncodeToString(cert.Raw))
+	}
+	b, err := json.Marshal(h)
+	if err != nil {
+		return nil, fmt.Errorf("dpop: the public key cannot be written as a JWK: %w", err)
+	}
+	return base64.RawURLEncoding.AppendEncode(nil, b), nil
+}
+
+func samePublicKey(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
+
+// Algorithm is the JWS algorithm of the proofs, for instance ES256.
+func (p *Prover) Algorithm() jose.SignatureAlgorithm { return p.alg.name }
+
+// JWK is the public key as it stands in the header of every proof. It never
+// holds private parts.
+func (p *Prover) JWK() jose.JSONWebKey { return p.jwk }
+
+// Thumbprint is the JWK thumbprint of the public key (RFC 7638), in unpadded
+// base64url. It names the key in dpop_jkt and in the cnf claim of tokens
+// (RFC 9449 §6.1, §10).
+//
+// RFC 9449 uses SHA-256. Yandex Cloud's dpop_jkt is computed with SHA-512.
+// Thumbprint fails if the hash is not linked into the program.
+func (p *Prover) Thumbprint(h crypto.Hash) (string, error) { return thumbprint(&p.jwk, h) }
+
+func thumbprint(jwk *jose.JSONWebKey, h crypto.Hash) (string, error) {
+	if !h.Available() {
+		return "", fmt.Errorf("dpop: hash %v is not available", h)
+	}
+	sum, err := jwk.Thumbprint(h)
+	if err != nil {
+		return "", fmt.Errorf("dpop: thumbprint: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(sum), nil
+}

@@ -1,0 +1,172 @@
+package dpop
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/ycauth/ycauth-go/internal/durable"
+)
+
+// maxKeyFile is more than an RSA key of 16384 bits needs, in bytes.
+const maxKeyFile = 64 << 10
+
+// A KeyFileError says why a key file cannot be used, and what helps. It never
+// holds content of the file.
+type KeyFileError struct {
+	Path   string
+	Reason string
+	Err    error // the cause, if another package named it; may be nil
+}
+
+func (e *KeyFileError) Error() string {
+	s := fmt.Sprintf("dpop: key file %q: %s", e.Path, e.Reason)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *KeyFileError) Unwrap() error { return e.Err }
+
+// GenerateKeyFile makes a P-256 key and writes it to a new file, as PKCS#8
+// (RFC 5958) in PEM (RFC 7468), readable by the owner only (0600; on Windows the
+// folder's access rules apply). The file is on disk, whole, when GenerateKeyFile
+// returns.
+//
+// It never overwrites: where path exists, the error matches [fs.ErrExist].
+// Errors are of type [*KeyFileError].
+func GenerateKeyFile(path string) (crypto.Signer, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, &KeyFileError{path, "cannot generate a key", err}
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, &KeyFileError{path, "cannot encode the key", err}
+	}
+	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	if err := durable.Create(path, data, 0o600); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil, &KeyFileError{path, "there is a file already, and it is not overwritten: load it, or remove it if no session needs its key", fs.ErrExist}
+		}
+		return nil, &KeyFileError{path, "cannot write", err}
+	}
+	return key, nil
+}
+
+// LoadKeyFile reads a private key in PEM: PKCS#8 ("PRIVATE KEY"), SEC 1 ("EC
+// PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"), not encrypted, one to a file. The
+// key must fit [New].
+//
+// On Unix a file that group or others can access is refused, whatever it holds:
+// its key may have been copied already. Errors are of type [*KeyFileError]; where
+// there is no file, the error matches [fs.ErrNotExist].
+func LoadKeyFile(path string) (crypto.Signer, error) {
+	data, err := readKeyFile(path)
+	if err != nil {
+		return nil, err
+	}
+	key, reason := parseKey(data)
+	if reason != "" {
+		return nil, &KeyFileError{Path: path, Reason: reason}
+	}
+	if _, err := algorithmFor(key.Public(), ""); err != nil {
+		return nil, &KeyFileError{path, "the key does not fit DPoP", err}
+	}
+	return key, nil
+}
+
+// LoadOrGenerateKeyFile is [LoadKeyFile], or [GenerateKeyFile] where there is no
+// file yet. Processes that race end with the same key.
+func LoadOrGenerateKeyFile(path string) (crypto.Signer, error) {
+	key, err := LoadKeyFile(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	key, err = GenerateKeyFile(path)
+	if errors.Is(err, fs.ErrExist) {
+		return LoadKeyFile(path) // somebody was faster, and wrote it whole
+	}
+	return key, err
+}
+
+func readKeyFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		var pe *fs.PathError
+		if errors.As(err, &pe) {
+			err = pe.Err // the path is in KeyFileError already
+		}
+		return nil, &KeyFileError{path, "cannot open", err}
+	}
+	defer f.Close()
+	// The open file is looked at, not the name: the name could change hands.
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, &KeyFileError{path, "cannot look at", err}
+	}
+	switch {
+	case !fi.Mode().IsRegular():
+		return nil, &KeyFileError{Path: path, Reason: "not a regular file"}
+	case exposed(fi.Mode()):
+		return nil, &KeyFileError{Path: path, Reason: fmt.Sprintf(
+			"others than its owner can access it (mode %04o): run chmod 600, and make a new key if somebody may have copied this one", fi.Mode().Perm())}
+	case fi.Size() > maxKeyFile:
+		return nil, &KeyFileError{Path: path, Reason: "larger than 64 KiB, so not a key file"}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	if err != nil {
+		return nil, &KeyFileError{path, "cannot read", err}
+	}
+	return data, nil
+}
+
+// parseKey returns the key, or the reason why there is none. The errors of the
+// parsers are left out on purpose: they can quote what they parsed.
+func parseKey(data []byte) (crypto.Signer, string) {
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return nil, "no PEM block in it: expected -----BEGIN PRIVATE KEY-----"
+	}
+	if next, _ := pem.Decode(rest); next != nil {
+		return nil, "more than one PEM block in it: keep one private key to a file"
+	}
+	var key any
+	var err error
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "ENCRYPTED PRIVATE KEY":
+		return nil, "the key is encrypted: decrypt it (openssl pkey), or keep the key on a YubiKey"
+	case "OPENSSH PRIVATE KEY":
+		return nil, "the key has OpenSSH's own format: convert it (ssh-keygen -p -m PKCS8), or generate a key for DPoP alone"
+	case "PUBLIC KEY", "CERTIFICATE", "RSA PUBLIC KEY", "CERTIFICATE REQUEST":
+		return nil, "it holds a " + block.Type + ", not a private key"
+	default:
+		return nil, "its PEM block is not a private key: expected -----BEGIN PRIVATE KEY-----"
+	}
+	if err != nil {
+		return nil, "the private key in it is damaged"
+	}
+	if block.Headers["DEK-Info"] != "" {
+		return nil, "the key is encrypted: decrypt it (openssl pkey), or keep the key on a YubiKey"
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Sprintf("a key of type %T cannot sign", key)
+	}
+	return signer, ""
+}

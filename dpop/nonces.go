@@ -1,0 +1,98 @@
+package dpop
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+)
+
+// NonceHeader is the response header in which a server gives a nonce
+// (RFC 9449 §8.1).
+const NonceHeader = "DPoP-Nonce"
+
+// maxOrigins bounds the memory of a Nonces. A program talks DPoP to a handful
+// of servers; more would be somebody feeding it redirects.
+const maxOrigins = 128
+
+// maxNonce is the longest nonce kept, in octets; a longer one would not fit the
+// header that has to carry it back.
+const maxNonce = 4096
+
+// Nonces remembers the newest DPoP nonce of each origin (scheme, host and port:
+// RFC 9449 §8.2 scopes a nonce to the server that sent it). It keeps at most
+// 128 origins, dropping the one that was not updated for longest.
+//
+// The zero value is ready. A Nonces is safe for concurrent use and may be shared
+// by all clients of a program.
+type Nonces struct {
+	mu     sync.Mutex
+	m      map[string]string
+	recent []string // origins, least recently learnt first
+}
+
+// Nonce returns the newest nonce of the server of u, or "" if it gave none.
+func (n *Nonces) Nonce(u *url.URL) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.m[origin(u)]
+}
+
+// Learn takes the nonce out of an answer of the server of u, and reports
+// whether there was one that is new. It has to see every answer, the successful
+// ones too: "the new nonce value might also be provided on a response with a
+// 200" (RFC 9449 §8.2). A malformed nonce, or several, are ignored.
+func (n *Nonces) Learn(u *url.URL, h http.Header) bool {
+	values := h.Values(NonceHeader)
+	if len(values) != 1 || !validNonce(values[0]) {
+		return false
+	}
+	nonce, key := values[0], origin(u)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old, known := n.m[key]
+	if known && old == nonce {
+		return false
+	}
+	if n.m == nil {
+		n.m = make(map[string]string)
+	}
+	if known {
+		for i, k := range n.recent {
+			if k == key {
+				n.recent = append(n.recent[:i], n.recent[i+1:]...)
+				break
+			}
+		}
+	} else if len(n.recent) >= maxOrigins {
+		delete(n.m, n.recent[0])
+		n.recent = n.recent[1:]
+	}
+	n.m[key] = nonce
+	n.recent = append(n.recent, key)
+	return true
+}
+
+// validNonce implements "nonce = 1*NQCHAR" (RFC 9449 §8.1); NQCHAR is visible
+// ASCII but for the double quote and the backslash (RFC 6749 Appendix A).
+func validNonce(s string) bool {
+	if s == "" || len(s) > maxNonce {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; c < 0x21 || c > 0x7e || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// origin is RFC 6454's: scheme, host and port, the default port left out.
+func origin(u *url.URL) string {
+	scheme := strings.ToLower(u.Scheme)
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	if port == "" || (scheme == "https" && port == "443") || (scheme == "http" && port == "80") {
+		return scheme + "://" + host
+	}
+	return scheme + "://" + host + ":" + port
+}

@@ -1,0 +1,237 @@
+package dpop
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// proofType is the media type that tells a proof from other JWTs (RFC 9449 §4.2).
+const proofType = "dpop+jwt"
+
+// jtiBytes of randomness make a jti: 128 bits, where RFC 9449 §4.2 asks for at
+// least 96.
+const jtiBytes = 16
+
+// Claims is what a proof says of the request that it is for.
+type Claims struct {
+	// Method is the HTTP method, as sent (htm).
+	Method string
+
+	// URL is the absolute URL of the request (htu). Query and fragment are left
+	// out of the proof, and the rest is normalised as RFC 3986 §6.2.2 and §6.2.3
+	// say, so the request's own URL can be given.
+	URL string
+
+	// Nonce is the newest DPoP-Nonce that the server sent.
+	// Optional. "" if it never sent one.
+	Nonce string
+
+	// AccessToken is the token that accompanies a request to a protected
+	// resource; the proof carries its hash (ath).
+	// Optional. "" for requests to a token endpoint.
+	AccessToken string
+
+	// IssuedAt is the time of the proof (iat), cut to seconds. Callers who know
+	// that their clock differs from the server's can set the server's time.
+	// Optional. Default: now.
+	IssuedAt time.Time
+}
+
+// Proof makes the value of the DPoP header for one attempt of one request
+// (RFC 9449 §4.2), with a jti of its own. It is a credential for some seconds:
+// do not log it, and do not send it twice.
+//
+// It fails if a claim cannot be part of a proof, with ctx's error if ctx is
+// done, and with the signer's error, wrapped, if signing fails.
+func (p *Prover) Proof(ctx context.Context, c Claims) (string, error) {
+	htu, err := p.normalize(c.URL)
+	if err != nil {
+		return "", err
+	}
+	if !isToken(c.Method) {
+		return "", errors.New("dpop: the method is empty or not an HTTP method")
+	}
+	if c.Nonce != "" && !validNonce(c.Nonce) {
+		return "", errors.New("dpop: the nonce has characters that RFC 9449 §8.1 does not allow")
+	}
+	if err := ctx.Err(); err != nil {
+		return "", context.Cause(ctx)
+	}
+
+	// One buffer takes the whole compact form. Nothing in the payload needs
+	// JSON escapes: every part was checked, normalised or encoded above.
+	var payloadBuf [512]byte
+	payload := appendPayload(payloadBuf[:0], c, htu)
+	enc := base64.RawURLEncoding
+	out := make([]byte, 0, len(p.header)+enc.EncodedLen(len(payload))+enc.EncodedLen(p.alg.size)+2)
+	out = append(out, p.header...)
+	out = append(out, '.')
+	out = enc.AppendEncode(out, payload)
+
+	sig, err := p.sign(ctx, out)
+	if err != nil {
+		return "", fmt.Errorf("dpop: signing the proof: %w", err)
+	}
+	out = append(out, '.')
+	out = enc.AppendEncode(out, sig)
+	return string(out), nil
+}
+
+func appendPayload(b []byte, c Claims, htu string) []byte {
+	enc := base64.RawURLEncoding
+	var jti [jtiBytes]byte
+	rand.Read(jti[:]) //nolint:errcheck // never returns an error since Go 1.24: it crashes the program instead
+	b = append(b, `{"jti":"`...)
+	b = enc.AppendEncode(b, jti[:])
+	b = append(b, `","htm":"`...)
+	b = append(b, c.Method...)
+	b = append(b, `","htu":"`...)
+	b = append(b, htu...)
+	b = append(b, `","iat":`...)
+	iat := c.IssuedAt
+	if iat.IsZero() {
+		iat = time.Now()
+	}
+	b = strconv.AppendInt(b, iat.Unix(), 10)
+	if c.Nonce != "" {
+		b = append(b, `,"nonce":"`...)
+		b = append(b, c.Nonce...)
+		b = append(b, '"')
+	}
+	if c.AccessToken != "" {
+		b = append(b, `,"ath":"`...)
+		b = appendATH(b, c.AccessToken)
+		b = append(b, '"')
+	}
+	return append(b, '}')
+}
+
+// appendATH appends "the base64url encoding (as defined in Section 2 of
+// [RFC7515]) of the SHA-256 hash of the ASCII encoding of the associated access
+// token's value" (RFC 9449 §4.2).
+func appendATH(b []byte, accessToken string) []byte {
+	sum := sha256.Sum256([]byte(accessToken))
+	return base64.RawURLEncoding.AppendEncode(b, sum[:])
+}
+
+// sign returns the JWS signature of the signing input.
+func (p *Prover) sign(ctx context.Context, input []byte) ([]byte, error) {
+	message := input
+	switch p.alg.hash {
+	case 0:
+	case crypto.SHA256:
+		sum := sha256.Sum256(input)
+		message = sum[:]
+	default:
+		h := p.alg.hash.New()
+		h.Write(input)
+		message = h.Sum(nil)
+	}
+	var sig []byte
+	var err error
+	if s, ok := p.signer.(ContextSigner); ok {
+		sig, err = s.SignContext(ctx, message, p.alg.opts)
+	} else {
+		sig, err = p.signer.Sign(rand.Reader, message, p.alg.opts)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.alg.coord != 0 {
+		return joseECDSA(sig, p.alg.coord)
+	}
+	if len(sig) != p.alg.size {
+		return nil, fmt.Errorf("the signer returned %d octets, a signature of this key has %d", len(sig), p.alg.size)
+	}
+	return sig, nil
+}
+
+var errDER = errors.New("the signer's signature is not the DER of two positive integers of the curve's size")
+
+// joseECDSA turns the ASN.1 form that crypto.Signer returns, SEQUENCE { r
+// INTEGER, s INTEGER }, into the form of RFC 7518 §3.4: r and s as big-endian
+// octets of the full width of the curve, leading zeros kept, one after the
+// other.
+func joseECDSA(der []byte, coord int) ([]byte, error) {
+	body, rest, ok := derElement(der, 0x30)
+	if !ok || len(rest) != 0 {
+		return nil, errDER
+	}
+	r, rest, ok := derElement(body, 0x02)
+	if !ok {
+		return nil, errDER
+	}
+	s, rest, ok := derElement(rest, 0x02)
+	if !ok || len(rest) != 0 {
+		return nil, errDER
+	}
+	out := make([]byte, 2*coord)
+	if !fillUint(out[:coord], r) || !fillUint(out[coord:], s) {
+		return nil, errDER
+	}
+	return out, nil
+}
+
+// derElement splits one element with the given tag off b. Lengths of up to 255
+// octets are enough: two coordinates of P-521 need 138.
+func derElement(b []byte, tag byte) (content, rest []byte, ok bool) {
+	if len(b) < 2 || b[0] != tag {
+		return nil, nil, false
+	}
+	n, b := int(b[1]), b[2:]
+	if n == 0x81 {
+		if len(b) < 1 || b[0] < 0x80 {
+			return nil, nil, false
+		}
+		n, b = int(b[0]), b[1:]
+	} else if n >= 0x80 {
+		return nil, nil, false
+	}
+	if len(b) < n {
+		return nil, nil, false
+	}
+	return b[:n], b[n:], true
+}
+
+// fillUint writes the content of a DER INTEGER, which must be positive and
+// minimally encoded, right-aligned into dst.
+func fillUint(dst, content []byte) bool {
+	if len(content) == 0 || content[0]&0x80 != 0 {
+		return false
+	}
+	if content[0] == 0 {
+		if len(content) == 1 || content[1]&0x80 == 0 {
+			return false // zero, or not minimal
+		}
+		content = content[1:]
+	}
+	if len(content) > len(dst) {
+		return false
+	}
+	copy(dst[len(dst)-len(content):], content)
+	return true
+}
+
+// isToken reports whether s is a token of RFC 9110 §5.6.2, as methods are.
+func isToken(s string) bool {
+	if s == "" {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '!', c == '#', c == '$', c == '%', c == '&', c == '\'', c == '*', c == '+',
+			c == '-', c == '.', c == '^', c == '_', c == '`', c == '|', c == '~':
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,344 @@
+package dpop
+
+import (
+	"crypto"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/ycauth/ycauth-go/internal/strictjson"
+)
+
+// maxProof is the longest proof looked at, in octets. A chain of four RSA
+// certificates fits.
+const maxProof = 16 << 10
+
+var (
+	// ErrUseNonce is matched by the [*ProofError] of a proof whose nonce is
+	// missing or not one the server wants. The answer to it is an error
+	// use_dpop_nonce with a DPoP-Nonce header (RFC 9449 §8, §9).
+	ErrUseNonce = errors.New("dpop: the proof needs a nonce from the server")
+
+	// ErrReplay is matched by the [*ProofError] of a proof that was seen before.
+	ErrReplay = errors.New("dpop: the proof was seen before")
+
+	// ErrWrongKey is matched by the [*ProofError] of a proof that is good but
+	// made with another key than the token is bound to.
+	ErrWrongKey = errors.New("dpop: the proof is of another key")
+
+	// ErrIssuedAt is matched by the [*ProofError] of a proof that is too old or
+	// from the future: usually a clock is wrong.
+	ErrIssuedAt = errors.New("dpop: the proof was not made just now")
+)
+
+// A ProofError says which check of RFC 9449 §4.3 a proof failed. It holds no
+// part of the proof.
+type ProofError struct {
+	Reason string
+	Err    error // ErrUseNonce, ErrReplay, ErrWrongKey, ErrIssuedAt or nil
+}
+
+func (e *ProofError) Error() string { return "dpop: invalid proof: " + e.Reason }
+func (e *ProofError) Unwrap() error { return e.Err }
+
+// Code is the OAuth error code for the answer: use_dpop_nonce (RFC 9449 §8) or
+// invalid_dpop_proof (§5).
+func (e *ProofError) Code() string {
+	if errors.Is(e.Err, ErrUseNonce) {
+		return "use_dpop_nonce"
+	}
+	return "invalid_dpop_proof"
+}
+
+// A Verifier checks proofs as RFC 9449 §4.3 says, for authorization servers and
+// protected resources. The zero value is ready; it must not be copied after
+// first use. It is safe for concurrent use.
+type Verifier struct {
+	// Algorithms are the accepted JWS algorithms, all of them asymmetric.
+	// Optional. Default: ES256, ES384, ES512, EdDSA, PS256, RS256.
+	Algorithms []jose.SignatureAlgorithm
+
+	// MaxAge is how long before now a proof may have been made.
+	// Optional. Default: 1 minute.
+	MaxAge time.Duration
+
+	// Leeway is how far ahead of ours the clock of the prover may be; it is
+	// also added to MaxAge. Optional. Default: 10 seconds.
+	Leeway time.Duration
+
+	// CheckNonce reports whether a nonce is one that this server gave and still
+	// accepts. If it is set, a proof without a nonce is refused with
+	// [ErrUseNonce]. Optional. Default: nonces are not looked at.
+	CheckNonce func(nonce string) bool
+
+	// MaxReplays bounds how many proofs are remembered, so that one seen before
+	// is refused while it would still be young enough. When that many are
+	// remembered, the oldest is forgotten early. A server of several processes
+	// needs a common memory instead. Optional. Default: 100 000, about 5 MB.
+	MaxReplays int
+
+	// Now is the clock. Optional. Default: [time.Now].
+	Now func() time.Time
+
+	seen replays
+}
+
+// Expected is what a proof is held against: the request that it came with.
+type Expected struct {
+	// Method and URL are those of the request. Query and fragment of the URL do
+	// not matter.
+	Method, URL string
+
+	// AccessToken is the token that came with the request to a protected
+	// resource; the proof must carry its hash. Optional. "" at a token endpoint.
+	AccessToken string
+
+	// Thumbprint names the key that must have made the proof: the SHA-256 JWK
+	// thumbprint that the token is bound to (cnf.jkt, RFC 9449 §6).
+	// Optional. "" accepts any key: the one that a new token will be bound to.
+	Thumbprint string
+}
+
+// A VerifiedProof is what a proof said, after it was checked.
+type VerifiedProof struct {
+	ID           string          // jti
+	Method       string          // htm
+	URL          string          // htu, normalised
+	IssuedAt     time.Time       // iat
+	Nonce        string          // nonce; "" if it has none
+	Key          jose.JSONWebKey // the public key
+	Thumbprint   string          // SHA-256 JWK thumbprint of Key
+	Certificates []*x509.Certificate
+}
+
+// VerifyRequest checks the proof of a request: its one DPoP header. The URL is
+// passed because a server behind a proxy does not see what the client asked for.
+// want.Method is taken from the request if it is empty.
+func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof, error) {
+	headers := r.Header.Values("DPoP")
+	switch {
+	case len(headers) == 0:
+		return nil, &ProofError{Reason: "the request has no DPoP header"}
+	case len(headers) > 1:
+		return nil, &ProofError{Reason: "the request has more than one DPoP header"}
+	}
+	if want.Method == "" {
+		want.Method = r.Method
+	}
+	return v.Verify(headers[0], want)
+}
+
+// Verify checks one proof. Its errors are of type [*ProofError], but for a want
+// that makes no sense.
+//
+// A proof is remembered only if everything else about it is right.
+func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
+	wantURL, err := normalizeURL(want.URL)
+	if err != nil {
+		return nil, err
+	}
+	// The numbers are those of the list in RFC 9449 §4.3.
+	if len(proof) > maxProof {
+		return nil, &ProofError{Reason: "longer than 16 KiB"}
+	}
+	header, err := v.parseHeader(proof) // 2, 4, 5, 7
+	if err != nil {
+		return nil, err
+	}
+	payload, err := header.jws.Verify(header.key) // 6
+	if err != nil {
+		return nil, &ProofError{Reason: "the signature does not verify with the key in the header"}
+	}
+	c, err := parseClaims(payload) // 3
+	if err != nil {
+		return nil, err
+	}
+	if c.Method != want.Method { // 8
+		return nil, &ProofError{Reason: "made for another method (htm)"}
+	}
+	htu, err := normalizeURL(c.URL)
+	if err != nil || htu != wantURL { // 9
+		return nil, &ProofError{Reason: "made for another URL (htu)"}
+	}
+	if v.CheckNonce != nil && (c.Nonce == "" || !v.CheckNonce(c.Nonce)) { // 10
+		return nil, &ProofError{"the nonce is missing or not accepted any more", ErrUseNonce}
+	}
+	now := v.now()
+	issued := time.Unix(c.IssuedAt, 0)
+	if age := now.Sub(issued); age > v.maxAge()+v.leeway() { // 11
+		return nil, &ProofError{fmt.Sprintf("made %v ago (iat): the prover's clock is behind, or the proof is old", age.Round(time.Second)), ErrIssuedAt}
+	} else if age < -v.leeway() {
+		return nil, &ProofError{fmt.Sprintf("made %v in the future (iat): the prover's clock is ahead", (-age).Round(time.Second)), ErrIssuedAt}
+	}
+	if err := checkATH(c.ATH, want.AccessToken); err != nil { // 12a
+		return nil, err
+	}
+	jkt, err := thumbprint(&header.key, crypto.SHA256)
+	if err != nil {
+		return nil, &ProofError{Reason: "the key in the header has no thumbprint"}
+	}
+	if want.Thumbprint != "" && !equal(jkt, want.Thumbprint) { // 12b
+		return nil, &ProofError{"made with another key than the token is bound to", ErrWrongKey}
+	}
+	limit := v.MaxReplays
+	if limit <= 0 {
+		limit = 100_000
+	}
+	if !v.seen.add(htu, c.ID, now, issued.Add(v.maxAge()+v.leeway()), limit) { // §11.1
+		return nil, &ProofError{"the same proof was sent before (jti)", ErrReplay}
+	}
+	return &VerifiedProof{
+		ID: c.ID, Method: c.Method, URL: htu, IssuedAt: issued, Nonce: c.Nonce,
+		Key: header.key, Thumbprint: jkt, Certificates: header.chain,
+	}, nil
+}
+
+func (v *Verifier) now() time.Time {
+	if v.Now != nil {
+		return v.Now()
+	}
+	return time.Now()
+}
+
+func (v *Verifier) maxAge() time.Duration {
+	if v.MaxAge > 0 {
+		return v.MaxAge
+	}
+	return time.Minute
+}
+
+func (v *Verifier) leeway() time.Duration {
+	if v.Leeway > 0 {
+		return v.Leeway
+	}
+	return 10 * time.Second
+}
+
+var defaultAlgorithms = []jose.SignatureAlgorithm{
+	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA, jose.PS256, jose.RS256,
+}
+
+type proofHeader struct {
+	jws   *jose.JSONWebSignature
+	key   jose.JSONWebKey
+	chain []*x509.Certificate
+}
+
+func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
+	algs := v.Algorithms
+	if len(algs) == 0 {
+		algs = defaultAlgorithms
+	}
+	jws, err := jose.ParseSignedCompact(proof, algs)
+	if err != nil {
+		// The parser's error can quote the proof.
+		return nil, &ProofError{Reason: "not a compact JWS with an accepted algorithm and a public key"}
+	}
+	h := jws.Signatures[0].Protected
+	if typ, _ := h.ExtraHeaders[jose.HeaderType].(string); !strings.EqualFold(typ, proofType) {
+		return nil, &ProofError{Reason: `the type is not "dpop+jwt" (typ)`}
+	}
+	if h.JSONWebKey == nil {
+		return nil, &ProofError{Reason: "no public key in the header (jwk)"}
+	}
+	// jwk.Public() leaves out what a sender may have added to the key.
+	key := jose.JSONWebKey{Key: h.JSONWebKey.Public().Key}
+	// A key whose own algorithm differs (say an RSA key of 1024 bits, or one
+	// that is offered for an ECDSA algorithm) is refused before it is used.
+	if _, err := algorithmFor(key.Key, jose.SignatureAlgorithm(h.Algorithm)); err != nil {
+		return nil, &ProofError{Reason: "the key does not fit the algorithm, or is too weak"}
+	}
+	chain, err := parseChain(proof, key)
+	if err != nil {
+		return nil, err
+	}
+	return &proofHeader{jws, key, chain}, nil
+}
+
+// parseChain reads x5c, which go-jose hands out only together with verifying
+// it. Whoever cares for the chain verifies it against roots of their own.
+func parseChain(proof string, key jose.JSONWebKey) ([]*x509.Certificate, error) {
+	encoded, _, _ := strings.Cut(proof, ".")
+	raw, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, &ProofError{Reason: "the header is not base64url"}
+	}
+	members, err := strictjson.Object(raw)
+	if err != nil {
+		return nil, &ProofError{Reason: "the header is not a JSON object with distinct names"}
+	}
+	if members["x5c"] == nil {
+		return nil, nil
+	}
+	bad := &ProofError{Reason: "the certificate chain in the header is malformed (x5c)"}
+	var x5c [][]byte // JSON strings in standard base64, as RFC 7515 §4.1.6 has them
+	if err := json.Unmarshal(members["x5c"], &x5c); err != nil || len(x5c) == 0 {
+		return nil, bad
+	}
+	chain := make([]*x509.Certificate, len(x5c))
+	for i, der := range x5c {
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
+			return nil, bad
+		}
+	}
+	if !samePublicKey(chain[0].PublicKey, key.Key) {
+		return nil, &ProofError{Reason: "the first certificate is for another key (x5c)"}
+	}
+	return chain, nil
+}
+
+type proofClaims struct {
+	ID, Method, URL, Nonce, ATH string
+	IssuedAt                    int64
+}
+
+func parseClaims(payload []byte) (proofClaims, error) {
+	var c proofClaims
+	members, err := strictjson.Object(payload)
+	if err != nil {
+		return c, &ProofError{Reason: "the payload is not a JSON object with distinct names"}
+	}
+	for name, dst := range map[string]*string{"jti": &c.ID, "htm": &c.Method, "htu": &c.URL, "nonce": &c.Nonce, "ath": &c.ATH} {
+		if raw := members[name]; raw != nil && json.Unmarshal(raw, dst) != nil {
+			return c, &ProofError{Reason: "the claim " + name + " is not a string"}
+		}
+	}
+	// NumericDate may have a fraction (RFC 7519 §2), and float64 is exact to
+	// the second for ten million years.
+	var iat float64
+	if raw := members["iat"]; raw == nil || json.Unmarshal(raw, &iat) != nil || iat < 0 || iat > 1<<50 {
+		return c, &ProofError{Reason: "the claim iat is missing or not a time"}
+	}
+	c.IssuedAt = int64(iat)
+	for name, value := range map[string]string{"jti": c.ID, "htm": c.Method, "htu": c.URL} {
+		if value == "" {
+			return c, &ProofError{Reason: "the claim " + name + " is missing"}
+		}
+	}
+	if len(c.ID) > 512 {
+		return c, &ProofError{Reason: "the claim jti is longer than 512 octets"}
+	}
+	return c, nil
+}
+
+func checkATH(ath, accessToken string) error {
+	switch {
+	case accessToken == "":
+		return nil // a token endpoint: an ath is not looked at
+	case ath == "":
+		return &ProofError{Reason: "no hash of the access token (ath)"}
+	case !equal(ath, string(appendATH(nil, accessToken))):
+		return &ProofError{Reason: "made for another access token (ath)"}
+	}
+	return nil
+}
+
+func equal(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }

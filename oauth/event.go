@@ -1,0 +1,128 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// An EventKind is what happened.
+type EventKind string
+
+const (
+	// EventRenewed: the server issued an access token for the refresh token.
+	EventRenewed EventKind = "renewed"
+	// EventAdopted: the store had a newer token, which another process or
+	// client obtained; no request was made.
+	EventAdopted EventKind = "adopted"
+	// EventRetry: one attempt of a request failed and another one follows.
+	EventRetry EventKind = "retry"
+	// EventRenewFailed: a renewal failed. A token that is still valid goes on
+	// being served.
+	EventRenewFailed EventKind = "renew_failed"
+	// EventSaveFailed: the session could not be saved; Err is a [*PersistError].
+	EventSaveFailed EventKind = "save_failed"
+	// EventSaved: a session was saved after EventSaveFailed.
+	EventSaved EventKind = "saved"
+	// EventInvalidated: a resource refused the token.
+	EventInvalidated EventKind = "invalidated"
+	// EventLogin: a user logged in, or a refresh token was imported.
+	EventLogin EventKind = "login"
+	// EventLogout: the session was forgotten.
+	EventLogout EventKind = "logout"
+)
+
+// A Cause is why a renewal was begun.
+type Cause string
+
+const (
+	// CauseStale: the token nears its expiry; callers are not kept waiting.
+	CauseStale Cause = "stale"
+	// CauseInvalid: there is no token, or it has expired; callers wait.
+	CauseInvalid Cause = "invalid"
+	// CauseRejected: a resource refused the token; callers wait.
+	CauseRejected Cause = "rejected"
+)
+
+// An Event tells what the client did. It holds no secret.
+type Event struct {
+	Kind       EventKind
+	Time       time.Time
+	Cause      Cause         // of renewals; "" otherwise
+	Duration   time.Duration // of what ended with this event
+	Attempt    int           // EventRetry: the attempt that failed, from 1
+	Wait       time.Duration // EventRetry: the wait before the next attempt
+	Generation uint64        // of the session after the event; 0 if unknown
+	Rotated    bool          // EventRenewed: the server replaced the refresh token
+	Expiry     time.Time     // of the access token, where there is one
+	Err        error         // what failed
+}
+
+// ErrorKind classifies Err for a metric's label: "" without an error, or
+// "login_required", "outcome_unknown", "server", "server_temporary", "persist",
+// "store", "timeout", "canceled" or "other".
+func (e Event) ErrorKind() string {
+	var server *ServerError
+	var persist *PersistError
+	var store *StoreError
+	switch {
+	case e.Err == nil:
+		return ""
+	case errors.Is(e.Err, ErrLoginRequired):
+		return "login_required"
+	case errors.As(e.Err, &persist):
+		return "persist"
+	case errors.Is(e.Err, ErrOutcomeUnknown):
+		return "outcome_unknown"
+	case errors.As(e.Err, &server):
+		if server.Temporary() {
+			return "server_temporary"
+		}
+		return "server"
+	case errors.As(e.Err, &store):
+		return "store"
+	case errors.Is(e.Err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(e.Err, context.Canceled):
+		return "canceled"
+	}
+	return "other"
+}
+
+// LogEvents returns an observer that writes each event to l: failures as
+// warnings, everything else at the debug level.
+func LogEvents(l *slog.Logger) func(Event) {
+	return func(e Event) {
+		level := slog.LevelDebug
+		if e.Err != nil && e.Kind != EventRetry {
+			level = slog.LevelWarn
+		}
+		if !l.Enabled(context.Background(), level) {
+			return
+		}
+		attrs := make([]slog.Attr, 0, 8)
+		if e.Cause != "" {
+			attrs = append(attrs, slog.String("cause", string(e.Cause)))
+		}
+		if e.Duration > 0 {
+			attrs = append(attrs, slog.Duration("duration", e.Duration))
+		}
+		if e.Attempt > 0 {
+			attrs = append(attrs, slog.Int("attempt", e.Attempt), slog.Duration("wait", e.Wait))
+		}
+		if e.Generation > 0 {
+			attrs = append(attrs, slog.Uint64("generation", e.Generation))
+		}
+		if e.Kind == EventRenewed {
+			attrs = append(attrs, slog.Bool("rotated", e.Rotated))
+		}
+		if !e.Expiry.IsZero() {
+			attrs = append(attrs, slog.Time("expiry", e.Expiry))
+		}
+		if e.Err != nil {
+			attrs = append(attrs, slog.String("error_kind", e.ErrorKind()), slog.String("error", e.Err.Error()))
+		}
+		l.LogAttrs(context.Background(), level, "oauth: "+string(e.Kind), attrs...)
+	}
+}

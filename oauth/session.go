@@ -1,0 +1,170 @@
+package oauth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/strictjson"
+)
+
+// A Session is one user's standing with one authorization server: the refresh
+// token, and the access token that it was last exchanged for. The zero value
+// means that there is none.
+type Session struct {
+	// Provider and ClientID say who issued the refresh token, and to whom: it is
+	// of no use elsewhere, and must not be sent there.
+	Provider string
+	ClientID string
+
+	// RefreshToken is "" in a session that cannot be renewed; Warning says why.
+	RefreshToken Secret
+
+	// AccessToken, TokenType and Expiry are what the server answered last.
+	// AccessToken is "" in a session that was imported and not used since. A zero
+	// Expiry means that the server did not tell.
+	AccessToken Secret
+	TokenType   string
+	Expiry      time.Time
+
+	// Obtained is when the access token was received; with Expiry it gives the
+	// token's life.
+	Obtained time.Time
+
+	// Scopes were granted, in the server's order.
+	Scopes []string
+
+	// KeyThumbprint names the DPoP key that the refresh token is bound to: the
+	// SHA-256 JWK thumbprint (RFC 7638). "" if it is not bound.
+	KeyThumbprint string
+
+	// Created is when the user logged in, or the token was imported.
+	Created time.Time
+
+	// Generation counts the changes of the session, from 1. Whoever holds a
+	// lower one holds an older session.
+	Generation uint64
+
+	// Warning says why a login gave no refresh token. "" if all is well.
+	Warning Warning
+}
+
+// A Warning is the cause of a session that cannot be renewed.
+type Warning string
+
+const (
+	// WarnNoOfflineScope: the scope that asks for a refresh token (usually
+	// offline_access) was not requested or not granted.
+	WarnNoOfflineScope Warning = "no_offline_scope"
+
+	// WarnRefreshTokensOff: the scope was granted, and still no refresh token
+	// came. In Yandex Cloud the organization has refresh tokens switched off.
+	WarnRefreshTokensOff Warning = "refresh_tokens_off"
+)
+
+// IsZero reports whether there is no session.
+func (s Session) IsZero() bool { return s.RefreshToken == "" && s.AccessToken == "" }
+
+func (s Session) equal(t Session) bool {
+	return s.Provider == t.Provider && s.ClientID == t.ClientID &&
+		s.RefreshToken == t.RefreshToken && s.AccessToken == t.AccessToken &&
+		s.TokenType == t.TokenType && s.Expiry.Equal(t.Expiry) && s.Obtained.Equal(t.Obtained) &&
+		slices.Equal(s.Scopes, t.Scopes) && s.KeyThumbprint == t.KeyThumbprint &&
+		s.Created.Equal(t.Created) && s.Generation == t.Generation && s.Warning == t.Warning
+}
+
+// sessionVersion is the version of the stored form. A reader refuses versions
+// that it does not know; additions that old readers may ignore keep it.
+const sessionVersion = 1
+
+// storedSession is the stored form of a Session: the one place where secrets are
+// written in the clear.
+type storedSession struct {
+	Version       int        `json:"version"`
+	Provider      string     `json:"provider"`
+	ClientID      string     `json:"client_id"`
+	RefreshToken  string     `json:"refresh_token,omitempty"`
+	AccessToken   string     `json:"access_token,omitempty"`
+	TokenType     string     `json:"token_type,omitempty"`
+	Expiry        *time.Time `json:"expiry,omitempty"`
+	Obtained      *time.Time `json:"obtained,omitempty"`
+	Scopes        []string   `json:"scopes,omitempty"`
+	KeyThumbprint string     `json:"key_thumbprint,omitempty"`
+	Created       *time.Time `json:"created,omitempty"`
+	Generation    uint64     `json:"generation"`
+	Warning       Warning    `json:"warning,omitempty"`
+}
+
+// ErrSessionFormat is matched by errors of [DecodeSession].
+var ErrSessionFormat = errors.New("oauth: not a stored session")
+
+// Encode gives the form in which a [Store] keeps the session: a JSON object with
+// the members
+//
+//	version         number, 1
+//	provider        string, Provider.Name
+//	client_id       string
+//	refresh_token   string, in the clear
+//	access_token    string, in the clear
+//	token_type      string, "Bearer" or "DPoP"
+//	expiry          string, RFC 3339
+//	obtained        string, RFC 3339
+//	scopes          array of strings
+//	key_thumbprint  string, base64url
+//	created         string, RFC 3339
+//	generation      number
+//	warning         string
+//
+// of which all but version, provider, client_id and generation can be missing.
+// It holds the secrets: keep it where only the user can read it.
+func (s Session) Encode() ([]byte, error) {
+	return json.Marshal(storedSession{
+		Version: sessionVersion, Provider: s.Provider, ClientID: s.ClientID,
+		RefreshToken: s.RefreshToken.Reveal(), AccessToken: s.AccessToken.Reveal(), TokenType: s.TokenType,
+		Expiry: optionalTime(s.Expiry), Obtained: optionalTime(s.Obtained), Created: optionalTime(s.Created),
+		Scopes: s.Scopes, KeyThumbprint: s.KeyThumbprint, Generation: s.Generation, Warning: s.Warning,
+	})
+}
+
+// DecodeSession reads what [Session.Encode] wrote. Members that it does not know
+// are ignored. Its errors match [ErrSessionFormat], name the cause, and hold
+// nothing of the data.
+func DecodeSession(data []byte) (Session, error) {
+	if _, err := strictjson.Object(data); err != nil {
+		return Session{}, fmt.Errorf("%w: %w", ErrSessionFormat, err)
+	}
+	var st storedSession
+	if err := json.Unmarshal(data, &st); err != nil {
+		return Session{}, fmt.Errorf("%w: a member has a wrong type", ErrSessionFormat) // err can quote the data
+	}
+	if st.Version != sessionVersion {
+		return Session{}, fmt.Errorf("%w: version %d, and this program knows version %d: a newer release may have written it", ErrSessionFormat, st.Version, sessionVersion)
+	}
+	s := Session{
+		Provider: st.Provider, ClientID: st.ClientID,
+		RefreshToken: Secret(st.RefreshToken), AccessToken: Secret(st.AccessToken), TokenType: st.TokenType,
+		Expiry: timeOrZero(st.Expiry), Obtained: timeOrZero(st.Obtained), Created: timeOrZero(st.Created),
+		Scopes: st.Scopes, KeyThumbprint: st.KeyThumbprint, Generation: st.Generation, Warning: st.Warning,
+	}
+	if s.IsZero() || s.Provider == "" || s.ClientID == "" || s.Generation == 0 {
+		return Session{}, fmt.Errorf("%w: a required member is missing", ErrSessionFormat)
+	}
+	return s, nil
+}
+
+func optionalTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func timeOrZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
