@@ -215,3 +215,18 @@ type ConfigError struct {
 }
 
 func (e *ConfigError) Error() string { return "oauth: Config." + e.Field + ": " + e.Reason }
+
+// An AuthorizationError is the server's refusal of a login (RFC 6749 §4.1.2.1):
+// the user denied access, or the request was not acceptable.
+type AuthorizationError struct {
+	Code        string // for instance "access_denied"
+	Description string // of the server, with credentials taken out; may be ""
+}
+
+func (e *AuthorizationError) Error() string {
+	s := "oauth: the authorization server refused the login: " + e.Code
+	if e.Description != "" {
+		s += ": " + e.Description
+	}
+	return s
+}

@@ -26,8 +26,9 @@ type Store interface {
 	// and Update returns that error. A zero Session from fn removes the stored
 	// one; a Session equal to the stored one need not be written.
 	//
-	// Waiting for other Updates ends with ctx, and so must waiting for anything
-	// else but fn. A process that dies inside of Update must not block the
+	// Waiting for other Updates ends with ctx. Once fn has returned a changed
+	// session, it is stored even if ctx has ended: it may hold the only copy of a
+	// new refresh token. A process that dies inside of Update must not block the
 	// others.
 	Update(ctx context.Context, fn func(Session) (Session, error)) error
 }

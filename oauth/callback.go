@@ -1,0 +1,145 @@
+package oauth
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/redact"
+)
+
+// callback receives the one redirect that ends a login (RFC 8252 §7.3).
+type callback struct {
+	redirectURI string
+	state       Secret
+	host        string
+	path        string
+	srv         *http.Server
+	answers     chan callbackAnswer // of capacity 1: there is one
+	failed      chan error          // the listener died
+	outcome     chan struct{}       // closed when err says how the login ended
+	err         error
+	answered    atomic.Bool   // a request has brought the answer
+	paged       chan struct{} // closed when the page of that request is out
+	served      chan struct{} // closed when Serve has returned
+}
+
+// callbackAnswer is what the server said: a code, or why not.
+type callbackAnswer struct {
+	code Secret
+	err  error
+}
+
+// listenCallback opens a port on the loopback interface. It is an IP address
+// literal, not "localhost", which could be made to resolve elsewhere (RFC 8252
+// §8.3).
+func listenCallback(ctx context.Context, path string) (*callback, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("oauth: no port for the browser's answer: %w", err)
+	}
+	cb := &callback{
+		state: randomText(), host: l.Addr().String(), path: path,
+		answers: make(chan callbackAnswer, 1), failed: make(chan error, 1),
+		outcome: make(chan struct{}), paged: make(chan struct{}), served: make(chan struct{}),
+	}
+	cb.redirectURI = (&url.URL{Scheme: "http", Host: cb.host, Path: path}).String()
+	cb.srv = &http.Server{
+		Handler:           cb,
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		// The handler of the answer waits for the login's end; ctx ends that.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    discardLog(),
+	}
+	go func() {
+		defer close(cb.served)
+		if err := cb.srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			cb.failed <- fmt.Errorf("oauth: waiting for the browser's answer: %w", err)
+		}
+	}()
+	return cb, nil
+}
+
+// finish tells the browser how the login ended, and frees the port.
+func (cb *callback) finish(err error) {
+	cb.err = err
+	close(cb.outcome)
+	// Shutdown would wait for connections that browsers open in advance; what
+	// matters is the page of the answer.
+	if cb.answered.Load() {
+		<-cb.paged
+	}
+	cb.srv.Close()
+	<-cb.served
+}
+
+// ServeHTTP accepts the one answer to this login.
+func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Host != cb.host:
+		// A page of somebody else's whose name was made to resolve to
+		// 127.0.0.1 (DNS rebinding).
+		http.Error(w, "misdirected request", http.StatusMisdirectedRequest)
+		return
+	case r.URL.Path != cb.path:
+		http.NotFound(w, r)
+		return
+	case r.Method != http.MethodGet:
+		w.Header().Set("Allow", http.MethodGet)
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	a, err := parseCallback(r.URL.Query(), cb.state)
+	if err != nil {
+		writePage(w, r, http.StatusBadRequest, pageForeign)
+		return
+	}
+	if !cb.answered.CompareAndSwap(false, true) {
+		writePage(w, r, http.StatusConflict, pageRepeated)
+		return
+	}
+	defer close(cb.paged)
+	cb.answers <- a
+	select {
+	case <-cb.outcome:
+	case <-r.Context().Done():
+		return
+	}
+	var persist *PersistError // the user is logged in all the same
+	if cb.err != nil && !errors.As(cb.err, &persist) {
+		writePage(w, r, http.StatusOK, pageFailed)
+		return
+	}
+	writePage(w, r, http.StatusOK, pageDone)
+}
+
+// parseCallback reads the answer of RFC 6749 §4.1.2 or the error of §4.1.2.1.
+// An error means that it does not belong to this login.
+func parseCallback(q url.Values, state Secret) (callbackAnswer, error) {
+	for name, values := range q {
+		if len(values) > 1 {
+			// "Request and response parameters MUST NOT be included more than once" (§3.1)
+			return callbackAnswer{}, fmt.Errorf("the address has the parameter %s twice", redact.Text(name))
+		}
+	}
+	if subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(state.Reveal())) != 1 {
+		return callbackAnswer{}, errors.New("that address is not the answer to this login")
+	}
+	if code := q.Get("error"); code != "" {
+		return callbackAnswer{err: &AuthorizationError{
+			Code: redact.Text(code), Description: redact.Text(q.Get("error_description"), state.Reveal()),
+		}}, nil
+	}
+	code := q.Get("code")
+	if !isVSChars(code) {
+		return callbackAnswer{}, errors.New("that address has no code in it")
+	}
+	return callbackAnswer{code: Secret(code)}, nil
+}

@@ -1,0 +1,244 @@
+package oauth
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// LoginOptions change one [Client.Login].
+type LoginOptions struct {
+	// OpenURL shows the authorization page to the user, usually in a browser. It
+	// may return at once or when the page is left; an error of it is printed to
+	// Out together with the URL, and the login goes on waiting.
+	// Optional. Default: the URL is printed to Out.
+	OpenURL func(ctx context.Context, url string) error
+
+	// Headless is for hosts without a browser: OpenURL is not used, the URL is
+	// printed to Out, and the user opens it elsewhere and enters the address
+	// that their browser ended on, which is read from In as one line.
+	// Optional.
+	Headless bool
+
+	// In is where the user's line is read from. A read that is going on when ctx
+	// ends is abandoned, not interrupted. Required with Headless.
+	In io.Reader
+
+	// Out is where the user is told what to do. Optional. Default: nothing is
+	// printed. Required with Headless and without OpenURL.
+	Out io.Writer
+
+	// FederationID preselects the identity federation of the user, at servers
+	// that have Provider.FederationHintParam. Optional.
+	FederationID string
+
+	// SubjectHint preselects the user, at servers that have
+	// Provider.SubjectHintParam. Optional.
+	SubjectHint string
+}
+
+// Login asks the user to log in and begins a session, in the place of the stored
+// one: the authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636), the
+// DPoP key bound to the code where the provider has dpop_jkt (RFC 9449 §10), and
+// a redirect to a port of the loopback interface (RFC 8252 §7.3) that is open
+// for just as long.
+//
+// Nothing but the one answer to this login is accepted there: others are told so
+// and the login goes on. ctx bounds it all.
+//
+// A server may issue no refresh token. The session then has a Warning with the
+// cause, and lasts as long as its access token.
+//
+// The error is an [*AuthorizationError] if the server refused, one of those that
+// the package documentation lists, or ctx's. If the session cannot be saved, it
+// is returned together with a [*PersistError], and the token source serves it
+// from memory.
+func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) {
+	if err := c.checkLogin(opts); err != nil {
+		return Session{}, err
+	}
+	cb, err := listenCallback(ctx, c.cfg.Provider.CallbackPath)
+	if err != nil {
+		return Session{}, err
+	}
+	session, err := c.login(ctx, cb, opts)
+	cb.finish(err)
+	return session, err
+}
+
+func (c *Client) login(ctx context.Context, cb *callback, opts LoginOptions) (Session, error) {
+	verifier := randomText()
+	authURL := c.authorizationURL(cb.redirectURI, cb.state, verifier, opts)
+	code, err := c.awaitCode(ctx, cb, authURL, opts)
+	if err != nil {
+		return Session{}, err
+	}
+	return c.redeem(ctx, code, verifier, cb.redirectURI)
+}
+
+func (c *Client) checkLogin(opts LoginOptions) error {
+	switch {
+	case c.authURL == nil:
+		return &ConfigError{"Provider.AuthURL", "is empty: a login needs it"}
+	case opts.Headless && (opts.In == nil || opts.Out == nil):
+		return errors.New("oauth: LoginOptions.Headless needs In and Out: the user has to read a URL and enter one")
+	case opts.OpenURL == nil && opts.Out == nil:
+		return errors.New("oauth: LoginOptions need OpenURL or Out: otherwise nobody learns the URL")
+	}
+	return nil
+}
+
+// authorizationURL is the authorization request of RFC 6749 §4.1.1.
+func (c *Client) authorizationURL(redirectURI string, state, verifier Secret, opts LoginOptions) string {
+	p := c.cfg.Provider
+	u := *c.authURL
+	q := u.Query()
+	for name, values := range p.AuthParams {
+		q[name] = values
+	}
+	q.Set("response_type", "code")
+	q.Set("client_id", c.cfg.ClientID)
+	q.Set("redirect_uri", redirectURI)
+	q.Set("state", state.Reveal())
+	q.Set("code_challenge", challengeS256(verifier))
+	q.Set("code_challenge_method", "S256")
+	if len(c.cfg.Scopes) > 0 {
+		q.Set("scope", strings.Join(c.cfg.Scopes, " "))
+	}
+	if c.dpopJKT != "" {
+		q.Set("dpop_jkt", c.dpopJKT)
+	}
+	if p.FederationHintParam != "" && opts.FederationID != "" {
+		q.Set(p.FederationHintParam, opts.FederationID)
+	}
+	if p.SubjectHintParam != "" && (opts.SubjectHint != "" || opts.FederationID != "") {
+		q.Set(p.SubjectHintParam, opts.SubjectHint) // sent beside a federation even if empty, as Yandex Cloud documents
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// awaitCode shows the URL and waits for the answer, on whichever way it comes.
+func (c *Client) awaitCode(ctx context.Context, cb *callback, authURL string, opts LoginOptions) (Secret, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pasted := make(chan pastedLine, 1)
+	switch {
+	case opts.Headless:
+		fmt.Fprintf(opts.Out, "Open this address in a browser on any computer and log in:\n\n%s\n\n"+
+			"The browser then shows an address that begins with %s, and perhaps that it cannot be opened.\n"+
+			"Enter that address here: ", authURL, cb.redirectURI)
+		go readLine(opts.In, pasted)
+	case opts.OpenURL != nil:
+		go func() {
+			if err := opts.OpenURL(ctx, authURL); err != nil && ctx.Err() == nil && opts.Out != nil {
+				fmt.Fprintf(opts.Out, "No browser could be opened (%v). Open this address to log in:\n\n%s\n\n", err, authURL)
+			}
+		}()
+	default:
+		fmt.Fprintf(opts.Out, "Open this address in a browser to log in:\n\n%s\n\n", authURL)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		case err := <-cb.failed:
+			return "", err
+		case a := <-cb.answers:
+			return a.code, a.err
+		case line := <-pasted:
+			if line.err != nil {
+				return "", fmt.Errorf("oauth: reading the address: %w", line.err)
+			}
+			a, err := parsePasted(line.text, cb)
+			if err != nil {
+				fmt.Fprintf(opts.Out, "%v.\nEnter the whole address: ", err)
+				go readLine(opts.In, pasted)
+				continue
+			}
+			return a.code, a.err
+		}
+	}
+}
+
+type pastedLine struct {
+	text string
+	err  error
+}
+
+// maxPasted bounds the line that is read, in bytes.
+const maxPasted = 64 << 10
+
+// readLine reads byte by byte, so that whatever follows the line stays unread.
+func readLine(r io.Reader, out chan<- pastedLine) {
+	line, err := bufio.NewReaderSize(io.LimitReader(byteReader{r}, maxPasted), 1).ReadString('\n')
+	if line = strings.TrimSpace(line); line != "" {
+		err = nil
+	} else if err == nil {
+		err = errors.New("the line is empty")
+	}
+	out <- pastedLine{line, err}
+}
+
+// byteReader keeps bufio from reading ahead.
+type byteReader struct{ r io.Reader }
+
+func (b byteReader) Read(p []byte) (int, error) { return b.r.Read(p[:min(len(p), 1)]) }
+
+// parsePasted takes the answer out of the address that a browser ended on.
+func parsePasted(text string, cb *callback) (callbackAnswer, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.RawQuery == "" {
+		return callbackAnswer{}, errors.New("that is not an address with a code in it")
+	}
+	return parseCallback(u.Query(), cb.state)
+}
+
+// redeem exchanges the code and stores the session.
+func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI string) (Session, error) {
+	ans, err := c.exchange(ctx, codeGrant(code, verifier, redirectURI))
+	if err != nil {
+		var ex *exchangeError
+		if errors.As(err, &ex) {
+			err = ex.err
+		}
+		return Session{}, fmt.Errorf("oauth: the login was not completed: %w", err)
+	}
+	session := Session{
+		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID,
+		RefreshToken: ans.refreshToken, Created: c.now().Round(0),
+		Scopes: c.cfg.Scopes, // "if omitted, identical to the scope requested" (RFC 6749 §5.1)
+	}
+	if ans.refreshToken != "" {
+		session.KeyThumbprint = c.thumbprint
+	}
+	session.setToken(ans)
+	if ans.refreshToken == "" {
+		session.Warning = c.missingRefreshToken(session.Scopes)
+	}
+	// The user has done their part: what they gave is kept even if they, or a
+	// deadline, end ctx now.
+	err = c.cfg.Store.Update(context.WithoutCancel(ctx), func(cur Session) (Session, error) {
+		session.Generation = cur.Generation + 1
+		return session, nil
+	})
+	c.source.replace(session, err)
+	c.emit(Event{Kind: EventLogin, Generation: session.Generation, Expiry: session.Expiry})
+	if err != nil {
+		return session, &PersistError{err}
+	}
+	return session, nil
+}
+
+// missingRefreshToken tells the two causes apart.
+func (c *Client) missingRefreshToken(granted []string) Warning {
+	if offline := c.cfg.Provider.OfflineScope; offline != "" && !slices.Contains(granted, offline) {
+		return WarnNoOfflineScope
+	}
+	return WarnRefreshTokensOff
+}

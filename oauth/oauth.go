@@ -1,0 +1,406 @@
+// Package oauth keeps a user's access to an OAuth 2.0 service alive: it exchanges
+// a refresh token for access tokens (RFC 6749 §6) whenever one is needed, proves
+// possession of the key that the refresh token is bound to (DPoP, RFC 9449), and
+// loses neither.
+//
+//	key, err := dpop.LoadOrGenerateKeyFile("/home/user/.config/app/dpop.pem")
+//	…
+//	prover, err := dpop.New(key)
+//	…
+//	client, err := oauth.New(oauth.Config{
+//		Provider: oauth.YandexCloud(),
+//		ClientID: oauth.YandexCloudClientID,
+//		DPoP:     prover,
+//		Store:    store, // package filestore or keyringstore
+//	})
+//	…
+//	source := client.TokenSource()
+//	defer source.Close(ctx)
+//	httpClient := oauth2.NewClient(ctx, source) // renews by itself
+//
+// # Sessions
+//
+// A [Session] begins with [Client.Login], in a browser, or with [Client.Import]
+// of a refresh token from elsewhere. It lies in a [Store], which several
+// processes can share: whoever finds the token expired renews it under the
+// store's lock, and the others adopt the result without a request.
+//
+// # Tokens
+//
+// A [TokenSource] serves a token in one of three states. While it is fresh, it
+// is served, and that takes no lock and no allocation. When it turns stale, it
+// is still served, while one renewal runs in the background. When it is invalid
+// (expired, or refused by a resource), callers wait for the one renewal that
+// runs, each as long as its own context allows. A renewal that fails is reported
+// to all who waited, and not repeated before a cooldown; a token that has not
+// expired is served meanwhile.
+//
+// # Errors
+//
+// All errors can be told apart with [errors.Is] and [errors.As], and none holds a
+// secret:
+//
+//   - [ErrLoginRequired]: only the user can help; [*LoginRequiredError] says why.
+//   - [*ServerError]: the server refused, or answered nonsense; Temporary tells
+//     whether waiting helps.
+//   - [ErrOutcomeUnknown]: requests were sent and their answers lost.
+//   - [*StoreError] and [*PersistError]: the session could not be read, or saved.
+//   - [*ConfigError]: a mistake in the [Config].
+//   - [*AuthorizationError]: a login was refused.
+//
+// # Servers
+//
+// [Provider] describes a server. [YandexCloud] and [YandexID] are ready-made;
+// nothing else in the package is particular to Yandex. The package follows
+// RFC 6749 (OAuth 2.0), RFC 7636 (PKCE, S256 only), RFC 8252 (loopback redirect)
+// and RFC 9449 (DPoP), and refuses what they merely allow where it would risk a
+// credential: redirects, plain http (but to this machine), answers over 1 MiB,
+// trying out authentication methods.
+package oauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/internal/wire"
+)
+
+// A Config describes a client of an authorization server.
+type Config struct {
+	// Provider is the authorization server. Required.
+	Provider Provider
+
+	// ClientID is the client's identifier at the server. Required.
+	ClientID string
+
+	// ClientSecret is for confidential clients.
+	// Optional. Required by every Provider.AuthMethod but AuthNone.
+	ClientSecret Secret
+
+	// Scopes are asked for at login. Optional. Default: Provider.Scopes.
+	Scopes []string
+
+	// DPoP signs a proof for every token request, which binds new refresh
+	// tokens to its key. Optional. Default: tokens are not bound.
+	DPoP *dpop.Prover
+
+	// Store keeps the session. Optional. Default: [NewMemoryStore].
+	Store Store
+
+	// HTTPClient makes the requests to the token endpoint. It is not changed;
+	// redirects are refused whatever its CheckRedirect says.
+	// Optional. Default: [http.DefaultClient].
+	HTTPClient *http.Client
+
+	// UserAgent names the program to the server, for instance "backup/1.2".
+	// Optional. Default: "ycauth-go".
+	UserAgent string
+
+	// Logger receives what Observer receives, as [LogEvents] writes it.
+	// Optional. Default: nothing is logged.
+	Logger *slog.Logger
+
+	// Observer is told what happens, for metrics. It is called from the
+	// goroutine that does the work and must return soon. Optional.
+	Observer func(Event)
+
+	// StaleBefore is how long before its expiry a token turns stale and is
+	// renewed in the background. Optional. Default: a sixth of the life that the
+	// token had left when it was received; for 12 hours that is 2 hours.
+	// Every process adds a jitter of up to a tenth of it.
+	StaleBefore time.Duration
+
+	// InvalidBefore is how long before its expiry a token is not served any more
+	// while a new one can be had: it has to last for the request that it is for.
+	// Optional. Default: 30 seconds, but at most a tenth of the token's life.
+	InvalidBefore time.Duration
+
+	// Synchronous makes callers wait for the renewal of a stale token, instead
+	// of renewing in the background. It suits programs that exit soon after.
+	// If the renewal fails, they get the stale token. Optional.
+	Synchronous bool
+
+	// RenewTimeout bounds one renewal with all its attempts, and the wait for
+	// other processes and for a person who has to touch a security key.
+	// Optional. Default: 2 minutes.
+	RenewTimeout time.Duration
+
+	// RequestTimeout bounds one attempt of a token request, signing excluded.
+	// Optional. Default: 30 seconds.
+	RequestTimeout time.Duration
+
+	// MaxAttempts bounds how often one token request is sent. Optional. Default: 4.
+	MaxAttempts int
+
+	// Revoke, if set, is called by [Client.Logout] to end the session at the
+	// server. Optional.
+	Revoke func(ctx context.Context, s Session) error
+
+	// Clock tells the time, for tests and demonstrations. It must be fast and
+	// safe for concurrent use. Optional. Default: [time.Now].
+	Clock func() time.Time
+}
+
+// A Client logs users in and out and keeps their session with one authorization
+// server. It is safe for concurrent use.
+type Client struct {
+	cfg        Config
+	tokenURL   *url.URL
+	authURL    *url.URL // nil if the provider has none
+	http       *http.Client
+	thumbprint string // SHA-256 of the DPoP key; "" without one
+	dpopJKT    string // what the authorization request says of the key
+	nonces     dpop.Nonces
+	skew       clockSkew
+	retry      retry.Policy
+	source     *TokenSource
+}
+
+// New checks cfg and returns a client. It makes no request. Every mistake that
+// it finds is in the error, as a [*ConfigError] each, joined by [errors.Join].
+func New(cfg Config) (*Client, error) {
+	c := &Client{cfg: cfg}
+	c.cfg.Provider = cfg.Provider.clone()
+	c.cfg.Scopes = slices.Clone(cfg.Scopes)
+	if cfg.Scopes == nil {
+		c.cfg.Scopes = c.cfg.Provider.Scopes
+	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	if c.cfg.Store == nil {
+		c.cfg.Store = NewMemoryStore()
+	}
+	if c.cfg.UserAgent == "" {
+		c.cfg.UserAgent = "ycauth-go"
+	}
+	if c.cfg.RenewTimeout == 0 {
+		c.cfg.RenewTimeout = 2 * time.Minute
+	}
+	if c.cfg.RequestTimeout == 0 {
+		c.cfg.RequestTimeout = 30 * time.Second
+	}
+	if c.cfg.Clock == nil {
+		c.cfg.Clock = time.Now
+	}
+	c.http = wire.NoRedirects(cfg.HTTPClient)
+	c.retry = retry.Policy{Attempts: cfg.MaxAttempts}
+	c.source = newTokenSource(c)
+	return c, nil
+}
+
+// check finds all mistakes, and keeps what it computes on the way.
+func (c *Client) check() error {
+	var errs []error
+	wrong := func(field, format string, args ...any) {
+		errs = append(errs, &ConfigError{field, fmt.Sprintf(format, args...)})
+	}
+	var err error
+	p := c.cfg.Provider
+	if p.Name == "" {
+		wrong("Provider.Name", "is empty: name the server, for instance by its host")
+	}
+	if c.tokenURL, err = wire.CheckURL(p.TokenURL); err != nil {
+		wrong("Provider.TokenURL", "%v", err)
+	}
+	if p.AuthURL != "" {
+		if c.authURL, err = wire.CheckURL(p.AuthURL); err != nil {
+			wrong("Provider.AuthURL", "%v", err)
+		}
+	}
+	if !strings.HasPrefix(p.CallbackPath, "/") || strings.ContainsAny(p.CallbackPath, "?#% ") {
+		wrong("Provider.CallbackPath", "is not a plain absolute path such as /auth/callback")
+	}
+	c.checkClientAuthentication(wrong)
+	for _, scope := range c.cfg.Scopes {
+		if !isScopeToken(scope) {
+			wrong("Scopes", "one is empty or has characters outside RFC 6749 §3.3: give each scope as an element of its own")
+			break
+		}
+	}
+	if c.cfg.DPoP != nil {
+		if c.thumbprint, err = c.cfg.DPoP.Thumbprint(jktHash); err != nil {
+			wrong("DPoP", "%v", err)
+		}
+		if p.ThumbprintHash != 0 {
+			if c.dpopJKT, err = c.cfg.DPoP.Thumbprint(p.ThumbprintHash); err != nil {
+				wrong("Provider.ThumbprintHash", "%v", err)
+			}
+		}
+	}
+	if strings.ContainsFunc(c.cfg.UserAgent, func(r rune) bool { return r < ' ' || r > '~' }) {
+		wrong("UserAgent", "has characters that do not fit a header")
+	}
+	for field, d := range map[string]time.Duration{
+		"StaleBefore": c.cfg.StaleBefore, "InvalidBefore": c.cfg.InvalidBefore,
+		"RenewTimeout": c.cfg.RenewTimeout, "RequestTimeout": c.cfg.RequestTimeout,
+	} {
+		if d < 0 {
+			wrong(field, "is negative")
+		}
+	}
+	if c.cfg.MaxAttempts < 0 {
+		wrong("MaxAttempts", "is negative")
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Client) checkClientAuthentication(wrong func(field, format string, args ...any)) {
+	id, secret := c.cfg.ClientID, c.cfg.ClientSecret
+	if id == "" {
+		wrong("ClientID", "is empty")
+	}
+	switch method := c.cfg.Provider.AuthMethod; method {
+	case AuthNone:
+		if secret != "" {
+			wrong("ClientSecret", "is set, and Provider.AuthMethod is none: choose client_secret_basic or client_secret_post")
+		}
+		return
+	case AuthClientSecretPost, AuthClientSecretBasic:
+	case AuthClientSecretBasicPlain:
+		if strings.Contains(id, ":") {
+			wrong("ClientID", "has a colon, which Provider.AuthMethod client_secret_basic_plain cannot send: choose client_secret_post")
+		}
+		if strings.ContainsFunc(id+secret.Reveal(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			wrong("ClientSecret", "or ClientID has control characters, which Provider.AuthMethod client_secret_basic_plain cannot send")
+		}
+	default:
+		wrong("Provider.AuthMethod", "is unknown: %q", string(method))
+		return
+	}
+	if secret == "" {
+		wrong("ClientSecret", "is empty, and Provider.AuthMethod %s needs one", c.cfg.Provider.AuthMethod)
+	}
+}
+
+// isScopeToken implements scope-token of RFC 6749 §3.3.
+func isScopeToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || r == '"' || r == '\\'
+	})
+}
+
+// TokenSource returns the client's token source, the same one at every call.
+func (c *Client) TokenSource() *TokenSource { return c.source }
+
+// Session returns the stored session. The error matches [ErrNoSession] if there
+// is none, and is a [*StoreError] if the store cannot tell.
+func (c *Client) Session(ctx context.Context) (Session, error) {
+	s, err := c.cfg.Store.Load(ctx)
+	if err != nil && !errors.Is(err, ErrNoSession) {
+		return Session{}, &StoreError{err}
+	}
+	return s, err
+}
+
+// Import begins a session with a refresh token that was obtained elsewhere, in
+// the place of the stored one. It must have been issued to Config.ClientID, and
+// be bound to the key of Config.DPoP if it is bound. No request is made: the
+// first call of the token source shows whether the server accepts it.
+//
+// If the session cannot be saved, the error is a [*StoreError] and nothing has
+// changed.
+func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
+	if !isVSChars(refreshToken.Reveal()) {
+		return errors.New("oauth: the refresh token to import is empty or has characters that no token has: was it copied whole, without quotes and line breaks?")
+	}
+	err := c.cfg.Store.Update(ctx, func(cur Session) (Session, error) {
+		return Session{
+			Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID, RefreshToken: refreshToken,
+			KeyThumbprint: c.thumbprint, Created: c.now(), Generation: cur.Generation + 1,
+		}, nil
+	})
+	if err != nil {
+		return &StoreError{err}
+	}
+	c.source.reset()
+	c.emit(Event{Kind: EventLogin})
+	return nil
+}
+
+// Logout ends the session: at the server, if Config.Revoke is set, and then in
+// the store. If the server cannot be told, the error is that of Config.Revoke
+// and nothing is forgotten, so that Logout can be called again. Without a
+// session it does nothing.
+func (c *Client) Logout(ctx context.Context) error {
+	var fnErr error
+	err := c.cfg.Store.Update(ctx, func(cur Session) (Session, error) {
+		if cur.IsZero() || c.cfg.Revoke == nil {
+			return Session{}, nil
+		}
+		if fnErr = c.cfg.Revoke(ctx, cur); fnErr != nil {
+			return Session{}, fnErr
+		}
+		return Session{}, nil
+	})
+	switch {
+	case fnErr != nil:
+		return fmt.Errorf("oauth: the session was not revoked, and so not forgotten: %w", fnErr)
+	case err != nil:
+		return &StoreError{err}
+	}
+	c.source.reset()
+	c.emit(Event{Kind: EventLogout})
+	return nil
+}
+
+func (c *Client) now() time.Time { return c.cfg.Clock() }
+
+func (c *Client) emit(e Event) {
+	if c.cfg.Observer == nil && c.cfg.Logger == nil {
+		return
+	}
+	e.Time = c.now()
+	if c.cfg.Logger != nil {
+		LogEvents(c.cfg.Logger)(e)
+	}
+	if c.cfg.Observer != nil {
+		c.cfg.Observer(e)
+	}
+}
+
+// owns reports why a session cannot be renewed by this client; nil if it can.
+func (c *Client) owns(s Session) error {
+	switch {
+	case s.IsZero():
+		return &LoginRequiredError{Reason: ReasonNoSession, Err: ErrNoSession}
+	case s.Provider != c.cfg.Provider.Name || s.ClientID != c.cfg.ClientID:
+		return &LoginRequiredError{Reason: ReasonWrongClient, Detail: fmt.Sprintf(
+			"the session is of %s and client %s, the configuration is for %s and %s",
+			s.Provider, s.ClientID, c.cfg.Provider.Name, c.cfg.ClientID)}
+	case s.KeyThumbprint != "" && s.KeyThumbprint != c.thumbprint:
+		detail := "no key is configured"
+		if c.thumbprint != "" {
+			detail = "the configured key is " + c.thumbprint
+		}
+		return &LoginRequiredError{Reason: ReasonWrongKey, Detail: "the token's key is " + s.KeyThumbprint + ", " + detail}
+	}
+	return nil
+}
+
+// explain says why a login without a refresh token has none.
+func (c *Client) explain(w Warning) string {
+	switch w {
+	case WarnNoOfflineScope:
+		return "the server issues one only with the scope " + c.cfg.Provider.OfflineScope
+	case WarnRefreshTokensOff:
+		return c.cfg.Provider.RefreshTokenSwitch
+	}
+	return ""
+}
+
+func cloneValues(v url.Values) url.Values {
+	out := make(url.Values, len(v)+8)
+	maps.Copy(out, v)
+	return out
+}
