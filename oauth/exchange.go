@@ -330,7 +330,9 @@ func parseToken(body []byte) (tokenAnswer, error) {
 		return ans, err
 	}
 	ans.accessToken = Secret(accessToken)
-	ans.scopes = strings.Fields(scope)
+	if scope != "" {
+		ans.scopes = strings.Fields(scope)
+	}
 	ans.lifetime = parseLifetime(m["expires_in"])
 	return ans, nil
 }

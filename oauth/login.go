@@ -9,13 +9,15 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 // LoginOptions change one [Client.Login].
 type LoginOptions struct {
 	// OpenURL shows the authorization page to the user, usually in a browser. It
-	// may return at once or when the page is left; an error of it is printed to
-	// Out together with the URL, and the login goes on waiting.
+	// may return at once or when the page is left, and should return when its
+	// ctx ends, which is shortly after the login has. An error of it is printed
+	// to Out together with the URL, and the login goes on waiting.
 	// Optional. Default: the URL is printed to Out.
 	OpenURL func(ctx context.Context, url string) error
 
@@ -66,19 +68,18 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 	if err != nil {
 		return Session{}, err
 	}
-	session, err := c.login(ctx, cb, opts)
-	cb.finish(err)
-	return session, err
-}
-
-func (c *Client) login(ctx context.Context, cb *callback, opts LoginOptions) (Session, error) {
 	verifier := randomText()
 	authURL := c.authorizationURL(cb.redirectURI, cb.state, verifier, opts)
-	code, err := c.awaitCode(ctx, cb, authURL, opts)
-	if err != nil {
-		return Session{}, err
+	leave := showURL(ctx, authURL, cb, opts)
+	defer leave()
+
+	code, err := awaitCode(ctx, cb, opts)
+	var session Session
+	if err == nil {
+		session, err = c.redeem(ctx, code, verifier, cb.redirectURI)
 	}
-	return c.redeem(ctx, code, verifier, cb.redirectURI)
+	cb.finish(err)
+	return session, err
 }
 
 func (c *Client) checkLogin(opts LoginOptions) error {
@@ -123,25 +124,48 @@ func (c *Client) authorizationURL(redirectURI string, state, verifier Secret, op
 	return u.String()
 }
 
-// awaitCode shows the URL and waits for the answer, on whichever way it comes.
-func (c *Client) awaitCode(ctx context.Context, cb *callback, authURL string, opts LoginOptions) (Secret, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	pasted := make(chan pastedLine, 1)
+// leaveGrace is how long OpenURL has, after the login, to see its last page.
+const leaveGrace = time.Second
+
+// showURL tells the user where to log in. The function it returns waits a moment
+// for OpenURL to return, and no longer: it may have started a browser that the
+// user goes on using.
+func showURL(ctx context.Context, authURL string, cb *callback, opts LoginOptions) (leave func()) {
 	switch {
 	case opts.Headless:
 		fmt.Fprintf(opts.Out, "Open this address in a browser on any computer and log in:\n\n%s\n\n"+
 			"The browser then shows an address that begins with %s, and perhaps that it cannot be opened.\n"+
 			"Enter that address here: ", authURL, cb.redirectURI)
-		go readLine(opts.In, pasted)
-	case opts.OpenURL != nil:
-		go func() {
-			if err := opts.OpenURL(ctx, authURL); err != nil && ctx.Err() == nil && opts.Out != nil {
-				fmt.Fprintf(opts.Out, "No browser could be opened (%v). Open this address to log in:\n\n%s\n\n", err, authURL)
-			}
-		}()
-	default:
+		return func() {}
+	case opts.OpenURL == nil:
 		fmt.Fprintf(opts.Out, "Open this address in a browser to log in:\n\n%s\n\n", authURL)
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		if err := opts.OpenURL(ctx, authURL); err != nil && ctx.Err() == nil && opts.Out != nil {
+			fmt.Fprintf(opts.Out, "No browser could be opened (%v). Open this address to log in:\n\n%s\n\n", err, authURL)
+		}
+	}()
+	return func() {
+		defer cancel()
+		grace := time.NewTimer(leaveGrace)
+		defer grace.Stop()
+		select {
+		case <-opened:
+		case <-grace.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// awaitCode waits for the answer, on whichever way it comes.
+func awaitCode(ctx context.Context, cb *callback, opts LoginOptions) (Secret, error) {
+	pasted := make(chan pastedLine, 1)
+	if opts.Headless {
+		go readLine(opts.In, pasted)
 	}
 	for {
 		select {

@@ -13,8 +13,9 @@ import (
 // yields "REDACTED" instead of the credential (and "" for an empty one), so that
 // whole structures can be logged without thought.
 //
-// A Secret in an unexported field of somebody else's structure is out of reach:
-// fmt reads such fields by reflection.
+// Two things are out of a type's reach: fmt reads unexported fields of somebody
+// else's structure by reflection, and formats the mistake %p (which go vet
+// reports) without asking the value.
 type Secret string
 
 // Reveal returns the credential itself. It is the one way out, easy to search

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/strictjson"
@@ -66,14 +65,6 @@ const (
 
 // IsZero reports whether there is no session.
 func (s Session) IsZero() bool { return s.RefreshToken == "" && s.AccessToken == "" }
-
-func (s Session) equal(t Session) bool {
-	return s.Provider == t.Provider && s.ClientID == t.ClientID &&
-		s.RefreshToken == t.RefreshToken && s.AccessToken == t.AccessToken &&
-		s.TokenType == t.TokenType && s.Expiry.Equal(t.Expiry) && s.Obtained.Equal(t.Obtained) &&
-		slices.Equal(s.Scopes, t.Scopes) && s.KeyThumbprint == t.KeyThumbprint &&
-		s.Created.Equal(t.Created) && s.Generation == t.Generation && s.Warning == t.Warning
-}
 
 // sessionVersion is the version of the stored form. A reader refuses versions
 // that it does not know; additions that old readers may ignore keep it.

@@ -1,0 +1,274 @@
+package oauth_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+var errDisk = errors.New("no space left on device")
+
+func wantStored(t *testing.T, c *oauth.Client, refreshToken string) {
+	t.Helper()
+	s, err := c.Session(t.Context())
+	if err != nil || s.RefreshToken.Reveal() != refreshToken {
+		t.Fatalf("stored %q, %v; want %q", s.RefreshToken.Reveal(), err, refreshToken)
+	}
+}
+
+func TestFailedSaveStillServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFaultyStore()
+		srv := newFakeServer(rotate)
+		c, log := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+		ts := c.TokenSource()
+		store.set(func(s *faultyStore) { s.failSave = errDisk })
+		wantToken(t, ts, "at-1")
+		failed := log.of(oauth.EventSaveFailed)
+		var persist *oauth.PersistError
+		if len(failed) != 1 || !errors.As(failed[0].Err, &persist) || !errors.Is(failed[0].Err, errDisk) || failed[0].ErrorKind() != "persist" {
+			t.Fatalf("events %+v", failed)
+		}
+		wantStored(t, c, "rt-0")
+
+		// The next renewals go on with the refresh token in memory.
+		time.Sleep(2 * time.Hour)
+		wantToken(t, ts, "at-2")
+		time.Sleep(2 * time.Hour)
+		wantToken(t, ts, "at-3")
+		for i, want := range []string{"rt-0", "rt-1", "rt-2"} {
+			if got := srv.request(i).form.Get("refresh_token"); got != want {
+				t.Errorf("renewal %d was made with %q, want %q", i+1, got, want)
+			}
+		}
+
+		store.set(func(s *faultyStore) { s.failSave = nil }) // somebody made room
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		wantStored(t, c, "rt-3")
+		if saved := log.of(oauth.EventSaved); len(saved) != 1 {
+			t.Errorf("%d saved events, want 1", len(saved))
+		}
+		if srv.count() != 3 {
+			t.Errorf("%d requests, want 3", srv.count())
+		}
+		closeSource(t, c)
+	})
+}
+
+func TestCloseSavesWhatWasNotSaved(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	store := newFaultyStore()
+	c, _ := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = store })
+	store.set(func(s *faultyStore) { s.failSave = errDisk })
+	wantToken(t, c.TokenSource(), "at-1")
+	var persist *oauth.PersistError
+	if err := c.TokenSource().Close(t.Context()); !errors.As(err, &persist) || !errors.Is(err, errDisk) {
+		t.Fatalf("Close: %v, want a PersistError", err)
+	}
+	store.set(func(s *faultyStore) { s.failSave = nil })
+	closeSource(t, c)
+	wantStored(t, c, "rt-1")
+}
+
+func TestUnsavedSessionYieldsToANewerLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFaultyStore()
+		c, _ := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = store })
+		store.set(func(s *faultyStore) { s.failSave = errDisk })
+		wantToken(t, c.TokenSource(), "at-1")
+		store.set(func(s *faultyStore) { s.failSave = nil })
+		put(t, store, func(s *oauth.Session) { s.RefreshToken = "rt-login"; s.Created = time.Now() })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		wantStored(t, c, "rt-login")
+		closeSource(t, c)
+	})
+}
+
+func TestUnusableStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFaultyStore()
+		srv := newFakeServer(rotate)
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+		errLock := errors.New("cannot lock")
+		store.set(func(s *faultyStore) { s.failLock, s.failLoad = errLock, errLock })
+		_, err := c.TokenSource().Token()
+		var storeErr *oauth.StoreError
+		if !errors.As(err, &storeErr) || !errors.Is(err, errLock) || srv.count() != 0 {
+			t.Errorf("error %v after %d requests: without the lock nothing may be sent", err, srv.count())
+		}
+		if _, err := c.Session(t.Context()); !errors.As(err, &storeErr) {
+			t.Errorf("Session: %v", err)
+		}
+		if err := c.Import(t.Context(), "rt-x"); !errors.As(err, &storeErr) {
+			t.Errorf("Import: %v", err)
+		}
+		if err := c.Logout(t.Context()); !errors.As(err, &storeErr) {
+			t.Errorf("Logout: %v", err)
+		}
+		store.set(func(s *faultyStore) { s.failLock, s.failLoad = nil, nil })
+		time.Sleep(time.Minute)
+		wantToken(t, c.TokenSource(), "at-1")
+	})
+}
+
+func TestSessionsThatAreNotOurs(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*oauth.Session)
+		reason oauth.Reason
+	}{
+		{"other provider", func(s *oauth.Session) { s.Provider = "elsewhere" }, oauth.ReasonWrongClient},
+		{"other client", func(s *oauth.Session) { s.ClientID = "somebody" }, oauth.ReasonWrongClient},
+		{"other key", func(s *oauth.Session) { s.KeyThumbprint = "AAAA" }, oauth.ReasonWrongKey},
+		{"no refresh token, scope missing", func(s *oauth.Session) {
+			freshUntil(s, "at", -time.Hour)
+			s.RefreshToken, s.Warning = "", oauth.WarnNoOfflineScope
+		}, oauth.ReasonNoRefreshToken},
+		{"no refresh token, switched off", func(s *oauth.Session) {
+			freshUntil(s, "at", -time.Hour)
+			s.RefreshToken, s.Warning = "", oauth.WarnRefreshTokensOff
+		}, oauth.ReasonNoRefreshToken},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			store := oauth.NewMemoryStore()
+			srv := newFakeServer(issue)
+			c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+			put(t, store, tt.change)
+			_, err := c.TokenSource().Token()
+			wantReason(t, err, tt.reason)
+			if srv.count() != 0 {
+				t.Errorf("%d requests with a session that is not ours", srv.count())
+			}
+		})
+	}
+	t.Run("valid token of another key is not adopted", func(t *testing.T) {
+		store := oauth.NewMemoryStore()
+		c, _ := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) { cfg.Store, cfg.DPoP = store, newProver(t) })
+		put(t, store, func(s *oauth.Session) { freshUntil(s, "theirs", time.Hour); s.KeyThumbprint = "AAAA" })
+		_, err := c.TokenSource().Token()
+		wantReason(t, err, oauth.ReasonWrongKey)
+	})
+}
+
+func TestNoSession(t *testing.T) {
+	c, err := oauth.New(oauth.Config{Provider: testProvider(), ClientID: "client"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.TokenSource().Token()
+	wantReason(t, err, oauth.ReasonNoSession)
+	if !errors.Is(err, oauth.ErrNoSession) {
+		t.Errorf("error %v, want ErrNoSession too", err)
+	}
+	if _, err := c.Session(t.Context()); !errors.Is(err, oauth.ErrNoSession) {
+		t.Errorf("Session: %v", err)
+	}
+	if err := c.Logout(t.Context()); err != nil {
+		t.Errorf("Logout without a session: %v", err)
+	}
+}
+
+func TestLogout(t *testing.T) {
+	t.Run("revokes, then forgets", func(t *testing.T) {
+		var revoked []oauth.Secret
+		errRevoke := errors.New("the server is away")
+		fail := true
+		c, log := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) {
+			cfg.Revoke = func(_ context.Context, s oauth.Session) error {
+				revoked = append(revoked, s.RefreshToken)
+				if fail {
+					return errRevoke
+				}
+				return nil
+			}
+		})
+		wantToken(t, c.TokenSource(), "at-1")
+		if err := c.Logout(t.Context()); !errors.Is(err, errRevoke) {
+			t.Fatalf("Logout: %v", err)
+		}
+		wantStored(t, c, "rt-0") // it can be tried again
+		wantToken(t, c.TokenSource(), "at-1")
+		fail = false
+		if err := c.Logout(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.TokenSource().Token()
+		wantReason(t, err, oauth.ReasonNoSession)
+		if len(revoked) != 2 || revoked[1] != "rt-0" || len(log.of(oauth.EventLogout)) != 1 {
+			t.Errorf("revoked %d times; events %+v", len(revoked), log.events)
+		}
+	})
+	t.Run("overtakes a renewal", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			srv := newFakeServer(issue)
+			c, _ := newClient(t, srv)
+			srv.gate = make(chan struct{})
+			ts := c.TokenSource()
+			result := make(chan error)
+			go func() {
+				_, err := ts.Token()
+				result <- err
+			}()
+			<-srv.began
+			out := make(chan error)
+			go func() { out <- c.Logout(context.Background()) }() // waits for the store's lock
+			synctest.Wait()
+			close(srv.gate)
+			if err := <-out; err != nil {
+				t.Fatal(err)
+			}
+			<-result // a token or "no session", whichever came first
+			_, err := ts.Token()
+			wantReason(t, err, oauth.ReasonNoSession)
+		})
+	})
+}
+
+func TestImport(t *testing.T) {
+	c, log := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) { cfg.DPoP = newProver(t) })
+	wantToken(t, c.TokenSource(), "at-1")
+	if err := c.Import(t.Context(), "rt-imported"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Session(t.Context())
+	if err != nil || s.RefreshToken != "rt-imported" || s.AccessToken != "" || s.Generation != 3 || s.KeyThumbprint == "" {
+		t.Errorf("stored %+v, %v", s, err)
+	}
+	wantToken(t, c.TokenSource(), "at-2") // the token of the old session is not served on
+	if n := len(log.of(oauth.EventLogin)); n != 2 {
+		t.Errorf("%d login events, want 2", n)
+	}
+	for _, bad := range []oauth.Secret{"", "a\nb", "токен"} {
+		if err := c.Import(t.Context(), bad); err == nil {
+			t.Errorf("%q was imported", bad.Reveal())
+		}
+	}
+	wantStored(t, c, "rt-imported")
+}
+
+func TestStoreErrorAfterAdoptionIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFaultyStore()
+		srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) { return rotate(n, r) })
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+		ts := c.TokenSource()
+		wantToken(t, ts, "at-1")
+		time.Sleep(2 * time.Hour)
+		put(t, store, func(s *oauth.Session) { freshUntil(s, "siblings", time.Hour) })
+		// Load fails, so the sibling's token is found under the lock; then the
+		// write of the unchanged session fails.
+		store.set(func(s *faultyStore) { s.failLoad, s.failSave = errDisk, errDisk })
+		wantToken(t, ts, "siblings")
+		store.set(func(s *faultyStore) { s.failLoad, s.failSave = nil, nil })
+		closeSource(t, c)
+	})
+}
