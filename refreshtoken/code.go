@@ -1,0 +1,94 @@
+package refreshtoken
+
+import "fmt"
+
+// Code says what kind of failure an [APIError] is. The numbers and names are
+// those of google.rpc.Code.
+//
+// A Code is an error, so that it can be the target of [errors.Is]:
+//
+//	if errors.Is(err, refreshtoken.CodeNotFound) { … }
+type Code int32 //nolint:errname // a family of constants that errors.Is compares with, as syscall.Errno is
+
+// The codes of google.rpc.Code.
+const (
+	CodeOK                 Code = 0
+	CodeCanceled           Code = 1
+	CodeUnknown            Code = 2
+	CodeInvalidArgument    Code = 3
+	CodeDeadlineExceeded   Code = 4
+	CodeNotFound           Code = 5
+	CodeAlreadyExists      Code = 6
+	CodePermissionDenied   Code = 7
+	CodeResourceExhausted  Code = 8
+	CodeFailedPrecondition Code = 9
+	CodeAborted            Code = 10
+	CodeOutOfRange         Code = 11
+	CodeUnimplemented      Code = 12
+	CodeInternal           Code = 13
+	CodeUnavailable        Code = 14
+	CodeDataLoss           Code = 15
+	CodeUnauthenticated    Code = 16
+)
+
+var codeNames = [...]string{
+	CodeOK:                 "OK",
+	CodeCanceled:           "CANCELLED",
+	CodeUnknown:            "UNKNOWN",
+	CodeInvalidArgument:    "INVALID_ARGUMENT",
+	CodeDeadlineExceeded:   "DEADLINE_EXCEEDED",
+	CodeNotFound:           "NOT_FOUND",
+	CodeAlreadyExists:      "ALREADY_EXISTS",
+	CodePermissionDenied:   "PERMISSION_DENIED",
+	CodeResourceExhausted:  "RESOURCE_EXHAUSTED",
+	CodeFailedPrecondition: "FAILED_PRECONDITION",
+	CodeAborted:            "ABORTED",
+	CodeOutOfRange:         "OUT_OF_RANGE",
+	CodeUnimplemented:      "UNIMPLEMENTED",
+	CodeInternal:           "INTERNAL",
+	CodeUnavailable:        "UNAVAILABLE",
+	CodeDataLoss:           "DATA_LOSS",
+	CodeUnauthenticated:    "UNAUTHENTICATED",
+}
+
+// String is the name in google.rpc.Code, such as "PERMISSION_DENIED", or
+// "CODE(42)" for a number that has none there.
+func (c Code) String() string {
+	if c < 0 || int(c) >= len(codeNames) {
+		return fmt.Sprintf("CODE(%d)", int32(c))
+	}
+	return codeNames[c]
+}
+
+// Error is [Code.String].
+func (c Code) Error() string { return c.String() }
+
+// codeOfHTTP is the code for an HTTP status that came without a
+// google.rpc.Status, by the table in the comments of google.rpc.Code.
+func codeOfHTTP(status int) Code {
+	switch status {
+	case 400:
+		return CodeInvalidArgument
+	case 401:
+		return CodeUnauthenticated
+	case 403:
+		return CodePermissionDenied
+	case 404:
+		return CodeNotFound
+	case 409:
+		return CodeAborted
+	case 429:
+		return CodeResourceExhausted
+	case 499:
+		return CodeCanceled
+	case 500:
+		return CodeInternal
+	case 501:
+		return CodeUnimplemented
+	case 502, 503: // the table has no 502: a gateway that cannot reach the service
+		return CodeUnavailable
+	case 504:
+		return CodeDeadlineExceeded
+	}
+	return CodeUnknown
+}
