@@ -197,5 +197,5 @@ func (e *APIError) temporary() bool {
 		e.HTTPStatus == http.StatusGatewayTimeout:
 		return true
 	}
-	return e.Code == CodeUnavailable || e.Code == CodeResourceExhausted || e.Code == CodeDeadlineExceeded
+	return e.Code == ErrUnavailable || e.Code == ErrResourceExhausted || e.Code == ErrDeadlineExceeded
 }

@@ -7,48 +7,49 @@ import "fmt"
 //
 // A Code is an error, so that it can be the target of [errors.Is]:
 //
-//	if errors.Is(err, refreshtoken.CodeNotFound) { … }
-type Code int32 //nolint:errname // a family of constants that errors.Is compares with, as syscall.Errno is
+//	if errors.Is(err, refreshtoken.ErrNotFound) { … }
+//
+//nolint:errname // named for what it is in google.rpc; an error as syscall.Errno is one
+type Code int32
 
-// The codes of google.rpc.Code.
+// The codes of google.rpc.Code, but for OK (0), which no error has.
 const (
-	CodeOK                 Code = 0
-	CodeCanceled           Code = 1
-	CodeUnknown            Code = 2
-	CodeInvalidArgument    Code = 3
-	CodeDeadlineExceeded   Code = 4
-	CodeNotFound           Code = 5
-	CodeAlreadyExists      Code = 6
-	CodePermissionDenied   Code = 7
-	CodeResourceExhausted  Code = 8
-	CodeFailedPrecondition Code = 9
-	CodeAborted            Code = 10
-	CodeOutOfRange         Code = 11
-	CodeUnimplemented      Code = 12
-	CodeInternal           Code = 13
-	CodeUnavailable        Code = 14
-	CodeDataLoss           Code = 15
-	CodeUnauthenticated    Code = 16
+	ErrCanceled           Code = 1
+	ErrUnknown            Code = 2
+	ErrInvalidArgument    Code = 3
+	ErrDeadlineExceeded   Code = 4
+	ErrNotFound           Code = 5
+	ErrAlreadyExists      Code = 6
+	ErrPermissionDenied   Code = 7
+	ErrResourceExhausted  Code = 8
+	ErrFailedPrecondition Code = 9
+	ErrAborted            Code = 10
+	ErrOutOfRange         Code = 11
+	ErrUnimplemented      Code = 12
+	ErrInternal           Code = 13
+	ErrUnavailable        Code = 14
+	ErrDataLoss           Code = 15
+	ErrUnauthenticated    Code = 16
 )
 
 var codeNames = [...]string{
-	CodeOK:                 "OK",
-	CodeCanceled:           "CANCELLED",
-	CodeUnknown:            "UNKNOWN",
-	CodeInvalidArgument:    "INVALID_ARGUMENT",
-	CodeDeadlineExceeded:   "DEADLINE_EXCEEDED",
-	CodeNotFound:           "NOT_FOUND",
-	CodeAlreadyExists:      "ALREADY_EXISTS",
-	CodePermissionDenied:   "PERMISSION_DENIED",
-	CodeResourceExhausted:  "RESOURCE_EXHAUSTED",
-	CodeFailedPrecondition: "FAILED_PRECONDITION",
-	CodeAborted:            "ABORTED",
-	CodeOutOfRange:         "OUT_OF_RANGE",
-	CodeUnimplemented:      "UNIMPLEMENTED",
-	CodeInternal:           "INTERNAL",
-	CodeUnavailable:        "UNAVAILABLE",
-	CodeDataLoss:           "DATA_LOSS",
-	CodeUnauthenticated:    "UNAUTHENTICATED",
+	0:                     "OK",
+	ErrCanceled:           "CANCELLED",
+	ErrUnknown:            "UNKNOWN",
+	ErrInvalidArgument:    "INVALID_ARGUMENT",
+	ErrDeadlineExceeded:   "DEADLINE_EXCEEDED",
+	ErrNotFound:           "NOT_FOUND",
+	ErrAlreadyExists:      "ALREADY_EXISTS",
+	ErrPermissionDenied:   "PERMISSION_DENIED",
+	ErrResourceExhausted:  "RESOURCE_EXHAUSTED",
+	ErrFailedPrecondition: "FAILED_PRECONDITION",
+	ErrAborted:            "ABORTED",
+	ErrOutOfRange:         "OUT_OF_RANGE",
+	ErrUnimplemented:      "UNIMPLEMENTED",
+	ErrInternal:           "INTERNAL",
+	ErrUnavailable:        "UNAVAILABLE",
+	ErrDataLoss:           "DATA_LOSS",
+	ErrUnauthenticated:    "UNAUTHENTICATED",
 }
 
 // String is the name in google.rpc.Code, such as "PERMISSION_DENIED", or
@@ -68,27 +69,27 @@ func (c Code) Error() string { return c.String() }
 func codeOfHTTP(status int) Code {
 	switch status {
 	case 400:
-		return CodeInvalidArgument
+		return ErrInvalidArgument
 	case 401:
-		return CodeUnauthenticated
+		return ErrUnauthenticated
 	case 403:
-		return CodePermissionDenied
+		return ErrPermissionDenied
 	case 404:
-		return CodeNotFound
+		return ErrNotFound
 	case 409:
-		return CodeAborted
+		return ErrAborted
 	case 429:
-		return CodeResourceExhausted
+		return ErrResourceExhausted
 	case 499:
-		return CodeCanceled
+		return ErrCanceled
 	case 500:
-		return CodeInternal
+		return ErrInternal
 	case 501:
-		return CodeUnimplemented
+		return ErrUnimplemented
 	case 502, 503: // the table has no 502: a gateway that cannot reach the service
-		return CodeUnavailable
+		return ErrUnavailable
 	case 504:
-		return CodeDeadlineExceeded
+		return ErrDeadlineExceeded
 	}
-	return CodeUnknown
+	return ErrUnknown
 }

@@ -65,17 +65,17 @@
 //
 // A Code is a target of [errors.Is]:
 //
-//	errors.Is(err, refreshtoken.CodePermissionDenied)
+//	errors.Is(err, refreshtoken.ErrPermissionDenied)
 //
-// [CodeUnauthenticated] means that the IAM token was refused, and
-// [CodeUnavailable] also that the service could not be reached. No error, and no
+// [ErrUnauthenticated] means that the IAM token was refused, and
+// [ErrUnavailable] also that the service could not be reached. No error, and no
 // log line, holds a refresh token or the body of an answer. The texts of the
 // server are kept, with everything that looks like a credential taken out.
 //
 // # Retries
 //
 // A request is made again after the HTTP status 429, 502, 503 or 504, the codes
-// [CodeUnavailable], [CodeResourceExhausted] and [CodeDeadlineExceeded], a
+// [ErrUnavailable], [ErrResourceExhausted] and [ErrDeadlineExceeded], a
 // connection that failed and an answer that was cut off: up to four attempts with
 // growing waits, and never before a Retry-After of the server has passed.
 // [WithRetry] changes that. Revoke is retried like the others, since all its

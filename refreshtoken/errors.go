@@ -47,7 +47,7 @@ func (t Trace) quoted() string {
 // or the end of an operation. It is the google.rpc.Status of the answer,
 // whichever transport brought it.
 //
-// Its [Code] is wrapped: errors.Is(err, [CodePermissionDenied]) tells the kinds
+// Its [Code] is wrapped: errors.Is(err, [ErrPermissionDenied]) tells the kinds
 // apart.
 type APIError struct {
 	// Method is the call that failed: "List", "Revoke" or "Operation". An
@@ -60,7 +60,7 @@ type APIError struct {
 	// and credentials, cut at 512 characters. It may be empty.
 	Message string
 	// Details are the further messages of the google.rpc.Status as JSON, each
-	// with its "@type". What looks like a credential is taken out.
+	// with its "@type". Their strings are made fit as Message is.
 	Details []json.RawMessage
 	// HTTPStatus is the status of the answer; 0 over gRPC, and for an operation
 	// that ended with an error.
@@ -74,7 +74,7 @@ type APIError struct {
 }
 
 // Error names the method, the code and the server's message, and for a
-// [CodePermissionDenied] the roles that the call needs.
+// [ErrPermissionDenied] the roles that the call needs.
 func (e *APIError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "refreshtoken: %s: %s", e.Method, e.Code)
@@ -96,7 +96,7 @@ func (e *APIError) where() []string {
 	if e.HTTPStatus != 0 {
 		parts = append(parts, fmt.Sprintf("HTTP %d", e.HTTPStatus))
 	}
-	if id := e.Trace.quoted(); id != "" {
+	if id := e.quoted(); id != "" {
 		parts = append(parts, id)
 	}
 	if e.RetryAfter > 0 {
@@ -109,12 +109,12 @@ func (e *APIError) where() []string {
 // the Yandex Cloud IAM documentation names for the refresh tokens of others.
 func (e *APIError) remedy() string {
 	switch {
-	case e.Code == CodeUnauthenticated:
+	case e.Code == ErrUnauthenticated:
 		return "the IAM token is missing, expired or revoked: get a new one, or log in again"
-	case e.Code == CodePermissionDenied && e.Method == methodList:
+	case e.Code == ErrPermissionDenied && e.Method == methodList:
 		return "to list the refresh tokens of another subject takes the role organization-manager.viewer, " +
 			"organization-manager.admin or iam.userAccounts.refreshTokenViewer"
-	case e.Code == CodePermissionDenied && e.Method == methodRevoke:
+	case e.Code == ErrPermissionDenied && e.Method == methodRevoke:
 		return "to revoke the refresh tokens of another subject takes the role " +
 			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker"
 	}
@@ -147,7 +147,7 @@ func (e *ResponseError) Error() string {
 	if e.HTTPStatus != 0 {
 		parts = append(parts, fmt.Sprintf("HTTP %d", e.HTTPStatus))
 	}
-	if id := e.Trace.quoted(); id != "" {
+	if id := e.quoted(); id != "" {
 		parts = append(parts, id)
 	}
 	return "refreshtoken: " + e.Method + ": " + e.Reason + inParentheses(parts...)
@@ -159,7 +159,7 @@ func (e *ResponseError) Unwrap() error { return e.Err }
 // A TransportError is an exchange that ended without a whole answer: no
 // connection, one that broke, no credentials to send, a ctx that ended.
 //
-// It wraps the cause, and [CodeUnavailable] as well where another attempt may
+// It wraps the cause, and [ErrUnavailable] as well where another attempt may
 // succeed.
 type TransportError struct {
 	// Method is the call: "List", "Revoke" or "Operation".
@@ -181,10 +181,10 @@ func (e *TransportError) Error() string {
 	return "refreshtoken: " + e.Method + ": " + text
 }
 
-// Unwrap returns the cause and, for a temporary error, [CodeUnavailable].
+// Unwrap returns the cause and, for a temporary error, [ErrUnavailable].
 func (e *TransportError) Unwrap() []error {
 	if e.Temporary {
-		return []error{e.Err, CodeUnavailable}
+		return []error{e.Err, ErrUnavailable}
 	}
 	return []error{e.Err}
 }

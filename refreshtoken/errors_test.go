@@ -22,7 +22,7 @@ func TestAPIError(t *testing.T) {
 	})
 	_, err := list(s.client(), refreshtoken.ListOptions{})
 	e := as[*refreshtoken.APIError](t, err)
-	if e.Method != "List" || e.Code != refreshtoken.CodePermissionDenied || e.HTTPStatus != 403 || e.RetryAfter != 2*time.Minute ||
+	if e.Method != "List" || e.Code != refreshtoken.ErrPermissionDenied || e.HTTPStatus != 403 || e.RetryAfter != 2*time.Minute ||
 		e.RequestID != "req-1" || e.ServerTraceID != "trace-1" || e.OperationID != "" {
 		t.Errorf("got %#v", e)
 	}
@@ -38,7 +38,7 @@ func TestAPIError(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", e, want)
 	}
 	var code refreshtoken.Code
-	if !errors.As(err, &code) || code != refreshtoken.CodePermissionDenied {
+	if !errors.As(err, &code) || code != refreshtoken.ErrPermissionDenied {
 		t.Errorf("got the code %v", code)
 	}
 	if n := len(s.seen()); n != 1 {
@@ -66,29 +66,29 @@ func TestErrorAnswers(t *testing.T) {
 		body        string
 		want        refreshtoken.Code
 	}{
-		{"400 empty", 400, "", "", refreshtoken.CodeInvalidArgument},
-		{"401 empty", 401, "", "", refreshtoken.CodeUnauthenticated},
-		{"403 HTML", 403, "text/html", html, refreshtoken.CodePermissionDenied},
-		{"404 HTML", 404, "text/html", html, refreshtoken.CodeNotFound},
-		{"407 HTML", 407, "text/html", html, refreshtoken.CodeUnknown},
-		{"409 text", 409, "text/plain", "body-of-the-answer", refreshtoken.CodeAborted},
-		{"429 empty", 429, "", "", refreshtoken.CodeResourceExhausted},
-		{"499 empty", 499, "", "", refreshtoken.CodeCanceled},
-		{"500 HTML", 500, "text/html", html, refreshtoken.CodeInternal},
-		{"501 empty", 501, "", "", refreshtoken.CodeUnimplemented},
-		{"502 HTML", 502, "text/html", html, refreshtoken.CodeUnavailable},
-		{"503 empty", 503, "", "", refreshtoken.CodeUnavailable},
-		{"504 HTML", 504, "text/html", html, refreshtoken.CodeDeadlineExceeded},
-		{"599 HTML", 599, "text/html", html, refreshtoken.CodeUnknown},
-		{"JSON of another kind", 404, "application/json", `{"error":"body-of-the-answer"}`, refreshtoken.CodeNotFound},
-		{"JSON that is no object", 404, "application/json", `"body-of-the-answer"`, refreshtoken.CodeNotFound},
-		{"JSON that is cut off", 404, "application/json", `{"message":"body-of-the-answer`, refreshtoken.CodeNotFound},
-		{"message of the wrong type", 404, "application/json", `{"code":9,"message":["body-of-the-answer"]}`, refreshtoken.CodeNotFound},
-		{"code of the wrong type", 404, "application/json", `{"code":true,"message":"body-of-the-answer"}`, refreshtoken.CodeNotFound},
-		{"code out of range", 404, "application/json", `{"code":1e99,"message":"body-of-the-answer"}`, refreshtoken.CodeNotFound},
-		{"larger than 1 MiB", 404, "application/json", `{"message":"body-of-the-answer ` + strings.Repeat("x", 1<<20) + `"}`, refreshtoken.CodeNotFound},
-		{"code as a string", 400, "application/problem+json; charset=utf-8", `{"code":"9"}`, refreshtoken.CodeFailedPrecondition},
-		{"code 0", 404, "application/json", `{"code":0}`, refreshtoken.CodeNotFound},
+		{"400 empty", 400, "", "", refreshtoken.ErrInvalidArgument},
+		{"401 empty", 401, "", "", refreshtoken.ErrUnauthenticated},
+		{"403 HTML", 403, "text/html", html, refreshtoken.ErrPermissionDenied},
+		{"404 HTML", 404, "text/html", html, refreshtoken.ErrNotFound},
+		{"407 HTML", 407, "text/html", html, refreshtoken.ErrUnknown},
+		{"409 text", 409, "text/plain", "body-of-the-answer", refreshtoken.ErrAborted},
+		{"429 empty", 429, "", "", refreshtoken.ErrResourceExhausted},
+		{"499 empty", 499, "", "", refreshtoken.ErrCanceled},
+		{"500 HTML", 500, "text/html", html, refreshtoken.ErrInternal},
+		{"501 empty", 501, "", "", refreshtoken.ErrUnimplemented},
+		{"502 HTML", 502, "text/html", html, refreshtoken.ErrUnavailable},
+		{"503 empty", 503, "", "", refreshtoken.ErrUnavailable},
+		{"504 HTML", 504, "text/html", html, refreshtoken.ErrDeadlineExceeded},
+		{"599 HTML", 599, "text/html", html, refreshtoken.ErrUnknown},
+		{"JSON of another kind", 404, "application/json", `{"error":"body-of-the-answer"}`, refreshtoken.ErrNotFound},
+		{"JSON that is no object", 404, "application/json", `"body-of-the-answer"`, refreshtoken.ErrNotFound},
+		{"JSON that is cut off", 404, "application/json", `{"message":"body-of-the-answer`, refreshtoken.ErrNotFound},
+		{"message of the wrong type", 404, "application/json", `{"code":9,"message":["body-of-the-answer"]}`, refreshtoken.ErrNotFound},
+		{"code of the wrong type", 404, "application/json", `{"code":true,"message":"body-of-the-answer"}`, refreshtoken.ErrNotFound},
+		{"code out of range", 404, "application/json", `{"code":1e99,"message":"body-of-the-answer"}`, refreshtoken.ErrNotFound},
+		{"larger than 1 MiB", 404, "application/json", `{"message":"body-of-the-answer ` + strings.Repeat("x", 1<<20) + `"}`, refreshtoken.ErrNotFound},
+		{"code as a string", 400, "application/problem+json; charset=utf-8", `{"code":"9"}`, refreshtoken.ErrFailedPrecondition},
+		{"code 0", 404, "application/json", `{"code":0}`, refreshtoken.ErrNotFound},
 		{"code that is not known", 400, "application/json", `{"code":77}`, refreshtoken.Code(77)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -130,20 +130,20 @@ func TestWrongAnswers(t *testing.T) {
 		{"larger than 1 MiB", func(w http.ResponseWriter) {
 			answerJSON(w, 200, `{"body-of-the-answer":"`+strings.Repeat("x", 1<<20)+`"}`)
 		}, "larger than 1 MiB: a smaller PageSize makes smaller pages"},
-		{"no content", func(w http.ResponseWriter) { w.WriteHeader(204) }, "want HTTP 200 or an error (HTTP 204"},
-		{"not modified", func(w http.ResponseWriter) { w.WriteHeader(304) }, "want HTTP 200 or an error (HTTP 304"},
-		{"redirect without an address", func(w http.ResponseWriter) { w.WriteHeader(307) }, "(HTTP 307"},
+		{"no content", func(w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) }, "want HTTP 200 or an error (HTTP 204"},
+		{"not modified", func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotModified) }, "want HTTP 200 or an error (HTTP 304"},
+		{"redirect without an address", func(w http.ResponseWriter) { w.WriteHeader(http.StatusTemporaryRedirect) }, "(HTTP 307"},
 		{"redirect to a path", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "/login?body-of-the-answer")
-			w.WriteHeader(302)
+			w.WriteHeader(http.StatusFound)
 		}, `the answer redirects to "127.0.0.1"`},
 		{"redirect to another host", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "https://user:body-of-the-answer@login.example/body-of-the-answer")
-			w.WriteHeader(308)
+			w.WriteHeader(http.StatusPermanentRedirect)
 		}, `the answer redirects to "login.example", and a redirect is not followed`},
 		{"redirect to nowhere", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "mailto:body-of-the-answer")
-			w.WriteHeader(301)
+			w.WriteHeader(http.StatusMovedPermanently)
 		}, `the answer redirects, and`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -202,14 +202,14 @@ func TestTraceIsFitForALog(t *testing.T) {
 
 func TestCode(t *testing.T) {
 	for code, want := range map[refreshtoken.Code]string{
-		refreshtoken.CodeOK: "OK", refreshtoken.CodeCanceled: "CANCELLED", refreshtoken.CodeUnknown: "UNKNOWN",
-		refreshtoken.CodeInvalidArgument: "INVALID_ARGUMENT", refreshtoken.CodeDeadlineExceeded: "DEADLINE_EXCEEDED",
-		refreshtoken.CodeNotFound: "NOT_FOUND", refreshtoken.CodeAlreadyExists: "ALREADY_EXISTS",
-		refreshtoken.CodePermissionDenied: "PERMISSION_DENIED", refreshtoken.CodeResourceExhausted: "RESOURCE_EXHAUSTED",
-		refreshtoken.CodeFailedPrecondition: "FAILED_PRECONDITION", refreshtoken.CodeAborted: "ABORTED",
-		refreshtoken.CodeOutOfRange: "OUT_OF_RANGE", refreshtoken.CodeUnimplemented: "UNIMPLEMENTED",
-		refreshtoken.CodeInternal: "INTERNAL", refreshtoken.CodeUnavailable: "UNAVAILABLE",
-		refreshtoken.CodeDataLoss: "DATA_LOSS", refreshtoken.CodeUnauthenticated: "UNAUTHENTICATED",
+		0: "OK", refreshtoken.ErrCanceled: "CANCELLED", refreshtoken.ErrUnknown: "UNKNOWN",
+		refreshtoken.ErrInvalidArgument: "INVALID_ARGUMENT", refreshtoken.ErrDeadlineExceeded: "DEADLINE_EXCEEDED",
+		refreshtoken.ErrNotFound: "NOT_FOUND", refreshtoken.ErrAlreadyExists: "ALREADY_EXISTS",
+		refreshtoken.ErrPermissionDenied: "PERMISSION_DENIED", refreshtoken.ErrResourceExhausted: "RESOURCE_EXHAUSTED",
+		refreshtoken.ErrFailedPrecondition: "FAILED_PRECONDITION", refreshtoken.ErrAborted: "ABORTED",
+		refreshtoken.ErrOutOfRange: "OUT_OF_RANGE", refreshtoken.ErrUnimplemented: "UNIMPLEMENTED",
+		refreshtoken.ErrInternal: "INTERNAL", refreshtoken.ErrUnavailable: "UNAVAILABLE",
+		refreshtoken.ErrDataLoss: "DATA_LOSS", refreshtoken.ErrUnauthenticated: "UNAUTHENTICATED",
 		17: "CODE(17)", -1: "CODE(-1)",
 	} {
 		if code.String() != want || code.Error() != want {

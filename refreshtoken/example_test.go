@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"time"
@@ -56,7 +55,8 @@ func ExampleNewClient() {
 
 	for token, err := range client.List(ctx, refreshtoken.ListOptions{}) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println(token.ID)
 	}
@@ -75,7 +75,8 @@ func ExampleClient_List() {
 	}
 	for token, err := range client.List(context.Background(), opts) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println(token.ID, token.LastUsedAt.Format(time.DateOnly), token.ProtectionLevel)
 	}
@@ -93,7 +94,8 @@ func ExampleClient_Pages() {
 	var opts refreshtoken.ListOptions
 	for page, err := range client.Pages(context.Background(), opts) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println(page.RefreshTokens[0].ID)
 		opts.PageToken = page.NextPageToken
@@ -101,7 +103,8 @@ func ExampleClient_Pages() {
 	}
 	for token, err := range client.List(context.Background(), opts) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println("later:", token.ID)
 	}
@@ -119,11 +122,13 @@ func ExampleClient_Revoke() {
 	defer cancel()
 	op, err := client.Revoke(ctx, refreshtoken.ByID("aje1"))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	result, err := op.Wait(ctx)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println("revoked:", result.RefreshTokenIDs)
 	// Output: revoked: [aje1]
@@ -137,7 +142,8 @@ func ExampleClient_Operation() {
 
 	op, err := client.Operation(context.Background(), "op1")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(op.ID(), op.Done())
 	// Output: op1 true
@@ -171,7 +177,8 @@ func ExampleFilter() {
 func ExampleParseFilter() {
 	filter, err := refreshtoken.ParseFilter(`protection_level IN ("NO_PROTECTION") AND client_id="yc.oauth.public-sdk"`)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(filter.ClientID, filter.ProtectionLevels)
 
@@ -188,7 +195,7 @@ func ExampleAPIError() {
 	client := exampleClient(iam)
 
 	for _, err := range client.List(context.Background(), refreshtoken.ListOptions{SubjectID: "somebody else"}) {
-		if errors.Is(err, refreshtoken.CodePermissionDenied) {
+		if errors.Is(err, refreshtoken.ErrPermissionDenied) {
 			fmt.Println("not allowed")
 		}
 		var api *refreshtoken.APIError

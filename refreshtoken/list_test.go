@@ -413,7 +413,7 @@ func TestListContext(t *testing.T) {
 				<-r.Context().Done()
 			})
 			for _, err := range s.client().List(ctx, refreshtoken.ListOptions{}) {
-				if !errors.Is(err, context.Canceled) || errors.Is(err, refreshtoken.CodeUnavailable) {
+				if !errors.Is(err, context.Canceled) || errors.Is(err, refreshtoken.ErrUnavailable) {
 					t.Errorf("got error %v", err)
 				}
 				as[*refreshtoken.TransportError](t, err)

@@ -96,10 +96,10 @@ func TestWaitFailedOperation(t *testing.T) {
 			for range 2 {
 				result, err := op.Wait(t.Context())
 				e := as[*refreshtoken.APIError](t, err)
-				if result != nil || e.Code != refreshtoken.CodePermissionDenied || e.OperationID != "op1" || e.HTTPStatus != 0 || e.Method != "Revoke" {
+				if result != nil || e.Code != refreshtoken.ErrPermissionDenied || e.OperationID != "op1" || e.HTTPStatus != 0 || e.Method != "Revoke" {
 					t.Errorf("got %+v, %#v", result, e)
 				}
-				if !errors.Is(err, refreshtoken.CodePermissionDenied) || errors.Is(err, refreshtoken.CodeNotFound) {
+				if !errors.Is(err, refreshtoken.ErrPermissionDenied) || errors.Is(err, refreshtoken.ErrNotFound) {
 					t.Errorf("%v is of the wrong kind", err)
 				}
 				wantText(t, e.Error(), `PERMISSION_DENIED: no rights for REDACTED`, `operation "op1"`,
@@ -156,8 +156,8 @@ func TestMalformedOperation(t *testing.T) {
 
 func TestOperationErrorCodes(t *testing.T) {
 	for code, want := range map[string]refreshtoken.Code{
-		`{}`: refreshtoken.CodeUnknown, `{"code":0}`: refreshtoken.CodeUnknown, `{"code":null}`: refreshtoken.CodeUnknown,
-		`{"code":16}`: refreshtoken.CodeUnauthenticated, `{"code":"5"}`: refreshtoken.CodeNotFound, `{"code":77}`: refreshtoken.Code(77),
+		`{}`: refreshtoken.ErrUnknown, `{"code":0}`: refreshtoken.ErrUnknown, `{"code":null}`: refreshtoken.ErrUnknown,
+		`{"code":16}`: refreshtoken.ErrUnauthenticated, `{"code":"5"}`: refreshtoken.ErrNotFound, `{"code":77}`: refreshtoken.Code(77),
 	} {
 		op, err := operation(t, `{"id":"op1","done":true,"error":`+code+`}`).client().Revoke(t.Context(), refreshtoken.AllMine())
 		if err != nil {
@@ -217,7 +217,7 @@ func TestOperationRefusesIDs(t *testing.T) {
 func TestOperationAPIError(t *testing.T) {
 	s := serve(t, answer(http.StatusNotFound, `{"code":5,"message":"Operation op1 not found"}`))
 	_, err := s.client().Operation(t.Context(), "op1")
-	if !errors.Is(err, refreshtoken.CodeNotFound) {
+	if !errors.Is(err, refreshtoken.ErrNotFound) {
 		t.Errorf("got error %v", err)
 	}
 	wantText(t, err.Error(), "refreshtoken: Operation: NOT_FOUND: Operation op1 not found (HTTP 404)")
@@ -372,7 +372,7 @@ func TestWaitPollFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := op.Wait(t.Context()); !errors.Is(err, refreshtoken.CodeUnauthenticated) || as[*refreshtoken.APIError](t, err).Method != "Operation" {
+	if _, err := op.Wait(t.Context()); !errors.Is(err, refreshtoken.ErrUnauthenticated) || as[*refreshtoken.APIError](t, err).Method != "Operation" {
 		t.Errorf("got error %v", err)
 	}
 	if result, err := op.Wait(t.Context()); err != nil || result.OperationID != "op1" {

@@ -62,8 +62,8 @@ func WithUserAgent(userAgent string) Option {
 }
 
 // WithTraceID sets the x-client-trace-id of every request, to find them together
-// in logs and with the support of the provider. Default: a random UUID for each
-// Client.
+// in logs and with the support of the provider; "" sends none. Default: a random
+// UUID for each Client.
 func WithTraceID(id string) Option {
 	return func(c *config) { c.traceID = setting{id, true} }
 }

@@ -103,3 +103,19 @@ func TestEndpoints(t *testing.T) {
 		})
 	}
 }
+
+func TestTraceIDOfTheClient(t *testing.T) {
+	s := serve(t, answer(http.StatusOK, `{}`))
+	for _, opts := range [][]refreshtoken.Option{nil, nil, {refreshtoken.WithTraceID("")}} {
+		if _, err := list(s.client(opts...), refreshtoken.ListOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, r := range s.seen() {
+		got = append(got, strings.Join(r.header.Values("X-Client-Trace-Id"), ", "))
+	}
+	if !uuidV4.MatchString(got[0]) || !uuidV4.MatchString(got[1]) || got[0] == got[1] || got[2] != "" {
+		t.Errorf("got %q, want two UUIDs and nothing", got)
+	}
+}

@@ -92,48 +92,49 @@ func (t *rest) startOrPoll(ctx context.Context, call Call, method string, u *url
 // exchange makes one request and reads its answer with parse.
 func exchange[T any](ctx context.Context, t *rest, call Call, method string, u *url.URL, body []byte, parse func([]byte) (T, error)) (T, Trace, error) {
 	var zero T
-	resp, err := t.send(ctx, call, method, u, body)
-	if err != nil {
-		return zero, Trace{}, err
-	}
-	trace := traceOf(resp.Header)
-	data, err := readAnswer(ctx, resp)
+	data, trace, err := t.send(ctx, call, method, u, body)
 	if err != nil {
 		return zero, trace, err
 	}
 	v, err := parse(data)
 	if err != nil {
-		return zero, trace, &ResponseError{Reason: err.Error(), HTTPStatus: resp.StatusCode, Err: err, Trace: trace}
+		return zero, trace, &ResponseError{Reason: err.Error(), HTTPStatus: http.StatusOK, Err: err, Trace: trace}
 	}
 	return v, trace, nil
 }
 
-func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, body []byte) (*http.Response, error) {
+// send returns the body of a good answer.
+func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, body []byte) ([]byte, Trace, error) {
 	// A token source in hc fails before a connection is asked for. Its errors are
 	// final here, because it has retried by itself where that helps.
 	var reached atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GetConn: func(string) { reached.Store(true) }})
 	req, err := http.NewRequestWithContext(traced, method, u.String(), bytes.NewReader(body))
 	if err != nil {
-		return nil, &TransportError{Err: withoutURL(err)}
+		return nil, Trace{}, &TransportError{Err: withoutURL(err)}
 	}
 	t.setHeader(req.Header, call, body != nil)
 	resp, err := t.hc.Do(req)
 	switch {
 	case err == nil:
-		return resp, nil
 	case ctx.Err() != nil:
-		return nil, &TransportError{Err: retry.Ended(ctx)}
+		return nil, Trace{}, &TransportError{Err: retry.Ended(ctx)}
+	default:
+		err = withoutURL(err)
+		return nil, Trace{}, &TransportError{Temporary: retryable(err, reached.Load()), Err: err}
 	}
-	err = withoutURL(err)
-	return nil, &TransportError{Temporary: retryable(err, reached.Load()), Err: err}
+	defer resp.Body.Close()
+	data, err := readAnswer(ctx, resp)
+	return data, traceOf(resp.Header), err
 }
 
 func (t *rest) setHeader(h http.Header, call Call, hasBody bool) {
 	h.Set("Accept", "application/json")
 	h.Set("User-Agent", t.userAgent)
 	h.Set("X-Client-Request-Id", call.ClientRequestID)
-	h.Set("X-Client-Trace-Id", call.ClientTraceID)
+	if call.ClientTraceID != "" {
+		h.Set("X-Client-Trace-Id", call.ClientTraceID)
+	}
 	if call.IdempotencyKey != "" {
 		h.Set("Idempotency-Key", call.IdempotencyKey)
 	}
@@ -215,7 +216,7 @@ func statusError(resp *http.Response, data []byte) *APIError {
 			e = s
 		}
 	}
-	if e.Code == CodeOK {
+	if e.Code == 0 {
 		e.Code = codeOfHTTP(resp.StatusCode)
 	}
 	e.HTTPStatus = resp.StatusCode

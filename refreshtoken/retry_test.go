@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -108,7 +109,7 @@ func TestNobodyListens(t *testing.T) {
 		refreshtoken.WithRetry(refreshtoken.RetryPolicy{Initial: time.Millisecond}))
 	_, err = list(c, refreshtoken.ListOptions{PageToken: "page-token"})
 	e := as[*refreshtoken.TransportError](t, err)
-	if !e.Temporary || e.Method != "List" || !errors.Is(err, refreshtoken.CodeUnavailable) || !errors.Is(err, syscall.ECONNREFUSED) {
+	if !e.Temporary || e.Method != "List" || !errors.Is(err, refreshtoken.ErrUnavailable) || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("got %#v", e)
 	}
 	wantText(t, err.Error(), "refreshtoken: List: dial tcp 127.0.0.1:")
@@ -128,7 +129,7 @@ func TestCertificateIsFinal(t *testing.T) {
 	defer tr.CloseIdleConnections()
 	c := refreshtoken.NewClient(&http.Client{Transport: tr}, refreshtoken.WithEndpoint(srv.URL))
 	_, err := list(c, refreshtoken.ListOptions{})
-	if e := as[*refreshtoken.TransportError](t, err); e.Temporary || errors.Is(err, refreshtoken.CodeUnavailable) {
+	if e := as[*refreshtoken.TransportError](t, err); e.Temporary || errors.Is(err, refreshtoken.ErrUnavailable) {
 		t.Errorf("got %#v", e)
 	}
 	wantText(t, err.Error(), "certificate")
@@ -181,14 +182,14 @@ func failing(times *[]time.Duration, err func() error, opts ...refreshtoken.Opti
 func TestRetryAfterIsObeyed(t *testing.T) {
 	busy := func(after time.Duration) func() error {
 		return func() error {
-			return &refreshtoken.APIError{Code: refreshtoken.CodeResourceExhausted, RetryAfter: after}
+			return &refreshtoken.APIError{Code: refreshtoken.ErrResourceExhausted, RetryAfter: after}
 		}
 	}
 	t.Run("waits", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var times []time.Duration
 			_, err := list(failing(&times, busy(20*time.Second)), refreshtoken.ListOptions{})
-			if !errors.Is(err, refreshtoken.CodeResourceExhausted) || len(times) != 4 {
+			if !errors.Is(err, refreshtoken.ErrResourceExhausted) || len(times) != 4 {
 				t.Fatalf("got error %v after %d attempts", err, len(times))
 			}
 			for i := range times[1:] {
@@ -229,14 +230,14 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 }
 
 func TestRetryWaits(t *testing.T) {
-	down := func() error { return &refreshtoken.APIError{Code: refreshtoken.CodeUnavailable} }
+	down := func() error { return &refreshtoken.APIError{Code: refreshtoken.ErrUnavailable} }
 	t.Run("policy", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var times []time.Duration
 			var log bytes.Buffer
 			c := failing(&times, down, refreshtoken.WithLogger(textLogger(&log)),
 				refreshtoken.WithRetry(refreshtoken.RetryPolicy{Attempts: 10, Initial: time.Second, Max: 2 * time.Second}))
-			if _, err := list(c, refreshtoken.ListOptions{}); !errors.Is(err, refreshtoken.CodeUnavailable) || len(times) != 10 {
+			if _, err := list(c, refreshtoken.ListOptions{}); !errors.Is(err, refreshtoken.ErrUnavailable) || len(times) != 10 {
 				t.Errorf("got error %v after %d attempts", err, len(times))
 			}
 			for i := range times[1:] {
@@ -259,7 +260,7 @@ func TestRetryWaits(t *testing.T) {
 				refreshtoken.WithRetry(refreshtoken.RetryPolicy{Initial: time.Hour}))
 			start := time.Now()
 			for _, err := range c.List(ctx, refreshtoken.ListOptions{}) {
-				if !errors.Is(err, context.Canceled) || !errors.Is(err, cause) || !errors.Is(err, refreshtoken.CodeUnavailable) {
+				if !errors.Is(err, context.Canceled) || !errors.Is(err, cause) || !errors.Is(err, refreshtoken.ErrUnavailable) {
 					t.Errorf("got error %v", err)
 				}
 			}
@@ -298,5 +299,37 @@ func TestTransportErrors(t *testing.T) {
 	}
 	if got := (&refreshtoken.TransportError{Method: "List", Err: cause}).Error(); got != "refreshtoken: List: strange: REDACTED" {
 		t.Errorf("outside a Client: got %q", got)
+	}
+}
+
+// The timeout of the http.Client bounds one attempt, and the next may succeed.
+func TestTimeoutOfTheHTTPClient(t *testing.T) {
+	s := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
+		if n == 1 {
+			<-r.Context().Done()
+			return
+		}
+		answerJSON(w, http.StatusOK, `{"refreshTokens":[{"id":"1"}]}`)
+	})
+	hc := s.httpClient()
+	hc.Timeout = 300 * time.Millisecond
+	c := refreshtoken.NewClient(hc, refreshtoken.WithEndpoint(s.URL), refreshtoken.WithRetry(refreshtoken.RetryPolicy{Initial: time.Millisecond}))
+	tokens, err := list(c, refreshtoken.ListOptions{})
+	if err != nil || ids(tokens) != "1" || len(s.seen()) < 2 {
+		t.Errorf("got %q, %v after %d requests", ids(tokens), err, len(s.seen()))
+	}
+}
+
+// The details of an error come from a transport as they are, and leave the
+// client fit to be shown.
+func TestTransportDetails(t *testing.T) {
+	api := &refreshtoken.APIError{Code: refreshtoken.ErrNotFound, Details: []json.RawMessage{
+		json.RawMessage(`{ "kept": ["as", "it is"] }`), json.RawMessage(`{"token":"` + someToken + `"}`), json.RawMessage(`not JSON`),
+	}}
+	var times []time.Duration
+	_, err := list(failing(&times, func() error { return api }), refreshtoken.ListOptions{})
+	got := fmt.Sprintf("%s", as[*refreshtoken.APIError](t, err).Details)
+	if want := `[{ "kept": ["as", "it is"] } {"token":"REDACTED"} {}]`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }

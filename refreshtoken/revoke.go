@@ -10,8 +10,8 @@ import (
 // [RevokeOperation.Wait] does.
 //
 // All attempts of one Revoke carry the same idempotency key, so it may safely be
-// retried, and is. Where it fails with a [*TransportError] or a temporary
-// [*APIError], whether the tokens are revoked is unknown: see
+// retried, and is. Where it fails for good with a [*TransportError] or with
+// [ErrUnavailable], whether the tokens are revoked is unknown: see
 // [Target.WithIdempotencyKey], or revoke them again.
 //
 // The error is an [*ArgumentError], an [*APIError], a [*ResponseError] or a
