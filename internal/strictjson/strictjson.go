@@ -21,6 +21,14 @@ type SyntaxError struct{ Reason string }
 
 func (e *SyntaxError) Error() string { return "malformed JSON: " + e.Reason }
 
+// Is reports that a text which ends too early is an [io.ErrUnexpectedEOF]: the
+// rest may have been lost on the way.
+func (e *SyntaxError) Is(target error) bool {
+	return target == io.ErrUnexpectedEOF && e.Reason == tooEarly
+}
+
+const tooEarly = "it ends too early"
+
 // Check reports whether data is exactly one JSON value in UTF-8, not nested
 // deeper than 64 levels, in which no object has the same name twice
 // (RFC 8259 §4 leaves duplicates undefined, so two readers may differ).
@@ -78,7 +86,7 @@ func value(dec *json.Decoder, depth int) error {
 // syntax drops encoding/json's message, which quotes characters of the input.
 func syntax(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &SyntaxError{"it ends too early"}
+		return &SyntaxError{tooEarly}
 	}
 	var s *json.SyntaxError
 	if errors.As(err, &s) {

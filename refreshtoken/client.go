@@ -1,0 +1,201 @@
+package refreshtoken
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/redact"
+	"github.com/ycauth/ycauth-go/internal/retry"
+)
+
+// A Client lists and revokes refresh tokens. It is safe for concurrent use, starts
+// no goroutines and needs no closing.
+type Client struct {
+	transport Transport
+	retry     retry.Policy
+	polling   Polling
+	logger    *slog.Logger
+	traceID   string
+	err       error // a mistake in the options: every call returns it
+}
+
+// NewClient returns a Client that speaks REST through hc, which adds the
+// Authorization header: it comes from oauth2.NewClient(ctx, tokenSource) of
+// golang.org/x/oauth2, for example. hc is copied and not changed; the copy follows
+// no redirects. hc.Timeout bounds each attempt, not a call with its retries.
+//
+// NewClient never fails. A mistake in an option is an [*ArgumentError] that every
+// call of the Client returns.
+func NewClient(hc *http.Client, opts ...Option) *Client {
+	cfg := newConfig(opts)
+	iam, operation, userAgent, err := cfg.restSettings()
+	return newClient(newREST(hc, iam, operation, userAgent), cfg, err)
+}
+
+// New returns a Client over any transport. Options that are for [NewClient] only
+// are refused as NewClient refuses mistakes.
+func New(t Transport, opts ...Option) *Client {
+	cfg := newConfig(opts)
+	err := cfg.onlyREST()
+	if t == nil {
+		err = &ArgumentError{"Transport", "is nil: use NewClient for REST"}
+	}
+	return newClient(t, cfg, err)
+}
+
+func newClient(t Transport, cfg *config, err error) *Client {
+	if err == nil {
+		err = checkHeader("WithTraceID", cfg.traceID.value)
+	}
+	return &Client{
+		transport: t,
+		retry:     cfg.retryPolicy(),
+		polling:   cfg.polling,
+		logger:    cfg.logger,
+		traceID:   cfg.traceID.value,
+		err:       err,
+	}
+}
+
+// A cleaner takes the secrets of a call out of a text of the server. A closure
+// holds them, so that nothing prints them along with what holds the cleaner.
+type cleaner func(string) string
+
+func cleanerOf(secret Secret) cleaner {
+	return func(s string) string { return redact.Text(s, secret.Reveal()) }
+}
+
+// call makes one request in as many attempts as it takes.
+func call[T any](ctx context.Context, c *Client, method string, clean cleaner, send func(context.Context, Call) (T, error)) (T, error) {
+	var zero T
+	if c.err != nil {
+		return zero, c.err
+	}
+	// Looked at before anything else: a token source would go and fetch a token
+	// for a request that is not going to be made.
+	if err := ctx.Err(); err != nil {
+		return zero, &TransportError{Method: method, Err: retry.Ended(ctx)}
+	}
+	policy := c.retry
+	policy.Notify = func(attempt int, err error, wait time.Duration) {
+		c.logger.DebugContext(ctx, "refreshtoken: request failed, trying again",
+			"method", method, "attempt", attempt, "wait", wait, "error", err)
+	}
+	return retry.Do(ctx, policy, func(ctx context.Context, _ int) (T, error) {
+		v, err := send(ctx, Call{ClientRequestID: newUUID(), ClientTraceID: c.traceID})
+		if err == nil {
+			return v, nil
+		}
+		err = explain(err, method, clean)
+		if after, again := temporary(err); again && ctx.Err() == nil {
+			err = retry.Temporary(err, after)
+		}
+		return zero, err
+	})
+}
+
+// explain completes an error of a transport: with the method that failed, and
+// without the secrets that a server may have sent back.
+func explain(err error, method string, clean cleaner) error {
+	var api *APIError
+	var response *ResponseError
+	var transport *TransportError
+	switch {
+	case errors.As(err, &api):
+		api.complete(method, clean)
+	case errors.As(err, &response):
+		response.Method = method
+	case errors.As(err, &transport):
+		transport.Method, transport.text = method, clean(transport.Err.Error())
+	default:
+		return &TransportError{Method: method, Err: err, text: clean(err.Error())}
+	}
+	return err
+}
+
+// complete is what [explain] does for an APIError, also for that of an operation.
+func (e *APIError) complete(method string, clean cleaner) {
+	e.Method = method
+	e.Message = clean(e.Message)
+	for i, d := range e.Details {
+		e.Details[i] = cleanJSON(d, clean)
+	}
+}
+
+// cleanJSON cleans the strings in a JSON text. One that needs no cleaning is left
+// as it is, byte for byte.
+func cleanJSON(data json.RawMessage, clean cleaner) json.RawMessage {
+	v, err := decodeJSON(data)
+	if err != nil {
+		return json.RawMessage(`{}`)
+	}
+	changed := false
+	v = mapStrings(v, func(s string) string {
+		c := clean(s)
+		changed = changed || c != s
+		return c
+	})
+	if !changed {
+		return data
+	}
+	out, err := json.Marshal(v)
+	if err != nil {
+		return json.RawMessage(`{}`)
+	}
+	return out
+}
+
+// mapStrings applies f to every string in a decoded JSON value, names included.
+func mapStrings(v any, f func(string) string) any {
+	switch v := v.(type) {
+	case string:
+		return f(v)
+	case []any:
+		for i := range v {
+			v[i] = mapStrings(v[i], f)
+		}
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			out[f(k)] = mapStrings(x, f)
+		}
+		return out
+	}
+	return v
+}
+
+// temporary reports whether another attempt may succeed, and how long the server
+// asks to wait for it. Revoke is no exception: its idempotency key makes
+// all attempts one revocation.
+func temporary(err error) (after time.Duration, again bool) {
+	var api *APIError
+	var response *ResponseError
+	var transport *TransportError
+	switch {
+	case errors.As(err, &api):
+		return api.RetryAfter, api.temporary()
+	case errors.As(err, &response):
+		return 0, errors.Is(response.Err, io.ErrUnexpectedEOF)
+	case errors.As(err, &transport):
+		return 0, transport.Temporary
+	}
+	return 0, false
+}
+
+func (e *APIError) temporary() bool {
+	switch {
+	case e.HTTPStatus == http.StatusTooManyRequests:
+		return true
+	case e.HTTPStatus >= 400 && e.HTTPStatus < 500:
+		return false
+	case e.HTTPStatus == http.StatusBadGateway, e.HTTPStatus == http.StatusServiceUnavailable,
+		e.HTTPStatus == http.StatusGatewayTimeout:
+		return true
+	}
+	return e.Code == ErrUnavailable || e.Code == ErrResourceExhausted || e.Code == ErrDeadlineExceeded
+}

@@ -1,0 +1,209 @@
+package refreshtoken
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/redact"
+)
+
+// The methods of the API, as errors and logs name them.
+const (
+	methodList      = "List"
+	methodRevoke    = "Revoke"
+	methodOperation = "Operation"
+)
+
+// ErrPageTokenRepeated is wrapped by the [ResponseError] that ends a listing
+// whose server sends a page token for the second time: to follow it would be to
+// list the same pages for ever.
+var ErrPageTokenRepeated = errors.New("the server repeats a page token")
+
+// Trace identifies an exchange to the support of the provider. Either may be
+// empty.
+type Trace struct {
+	// RequestID is x-request-id.
+	RequestID string `json:"requestId,omitempty"`
+	// ServerTraceID is x-server-trace-id.
+	ServerTraceID string `json:"serverTraceId,omitempty"`
+}
+
+// quoted is the identifier to quote, or "". Not a String method: the types that
+// embed a Trace would print as it.
+func (t Trace) quoted() string {
+	switch {
+	case t.RequestID != "":
+		return "request id " + t.RequestID
+	case t.ServerTraceID != "":
+		return "server trace id " + t.ServerTraceID
+	}
+	return ""
+}
+
+// An APIError is a failure that the service reported: the answer to a request,
+// or the end of an operation. It is the google.rpc.Status of the answer,
+// whichever transport brought it.
+//
+// Its [Code] is wrapped: errors.Is(err, [ErrPermissionDenied]) tells the kinds
+// apart.
+type APIError struct {
+	// Method is the call that failed: "List", "Revoke" or "Operation". An
+	// operation that ended with an error has "Revoke".
+	Method string
+	// Code is the kind of failure. Where the answer held no google.rpc.Status
+	// (the page of a proxy, an empty body), it follows from HTTPStatus.
+	Code Code
+	// Message is the server's text for developers, without control characters
+	// and credentials, cut at 512 characters. It may be empty.
+	Message string
+	// Details are the further messages of the google.rpc.Status as JSON, each
+	// with its "@type". Their strings are made fit as Message is.
+	Details []json.RawMessage
+	// HTTPStatus is the status of the answer; 0 over gRPC, and for an operation
+	// that ended with an error.
+	HTTPStatus int
+	// RetryAfter is how long the server asks callers to wait; 0 when it does not.
+	RetryAfter time.Duration
+	// OperationID is set where an operation ended with this error.
+	OperationID string
+	// Trace holds the identifiers that the server gave the exchange.
+	Trace
+}
+
+// Error names the method, the code and the server's message, and for a
+// [ErrPermissionDenied] the roles that the call needs.
+func (e *APIError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "refreshtoken: %s: %s", e.Method, e.Code)
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	b.WriteString(inParentheses(e.where()...))
+	if remedy := e.remedy(); remedy != "" {
+		b.WriteString("; " + remedy)
+	}
+	return b.String()
+}
+
+func (e *APIError) where() []string {
+	var parts []string
+	if e.OperationID != "" {
+		parts = append(parts, fmt.Sprintf("operation %q", e.OperationID))
+	}
+	if e.HTTPStatus != 0 {
+		parts = append(parts, fmt.Sprintf("HTTP %d", e.HTTPStatus))
+	}
+	if id := e.quoted(); id != "" {
+		parts = append(parts, id)
+	}
+	if e.RetryAfter > 0 {
+		parts = append(parts, "retry after "+e.RetryAfter.String())
+	}
+	return parts
+}
+
+// remedy is what the caller can do about the error. The roles are those that
+// the Yandex Cloud IAM documentation names for the refresh tokens of others.
+func (e *APIError) remedy() string {
+	switch {
+	case e.Code == ErrUnauthenticated:
+		return "the IAM token is missing, expired or revoked: get a new one, or log in again"
+	case e.Code == ErrPermissionDenied && e.Method == methodList:
+		return "to list the refresh tokens of another subject takes the role organization-manager.viewer, " +
+			"organization-manager.admin or iam.userAccounts.refreshTokenViewer"
+	case e.Code == ErrPermissionDenied && e.Method == methodRevoke:
+		return "to revoke the refresh tokens of another subject takes the role " +
+			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker"
+	}
+	return ""
+}
+
+// Unwrap returns the [Code].
+func (e *APIError) Unwrap() error { return e.Code }
+
+// A ResponseError is an answer that does not follow the API: a redirect,
+// something that is not JSON, a body that is cut off or larger than 1 MiB, a
+// member of the wrong type, an operation that contradicts itself, a page token
+// for the second time. It never holds the body.
+type ResponseError struct {
+	// Method is the call: "List", "Revoke" or "Operation".
+	Method string
+	// Reason says what is wrong, and what to do where that is known.
+	Reason string
+	// HTTPStatus is the status of the answer; 0 over gRPC.
+	HTTPStatus int
+	// Err is the cause. Optional.
+	Err error
+	// Trace holds the identifiers that the server gave the exchange.
+	Trace
+}
+
+// Error names the method and what is wrong with the answer.
+func (e *ResponseError) Error() string {
+	var parts []string
+	if e.HTTPStatus != 0 {
+		parts = append(parts, fmt.Sprintf("HTTP %d", e.HTTPStatus))
+	}
+	if id := e.quoted(); id != "" {
+		parts = append(parts, id)
+	}
+	return "refreshtoken: " + e.Method + ": " + e.Reason + inParentheses(parts...)
+}
+
+// Unwrap returns the cause, if there is one.
+func (e *ResponseError) Unwrap() error { return e.Err }
+
+// A TransportError is an exchange that ended without a whole answer: no
+// connection, one that broke, no credentials to send, a ctx that ended.
+//
+// It wraps the cause, and [ErrUnavailable] as well where another attempt may
+// succeed.
+type TransportError struct {
+	// Method is the call: "List", "Revoke" or "Operation".
+	Method string
+	// Temporary says that the network failed, so that another attempt may succeed.
+	Temporary bool
+	// Err is the cause, as it came. Error's text of it is without credentials.
+	Err error
+
+	text string // set by the Client: Err without the secrets of the call
+}
+
+// Error names the method and the cause.
+func (e *TransportError) Error() string {
+	text := e.text
+	if text == "" {
+		text = redact.Text(e.Err.Error())
+	}
+	return "refreshtoken: " + e.Method + ": " + text
+}
+
+// Unwrap returns the cause and, for a temporary error, [ErrUnavailable].
+func (e *TransportError) Unwrap() []error {
+	if e.Temporary {
+		return []error{e.Err, ErrUnavailable}
+	}
+	return []error{e.Err}
+}
+
+// An ArgumentError is a mistake of the caller. Nothing was sent. It does not
+// repeat the value.
+type ArgumentError struct {
+	// Field is the argument, such as "ListOptions.PageSize".
+	Field string
+	// Reason says what is wrong with it and what would be right.
+	Reason string
+}
+
+// Error names the argument and the reason.
+func (e *ArgumentError) Error() string { return "refreshtoken: " + e.Field + " " + e.Reason }
+
+func inParentheses(parts ...string) string {
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}

@@ -1,0 +1,38 @@
+package refreshtoken
+
+import (
+	"fmt"
+	"unicode/utf8"
+)
+
+// Limits of the protobuf definitions, in characters (yandex/cloud/iam/v1,
+// refresh_token_service.proto). They are checked here because the server's answer
+// to a longer value names the field at best, and the remedy never.
+const (
+	maxID                 = 50 // subject_id, client_id, refresh_token_id
+	maxPageSize           = 1000
+	maxPageToken          = 2000
+	maxFilter             = 1000
+	maxRefreshToken       = 1000
+	maxClientInstanceInfo = 1000
+)
+
+// Lengths that the documentation of RefreshToken.List gives for a value in a
+// filter. Its regular expression is not enforced: it is not a valid one, and the
+// values of the documentation's own examples do not match it.
+const (
+	minFilterValue = 3
+	maxFilterValue = 63
+)
+
+// checkText refuses what no field of the API can hold. The remedy follows the
+// reason.
+func checkText(field, s string, most int, remedy string) error {
+	if !utf8.ValidString(s) {
+		return &ArgumentError{field, "is not valid UTF-8"}
+	}
+	if n := utf8.RuneCountInString(s); n > most {
+		return &ArgumentError{field, fmt.Sprintf("has %d characters, but the API takes %d at most: %s", n, most, remedy)}
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package refreshtoken
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"iter"
+)
+
+// ListOptions says what to list. The zero value lists every refresh token of the
+// caller.
+type ListOptions struct {
+	// SubjectID is the account whose tokens are listed, in at most 50 characters.
+	// For an account other than the caller's, the caller needs a role: see the
+	// package documentation. Optional. Default: the caller.
+	SubjectID string
+	// Filter selects among the tokens. Optional. Default: all.
+	Filter Filter
+	// PageSize is the most tokens that one answer may hold, 0 to 1000. It does not
+	// limit the listing as a whole. Optional. Default: 100, chosen by the server.
+	PageSize int
+	// PageToken starts the listing at a later page: it is the NextPageToken of a
+	// [Page] with the same options, in at most 2000 characters.
+	// Optional. Default: the first page.
+	PageToken string
+}
+
+// A Page is one answer to a listing.
+type Page struct {
+	// RefreshTokens are the tokens, in the order of the server. There may be none,
+	// also on a page that is not the last.
+	RefreshTokens []*RefreshToken
+	// NextPageToken is the [ListOptions] PageToken of the page after this one, ""
+	// on the last.
+	NextPageToken string
+	// Trace holds the identifiers that the server gave the exchange.
+	Trace
+}
+
+// List iterates over the refresh tokens that opts selects (Yandex Cloud IAM API,
+// RefreshToken.List). A page is fetched when the loop gets to it, and not before;
+// the loop may break off at any time. Each range over the result lists anew.
+//
+// An error comes with a nil token and ends the iteration; the tokens before it
+// are good. It is an [*ArgumentError], an [*APIError], a [*ResponseError] (which
+// wraps [ErrPageTokenRepeated] where the server would let the listing go round in
+// circles) or a [*TransportError]. To go on after an error, iterate over
+// [Client.Pages] and keep the last NextPageToken.
+func (c *Client) List(ctx context.Context, opts ListOptions) iter.Seq2[*RefreshToken, error] {
+	pages := c.Pages(ctx, opts)
+	return func(yield func(*RefreshToken, error) bool) {
+		for page, err := range pages {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, t := range page.RefreshTokens {
+				if !yield(t, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Pages is [Client.List] page by page, as the server sends them, empty ones
+// included.
+func (c *Client) Pages(ctx context.Context, opts ListOptions) iter.Seq2[*Page, error] {
+	opts.Filter = opts.Filter.clone() // the caller may change its own while iterating
+	return func(yield func(*Page, error) bool) {
+		req, err := opts.request()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		asked := pageTokens{}
+		for {
+			asked.add(req.PageToken)
+			page, err := c.page(ctx, req)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			next, trace := page.NextPageToken, page.Trace
+			if !yield(page, nil) || next == "" {
+				return
+			}
+			if asked.has(next) {
+				yield(nil, &ResponseError{Method: methodList, Err: ErrPageTokenRepeated, Trace: trace,
+					Reason: ErrPageTokenRepeated.Error() + ", so that the listing would never end; the pages so far are good"})
+				return
+			}
+			req.PageToken = next
+		}
+	}
+}
+
+func (c *Client) page(ctx context.Context, req ListRequest) (*Page, error) {
+	return call(ctx, c, methodList, cleanerOf(Secret{}), func(ctx context.Context, call Call) (*Page, error) {
+		return c.transport.List(ctx, call, req)
+	})
+}
+
+func (o ListOptions) request() (ListRequest, error) {
+	if err := checkText("ListOptions.SubjectID", o.SubjectID, maxID, "it takes the ID of one account"); err != nil {
+		return ListRequest{}, err
+	}
+	if o.PageSize < 0 || o.PageSize > maxPageSize {
+		return ListRequest{}, &ArgumentError{"ListOptions.PageSize", fmt.Sprintf(
+			"is %d, but the API takes 0 to %d: the iteration goes on to the next page by itself", o.PageSize, maxPageSize)}
+	}
+	if err := checkText("ListOptions.PageToken", o.PageToken, maxPageToken, "it takes the NextPageToken of a Page"); err != nil {
+		return ListRequest{}, err
+	}
+	expr, err := o.Filter.Expression()
+	if err != nil {
+		return ListRequest{}, err
+	}
+	return ListRequest{SubjectID: o.SubjectID, PageSize: o.PageSize, PageToken: o.PageToken, Filter: expr}, nil
+}
+
+// pageTokens remembers the tokens of a listing, by their hash: a token has up to
+// 2000 characters, and a listing any number of pages.
+type pageTokens map[[sha256.Size]byte]struct{}
+
+func (p pageTokens) add(token string) { p[sha256.Sum256([]byte(token))] = struct{}{} }
+
+func (p pageTokens) has(token string) bool {
+	_, ok := p[sha256.Sum256([]byte(token))]
+	return ok
+}

@@ -1,0 +1,172 @@
+package refreshtoken
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
+)
+
+// A RevokeOperation is a revocation under way at the server, or ended there. It is
+// safe for concurrent use.
+type RevokeOperation struct {
+	client *Client
+	clean  cleaner
+
+	polling chan struct{} // holds a value while a Wait polls
+
+	mu    sync.Mutex
+	state Operation // valid: see [Operation.check]
+}
+
+// RevokeResult is what a revocation did.
+type RevokeResult struct {
+	// OperationID is the ID of the operation.
+	OperationID string
+	// SubjectID is the account whose tokens were revoked; "" when the server did
+	// not say.
+	SubjectID string
+	// RefreshTokenIDs are the tokens that were revoked. There are none where the
+	// filter matched none.
+	RefreshTokenIDs []string
+	// Trace holds the identifiers that the server gave the last exchange.
+	Trace
+}
+
+// ID names the operation: see [Client.Operation]. It may be empty where the
+// operation was done at once.
+func (op *RevokeOperation) ID() string { return op.Status().ID }
+
+// Done reports whether the operation has ended, as far as is known without asking
+// the server.
+func (op *RevokeOperation) Done() bool {
+	state := op.Status()
+	return state.ended()
+}
+
+// Status is the operation as the server last described it.
+func (op *RevokeOperation) Status() Operation {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	s := op.state
+	s.Metadata.RefreshTokenIDs = slices.Clone(s.Metadata.RefreshTokenIDs)
+	if s.Response != nil {
+		s.Response = &RevokeResponse{slices.Clone(s.Response.RefreshTokenIDs)}
+	}
+	return s
+}
+
+// Wait polls the operation until it ends, and returns what it did. It returns at
+// once where the operation is known to have ended, with the same outcome each
+// time. Wait may be called again after an error, and by several goroutines.
+//
+// An operation that failed is an [*APIError] with its OperationID. Where ctx ends
+// first, the error wraps ctx's, and the operation goes on at the server. A poll
+// that failed is an error of [Client.Operation].
+func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
+	if state := op.Status(); state.ended() {
+		return state.outcome()
+	}
+	select {
+	case op.polling <- struct{}{}: // one at a time is enough for all who wait
+		defer func() { <-op.polling }()
+	case <-ctx.Done():
+		return nil, op.interrupted(ctx)
+	}
+	waits := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(op.client.polling.Initial),
+		backoff.WithMaxInterval(op.client.polling.Max),
+		backoff.WithMaxElapsedTime(0),
+	)
+	for {
+		// Asked again here: another Wait may have seen the end.
+		if state := op.Status(); state.ended() {
+			return state.outcome()
+		}
+		if !sleep(ctx, waits.NextBackOff()) {
+			return nil, op.interrupted(ctx)
+		}
+		if err := op.poll(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (op *RevokeOperation) poll(ctx context.Context) error {
+	state, err := op.client.operation(ctx, op.ID(), op.clean)
+	if err != nil {
+		return err
+	}
+	return op.update(methodOperation, state)
+}
+
+// update takes over what the server says, if it makes sense.
+func (op *RevokeOperation) update(method string, state *Operation) error {
+	if reason := state.wrong(); reason != "" {
+		return &ResponseError{Method: method, Reason: reason, Trace: state.Trace}
+	}
+	if state.Err != nil {
+		state.Err.OperationID = state.ID
+		state.Err.complete(methodRevoke, op.clean)
+	}
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	op.state = *state
+	return nil
+}
+
+func (op *RevokeOperation) interrupted(ctx context.Context) error {
+	return fmt.Errorf("refreshtoken: Wait: operation %q has not ended yet: %w", op.ID(), retry.Ended(ctx))
+}
+
+// wrong says how the state contradicts the description of Operation in the
+// Yandex Cloud API documentation; "" when it does not:
+//
+//	If done == false and there was no failure detected, neither error nor response is set.
+//	If done == false and there was a failure detected, error is set.
+//	If done == true, exactly one of error or response is set.
+func (o *Operation) wrong() string {
+	switch {
+	case o.Err != nil && o.Response != nil:
+		return "the operation has both an error and a response"
+	case o.Done && o.Err == nil && o.Response == nil:
+		return "the operation is done, but has neither an error nor a response: list the refresh tokens to see what it did"
+	case !o.Done && o.Response != nil:
+		return "the operation has a response, but is not done"
+	case !o.ended() && wrongOperationID(o.ID) != "":
+		return "the operation cannot be waited for: its ID " + wrongOperationID(o.ID)
+	}
+	return ""
+}
+
+// ended reports whether the state is final. An error is, before Done as well.
+func (o *Operation) ended() bool { return o.Done || o.Err != nil }
+
+func (o *Operation) outcome() (*RevokeResult, error) {
+	if o.Err != nil {
+		return nil, o.Err
+	}
+	return &RevokeResult{
+		OperationID:     o.ID,
+		SubjectID:       o.Metadata.SubjectID,
+		RefreshTokenIDs: o.Response.RefreshTokenIDs,
+		Trace:           o.Trace,
+	}, nil
+}
+
+// sleep reports whether d passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,198 @@
+package refreshtoken
+
+import (
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/internal/wire"
+)
+
+// Addresses of Yandex Cloud in Russia. Other regions have others, such as
+// https://iam.api.yandexcloud.kz.
+const (
+	DefaultEndpoint          = "https://iam.api.cloud.yandex.net"
+	DefaultOperationEndpoint = "https://operation.api.cloud.yandex.net"
+)
+
+const defaultUserAgent = "ycauth-go"
+
+// An Option changes a [Client] from its defaults. A mistake in one is an
+// [*ArgumentError] that every call of the Client returns.
+type Option func(*config)
+
+// config is what the options say. An empty string means that an option was not
+// given.
+type config struct {
+	endpoint, operationEndpoint setting
+	userAgent                   setting
+	traceID                     setting
+	retry                       RetryPolicy
+	polling                     Polling
+	logger                      *slog.Logger
+}
+
+// A setting tells an option that was given as "" from one that was not given.
+type setting struct {
+	value string
+	given bool
+}
+
+// WithEndpoint sets the address of the IAM API, and that of operations too where
+// [WithOperationEndpoint] is not given: an IAM token must not travel to a cloud
+// that the caller did not name. The address is https, or http to a loopback
+// address. For [NewClient] only. Default: [DefaultEndpoint].
+func WithEndpoint(address string) Option {
+	return func(c *config) { c.endpoint = setting{address, true} }
+}
+
+// WithOperationEndpoint sets the address that [RevokeOperation.Wait] polls, with
+// the rules of [WithEndpoint]. For [NewClient] only.
+// Default: [DefaultOperationEndpoint].
+func WithOperationEndpoint(address string) Option {
+	return func(c *config) { c.operationEndpoint = setting{address, true} }
+}
+
+// WithUserAgent sets the User-Agent header, such as "mycli/1.2.0". For
+// [NewClient] only. Default: "ycauth-go".
+func WithUserAgent(userAgent string) Option {
+	return func(c *config) { c.userAgent = setting{userAgent, true} }
+}
+
+// WithTraceID sets the x-client-trace-id of every request, to find them together
+// in logs and with the support of the provider; "" sends none. Default: a random
+// UUID for each Client.
+func WithTraceID(id string) Option {
+	return func(c *config) { c.traceID = setting{id, true} }
+}
+
+// RetryPolicy bounds the attempts of one request.
+type RetryPolicy struct {
+	// Attempts is the most attempts made, the first included.
+	// Optional. Default: 4. 1 means no retry.
+	Attempts int
+	// Initial is the wait before the second attempt, before jitter. Later waits
+	// grow by half each time.
+	// Optional. Default: 250 ms.
+	Initial time.Duration
+	// Max is the longest wait, except where the server asks for a longer one.
+	// Optional. Default: 5 s.
+	Max time.Duration
+	// MaxRetryAfter is the longest wait that is accepted from the server. Where it
+	// asks for more, the call ends with its error, which says how long.
+	// Optional. Default: 30 s.
+	MaxRetryAfter time.Duration
+}
+
+// WithRetry sets how often a request is made again.
+func WithRetry(p RetryPolicy) Option { return func(c *config) { c.retry = p } }
+
+// Polling is the rhythm in which [RevokeOperation.Wait] asks for the state of an
+// operation. The total time is bounded by the ctx of Wait alone.
+type Polling struct {
+	// Initial is the wait before the first request, before jitter. Later waits
+	// grow by half each time.
+	// Optional. Default: 500 ms.
+	Initial time.Duration
+	// Max is the longest wait between two requests.
+	// Optional. Default: 5 s.
+	Max time.Duration
+}
+
+// WithPolling sets the rhythm of [RevokeOperation.Wait].
+func WithPolling(p Polling) Option { return func(c *config) { c.polling = p } }
+
+// WithLogger sets where retries are logged, at debug level and without
+// credentials. Default: nowhere.
+func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
+
+func newConfig(opts []Option) *config {
+	c := &config{logger: slog.New(slog.DiscardHandler)}
+	for _, o := range opts {
+		if o != nil {
+			o(c)
+		}
+	}
+	if c.logger == nil {
+		c.logger = slog.New(slog.DiscardHandler)
+	}
+	if !c.traceID.given {
+		c.traceID.value = newUUID()
+	}
+	if c.polling.Initial <= 0 {
+		c.polling.Initial = 500 * time.Millisecond
+	}
+	if c.polling.Max <= 0 {
+		c.polling.Max = 5 * time.Second
+	}
+	return c
+}
+
+func (c *config) retryPolicy() retry.Policy {
+	return retry.Policy{
+		Attempts:  c.retry.Attempts,
+		Initial:   c.retry.Initial,
+		Max:       c.retry.Max,
+		MaxServer: c.retry.MaxRetryAfter,
+	}
+}
+
+// restSettings are the endpoints and the user agent, with their defaults.
+func (c *config) restSettings() (iam, operation *url.URL, userAgent string, err error) {
+	if !c.endpoint.given {
+		c.endpoint.value = DefaultEndpoint
+	}
+	if !c.operationEndpoint.given {
+		c.operationEndpoint.value = DefaultOperationEndpoint
+		if c.endpoint.given {
+			c.operationEndpoint.value = c.endpoint.value
+		}
+	}
+	if !c.userAgent.given {
+		c.userAgent.value = defaultUserAgent
+	}
+	if iam, err = parseEndpoint("WithEndpoint", c.endpoint.value); err != nil {
+		return nil, nil, "", err
+	}
+	if operation, err = parseEndpoint("WithOperationEndpoint", c.operationEndpoint.value); err != nil {
+		return nil, nil, "", err
+	}
+	return iam, operation, c.userAgent.value, checkHeader("WithUserAgent", c.userAgent.value)
+}
+
+func parseEndpoint(option, address string) (*url.URL, error) {
+	u, err := wire.CheckURL(address)
+	if err != nil {
+		return nil, &ArgumentError{option, err.Error() + ": want an address such as " + DefaultEndpoint}
+	}
+	if u.RawQuery != "" || u.ForceQuery {
+		return nil, &ArgumentError{option, "has a query: want an address such as " + DefaultEndpoint}
+	}
+	return u, nil
+}
+
+// checkHeader refuses what a header field cannot hold (RFC 9110 §5.5); letters
+// outside ASCII are obsolete there.
+func checkHeader(option, s string) error {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
+		return &ArgumentError{option, "holds a character that a header cannot carry: use printable ASCII"}
+	}
+	return nil
+}
+
+// onlyREST refuses options that another transport would silently ignore.
+func (c *config) onlyREST() error {
+	for _, o := range []struct {
+		name string
+		set  setting
+	}{
+		{"WithEndpoint", c.endpoint}, {"WithOperationEndpoint", c.operationEndpoint}, {"WithUserAgent", c.userAgent},
+	} {
+		if o.set.given {
+			return &ArgumentError{o.name, "is an option of NewClient: other transports are given theirs when they are made"}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package refreshtoken
+
+import (
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+func FuzzParsePage(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		page, err := parsePage(data)
+		if err != nil {
+			return
+		}
+		// What was understood comes back the same through the JSON form of the API.
+		again, err := json.Marshal(map[string]any{"refreshTokens": page.RefreshTokens, "nextPageToken": page.NextPageToken})
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := parsePage(again)
+		if err != nil {
+			t.Fatalf("%s: %v", again, err)
+		}
+		if !reflect.DeepEqual(back, page) {
+			t.Fatalf("%+v came back as %+v", page, back)
+		}
+	})
+}
+
+func FuzzParseOperation(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		state, err := parseOperation(data)
+		if err != nil {
+			return
+		}
+		op := &RevokeOperation{clean: cleanerOf(newSecret("hush-hush"))}
+		if err := op.update(methodOperation, state); err != nil {
+			checkErrorText(t, err)
+			return
+		}
+		if !op.Done() {
+			if reason := wrongOperationID(op.ID()); reason != "" {
+				t.Fatalf("would poll an operation whose ID %s", reason)
+			}
+			return
+		}
+		final := op.Status()
+		result, err := final.outcome()
+		if (result == nil) == (err == nil) {
+			t.Fatalf("got both or neither of %v and %v", result, err)
+		}
+		if err != nil {
+			checkErrorText(t, err)
+		}
+	})
+}
+
+func FuzzParseStatus(f *testing.F) {
+	f.Fuzz(func(t *testing.T, status int, data []byte) {
+		resp := &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}}
+		e := statusError(resp, data)
+		e.complete(methodRevoke, cleanerOf(newSecret("hush-hush")))
+		if e.Code == 0 {
+			t.Fatal("an error has the code OK")
+		}
+		for _, d := range e.Details {
+			if !json.Valid(d) {
+				t.Fatalf("details %q are not JSON", d)
+			}
+			checkSilent(t, string(d))
+		}
+		checkErrorText(t, e)
+	})
+}
+
+func checkErrorText(t *testing.T, err error) {
+	t.Helper()
+	text := err.Error()
+	checkSilent(t, text)
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		t.Fatalf("%q holds control characters", text)
+	}
+	if len(text) > 5000 {
+		t.Fatalf("an error of %d bytes", len(text))
+	}
+}
+
+func checkSilent(t *testing.T, text string) {
+	t.Helper()
+	if strings.Contains(text, "hush-hush") {
+		t.Fatalf("%q holds the secret", text)
+	}
+}
+
+func BenchmarkParsePage(b *testing.B) {
+	const token = `{"id":"aje00000000000000000","clientInstanceInfo":"yc/0.141.0","clientId":"yc.oauth.public-sdk",` +
+		`"subjectId":"aje00000000000000subj","createdAt":"2025-01-02T03:04:05.678901234Z","expiresAt":"2025-02-02T03:04:05Z",` +
+		`"lastUsedAt":"2025-01-03T03:04:05.5Z","protectionLevel":"INSECURE_KEY_DPOP"}`
+	data := []byte(`{"refreshTokens":[` + strings.Repeat(token+",", 999) + token + `],"nextPageToken":"next"}`)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if page, err := parsePage(data); err != nil || len(page.RefreshTokens) != 1000 {
+			b.Fatal(err)
+		}
+	}
+}

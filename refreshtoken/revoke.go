@@ -1,0 +1,92 @@
+package refreshtoken
+
+import (
+	"context"
+	"fmt"
+)
+
+// Revoke starts to revoke the refresh tokens that t selects (Yandex Cloud IAM API,
+// RefreshToken.Revoke), and returns without waiting for the end:
+// [RevokeOperation.Wait] does.
+//
+// All attempts of one Revoke carry the same idempotency key, so it may safely be
+// retried, and is. Where it fails for good with a [*TransportError] or with
+// [ErrUnavailable], whether the tokens are revoked is unknown: see
+// [Target.WithIdempotencyKey], or revoke them again.
+//
+// The error is an [*ArgumentError], an [*APIError], a [*ResponseError] or a
+// [*TransportError]; none holds a refresh token.
+func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error) {
+	req, err := t.request()
+	if err != nil {
+		return nil, err
+	}
+	key := t.idempotencyKey
+	if key == "" {
+		key = newUUID()
+	}
+	clean := cleanerOf(req.RefreshToken)
+	state, err := call(ctx, c, methodRevoke, clean, func(ctx context.Context, call Call) (*Operation, error) {
+		call.IdempotencyKey = key
+		return c.transport.Revoke(ctx, call, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.newOperation(methodRevoke, state, clean)
+}
+
+// Operation returns the revocation with an ID, as [RevokeOperation.ID] told it
+// before, to wait for its end in another process for example.
+//
+// The error is an [*ArgumentError], an [*APIError], a [*ResponseError] or a
+// [*TransportError].
+func (c *Client) Operation(ctx context.Context, id string) (*RevokeOperation, error) {
+	if reason := wrongOperationID(id); reason != "" {
+		return nil, &ArgumentError{"operation ID", reason + ": it takes the ID of a RevokeOperation"}
+	}
+	clean := cleanerOf(Secret{})
+	state, err := c.operation(ctx, id, clean)
+	if err != nil {
+		return nil, err
+	}
+	return c.newOperation(methodOperation, state, clean)
+}
+
+func (c *Client) operation(ctx context.Context, id string, clean cleaner) (*Operation, error) {
+	return call(ctx, c, methodOperation, clean, func(ctx context.Context, call Call) (*Operation, error) {
+		return c.transport.Operation(ctx, call, id)
+	})
+}
+
+func (c *Client) newOperation(method string, state *Operation, clean cleaner) (*RevokeOperation, error) {
+	op := &RevokeOperation{client: c, clean: clean, polling: make(chan struct{}, 1)}
+	if err := op.update(method, state); err != nil {
+		return nil, err
+	}
+	return op, nil
+}
+
+// maxOperationID is far above the length of any ID in the cloud. The API states
+// no limit, but the ID becomes a part of a URL.
+const maxOperationID = 256
+
+// wrongOperationID says why an ID must not become a segment of a path; "" when it
+// may. An ID comes from outside, and a request carries credentials: it must not
+// lead to another resource, not even behind a proxy that decodes %2F.
+func wrongOperationID(id string) string {
+	switch {
+	case id == "":
+		return "is empty"
+	case len(id) > maxOperationID:
+		return fmt.Sprintf("is longer than %d bytes", maxOperationID)
+	case id == "." || id == "..":
+		return "is a dot segment"
+	}
+	for _, r := range id {
+		if r <= 0x20 || r >= 0x7f || r == '/' || r == '\\' || r == '%' || r == '?' || r == '#' {
+			return "holds a character that no ID has"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,169 @@
+package refreshtoken
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// A Target says which refresh tokens [Client.Revoke] revokes. It comes from
+// [ByID], [ByToken], [ByFilter] or [AllMine]; the zero Target is refused, so that
+// a forgotten argument never means "all".
+//
+// A Target prints what it selects, in fmt, JSON and slog alike, and never a
+// refresh token.
+type Target struct {
+	kind           targetKind
+	id             string
+	token          Secret
+	filter         RevokeFilter
+	idempotencyKey string
+}
+
+type targetKind int
+
+const (
+	targetNone targetKind = iota
+	targetID
+	targetToken
+	targetFilter
+	targetAllMine
+)
+
+// RevokeFilter selects refresh tokens by what they were issued for. Conditions
+// are joined by AND. At least one is needed: see [AllMine].
+type RevokeFilter struct {
+	// ClientID selects the tokens of an OAuth client, in at most 50 characters.
+	// Optional.
+	ClientID string `json:"clientId,omitempty"`
+	// SubjectID selects the tokens of an account, in at most 50 characters.
+	// Optional. Default: the account that makes the request.
+	SubjectID string `json:"subjectId,omitempty"`
+	// ClientInstanceInfo selects the tokens of an application instance, in at
+	// most 1000 characters. Optional.
+	ClientInstanceInfo string `json:"clientInstanceInfo,omitempty"`
+}
+
+// ByID selects the refresh token with an ID, which has at most 50 characters:
+// see [RefreshToken].
+func ByID(id string) Target { return Target{kind: targetID, id: id} }
+
+// ByToken selects a refresh token by the token itself, which has at most 1000
+// characters.
+func ByToken(token string) Target { return Target{kind: targetToken, token: newSecret(token)} }
+
+// ByFilter selects every refresh token that f matches. A filter without a
+// condition is refused: [AllMine] is the way to say that.
+func ByFilter(f RevokeFilter) Target { return Target{kind: targetFilter, filter: f} }
+
+// AllMine selects every refresh token of the account that makes the request,
+// the one behind the current login included. Ask the user before.
+func AllMine() Target { return Target{kind: targetAllMine} }
+
+// WithIdempotencyKey returns t with the key that [Client.Revoke] sends instead of
+// a new random one. A Revoke that is repeated with the same target and key, after
+// a crash for example, is one revocation to the server. The key is a UUID
+// (RFC 9562), best of version 4.
+func (t Target) WithIdempotencyKey(key string) Target {
+	t.idempotencyKey = key
+	return t
+}
+
+// request is the request that selects t. Exactly one of its members is set,
+// as the protobuf definition demands.
+func (t Target) request() (RevokeRequest, error) {
+	if t.idempotencyKey != "" && !isUUID(t.idempotencyKey) {
+		return RevokeRequest{}, &ArgumentError{"Target.WithIdempotencyKey", "is not a UUID such as 3f0c1c5e-8d5b-4b0a-9b57-0a6f5b6f7d11"}
+	}
+	switch t.kind {
+	case targetID:
+		return RevokeRequest{RefreshTokenID: t.id}, checkTokenID(t.id)
+	case targetToken:
+		return RevokeRequest{RefreshToken: t.token}, checkToken(t.token.Reveal())
+	case targetFilter:
+		return RevokeRequest{RevokeFilter: &t.filter}, t.filter.check()
+	case targetAllMine:
+		// The documentation says that a request with nothing set revokes every
+		// token of the caller, the protobuf definition that exactly one member
+		// is set. A filter without conditions satisfies both.
+		return RevokeRequest{RevokeFilter: &RevokeFilter{}}, nil
+	}
+	return RevokeRequest{}, &ArgumentError{"Target", "is empty: use ByID, ByToken, ByFilter or AllMine"}
+}
+
+func checkTokenID(id string) error {
+	if id == "" {
+		return &ArgumentError{"ByID", "is empty: it takes the ID of a refresh token, as List returns it"}
+	}
+	return checkText("ByID", id, maxID, "it takes the ID of a refresh token; the token itself goes to ByToken")
+}
+
+func checkToken(token string) error {
+	if token == "" {
+		return &ArgumentError{"ByToken", "is empty: it takes a refresh token"}
+	}
+	// RFC 6749 Appendix A.17: a refresh token is 1*VSCHAR, and VSCHAR is %x20-7E.
+	if strings.ContainsFunc(token, func(r rune) bool { return r < 0x20 || r > 0x7e }) || strings.TrimSpace(token) != token {
+		return &ArgumentError{"ByToken", "holds a character that no refresh token has: take off the white space around it"}
+	}
+	return checkText("ByToken", token, maxRefreshToken, "it takes a refresh token")
+}
+
+func (f RevokeFilter) check() error {
+	if f == (RevokeFilter{}) {
+		return &ArgumentError{"ByFilter", "has no condition: set one, or use AllMine to revoke every refresh token of the caller"}
+	}
+	for _, c := range []struct {
+		field, value string
+		most         int
+	}{
+		{"RevokeFilter.ClientID", f.ClientID, maxID},
+		{"RevokeFilter.SubjectID", f.SubjectID, maxID},
+		{"RevokeFilter.ClientInstanceInfo", f.ClientInstanceInfo, maxClientInstanceInfo},
+	} {
+		if err := checkText(c.field, c.value, c.most, "it is compared as a whole, so copy it from List"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// String says which refresh tokens t selects.
+func (t Target) String() string {
+	switch t.kind {
+	case targetID:
+		return fmt.Sprintf("the refresh token with ID %q", t.id)
+	case targetToken:
+		return "the refresh token " + t.token.String()
+	case targetFilter:
+		return "the refresh tokens with " + t.filter.String()
+	case targetAllMine:
+		return "all refresh tokens of the caller"
+	}
+	return "no refresh token"
+}
+
+// String lists the conditions of f.
+func (f RevokeFilter) String() string {
+	var terms []string
+	for _, c := range []struct{ name, value string }{
+		{"client_id", f.ClientID}, {"subject_id", f.SubjectID}, {"client_instance_info", f.ClientInstanceInfo},
+	} {
+		if c.value != "" {
+			terms = append(terms, fmt.Sprintf("%s=%q", c.name, c.value))
+		}
+	}
+	if terms == nil {
+		return "no condition"
+	}
+	return strings.Join(terms, " AND ")
+}
+
+// Format prints [Target.String] for every verb.
+func (t Target) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
+
+// MarshalText is [Target.String], for JSON and other encodings.
+func (t Target) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// LogValue is [Target.String], for slog.
+func (t Target) LogValue() slog.Value { return slog.StringValue(t.String()) }

@@ -1,0 +1,52 @@
+package refreshtoken
+
+import "time"
+
+// ProtectionLevel tells how a refresh token is protected against theft: whether
+// it is bound to a key by DPoP (RFC 9449), and where that key is kept.
+//
+// It is the name of the enum value in the API. A value that this package does not
+// know is kept as the server sent it (a number in decimal digits).
+type ProtectionLevel string
+
+// The levels of the Yandex Cloud IAM API, RefreshToken.
+const (
+	// ProtectionLevelUnspecified is also what a token without a level has.
+	ProtectionLevelUnspecified ProtectionLevel = "PROTECTION_LEVEL_UNSPECIFIED"
+	// NoProtection is a refresh token without DPoP.
+	NoProtection ProtectionLevel = "NO_PROTECTION"
+	// InsecureKeyDPoP is a refresh token with DPoP whose key is not a YubiKey PIV
+	// key with required PIN and touch policies and attestation.
+	InsecureKeyDPoP ProtectionLevel = "INSECURE_KEY_DPOP"
+	// SecureKeyDPoP is a refresh token with DPoP whose key is such a YubiKey PIV key.
+	SecureKeyDPoP ProtectionLevel = "SECURE_KEY_DPOP"
+)
+
+// protectionLevels are the levels by their numbers in the protobuf definition.
+var protectionLevels = [...]ProtectionLevel{
+	ProtectionLevelUnspecified, NoProtection, InsecureKeyDPoP, SecureKeyDPoP,
+}
+
+// RefreshToken describes a refresh token (Yandex Cloud IAM API, RefreshToken).
+// The token itself is not part of the description. Its JSON form is that of the
+// API.
+type RefreshToken struct {
+	// ID names the token: see [ByID].
+	ID string `json:"id"`
+	// ClientInstanceInfo describes the application that the token was issued to,
+	// such as "yc/0.141.0".
+	ClientInstanceInfo string `json:"clientInstanceInfo,omitempty"`
+	// ClientID is the OAuth client that the token was issued to.
+	ClientID string `json:"clientId,omitempty"`
+	// SubjectID is the account that the token was issued for.
+	SubjectID string `json:"subjectId,omitempty"`
+	// CreatedAt is when the token was created; zero when the server did not say.
+	CreatedAt time.Time `json:"createdAt,omitzero"`
+	// ExpiresAt is when the token expires; zero when the server did not say.
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+	// LastUsedAt is when the token was last used to authenticate; zero when it
+	// was not, or when the server did not say.
+	LastUsedAt time.Time `json:"lastUsedAt,omitzero"`
+	// ProtectionLevel tells how the token is protected.
+	ProtectionLevel ProtectionLevel `json:"protectionLevel"`
+}
