@@ -1,0 +1,281 @@
+package iamtest
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// The limits that the protobuf definitions of the API state, in characters and
+// items (yandex/cloud/iam/v1/refresh_token_service.proto).
+const (
+	maxID           = 50   // subject_id, client_id, refresh_token_id
+	maxPageSize     = 1000 // page_size
+	defaultPageSize = 100
+	maxPageToken    = 2000
+	maxFilter       = 1000
+	maxTokenLen     = 1000 // refresh_token
+	maxInstanceInfo = 1000 // client_instance_info
+)
+
+// Roles that let a subject see or revoke the tokens of others.
+const (
+	RoleViewer       = "organization-manager.viewer"                // list
+	RoleAdmin        = "organization-manager.admin"                 // list
+	RoleTokenViewer  = "iam.userAccounts.refreshTokenViewer"        // list
+	RoleUserAdmin    = "organization-manager.federations.userAdmin" // revoke
+	RoleTokenRevoker = "iam.userAccounts.refreshTokenRevoker"       // revoke
+)
+
+// A ProtectionLevel says how a refresh token is protected, by the name of its
+// value in yandex.cloud.iam.v1.RefreshToken.ProtectionLevel. [Server.Seed] takes
+// other names as well, as a newer API might have them.
+type ProtectionLevel string
+
+const (
+	Unspecified     ProtectionLevel = "PROTECTION_LEVEL_UNSPECIFIED"
+	NoProtection    ProtectionLevel = "NO_PROTECTION"     // not bound to a key
+	InsecureKeyDPoP ProtectionLevel = "INSECURE_KEY_DPOP" // bound to a key
+	SecureKeyDPoP   ProtectionLevel = "SECURE_KEY_DPOP"   // bound to a key that its device attests
+)
+
+func (l ProtectionLevel) known() bool {
+	return l == Unspecified || l == NoProtection || l == InsecureKeyDPoP || l == SecureKeyDPoP
+}
+
+// A RefreshToken is what the API shows of one: yandex.cloud.iam.v1.RefreshToken.
+type RefreshToken struct {
+	ID                 string
+	ClientInstanceInfo string
+	ClientID           string
+	SubjectID          string
+	CreatedAt          time.Time
+	ExpiresAt          time.Time
+	LastUsedAt         time.Time // zero if it was never used
+	ProtectionLevel    ProtectionLevel
+}
+
+func (t *refreshToken) view() RefreshToken {
+	return RefreshToken{
+		ID: t.id, ClientInstanceInfo: t.grant.info, ClientID: t.grant.client, SubjectID: t.grant.subject,
+		CreatedAt: t.created, ExpiresAt: t.expires, LastUsedAt: t.lastUsed, ProtectionLevel: t.grant.protection,
+	}
+}
+
+// A Caller is who makes an API request.
+type Caller struct {
+	SubjectID string
+	ClientID  string // that the access token was issued to
+}
+
+// A ListRequest is yandex.cloud.iam.v1.ListRefreshTokensRequest.
+type ListRequest struct {
+	SubjectID string
+	PageSize  int64
+	PageToken string
+	Filter    string
+}
+
+// A ListResponse is yandex.cloud.iam.v1.ListRefreshTokensResponse.
+type ListResponse struct {
+	RefreshTokens []RefreshToken
+	NextPageToken string
+}
+
+// A RevokeRequest is yandex.cloud.iam.v1.RevokeRefreshTokenRequest. Exactly one
+// of its fields is set.
+type RevokeRequest struct {
+	RefreshTokenID *string
+	RefreshToken   *string
+	RevokeFilter   *RevokeFilter
+}
+
+// A RevokeFilter is yandex.cloud.iam.v1.RevokeFilter. Fields that are "" do not
+// restrict; SubjectID is then the caller's.
+type RevokeFilter struct {
+	ClientID           string
+	SubjectID          string
+	ClientInstanceInfo string
+}
+
+// An APIEndpoint is yandex.cloud.endpoint.ApiEndpoint.
+type APIEndpoint struct {
+	ID      string
+	Address string // host:port
+}
+
+// Authenticate finds out whose access token it is. It is for other faces of the
+// same server, such as gRPC: bound tokens, which need a proof, are refused. Errors
+// are of type [*Status].
+func (s *Server) Authenticate(token string) (Caller, error) {
+	t, problem := s.lookupAccess(s.clock.Now(), token)
+	switch {
+	case problem != "":
+		return Caller{}, &Status{Code: Unauthenticated, Message: problem}
+	case t.jkt != "":
+		return Caller{}, &Status{Code: Unauthenticated, Message: "the access token is bound to a key"}
+	}
+	return Caller{t.subject, t.client}, nil
+}
+
+// ListRefreshTokens is RefreshTokenService.List. Tokens come in the order in
+// which they were issued. Errors are of type [*Status].
+func (s *Server) ListRefreshTokens(c Caller, req ListRequest) (*ListResponse, error) {
+	return orNil(s.list(s.clock.Now(), s.options(), c, req))
+}
+
+// orNil keeps a nil *Status from becoming an error that is not nil.
+func orNil[T any](v *T, err *Status) (*T, error) {
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// tooLong checks the length of a field in characters.
+func tooLong(field, v string, limit int) *Status {
+	if !utf8.ValidString(v) {
+		return invalid(field, "is not UTF-8")
+	}
+	if n := utf8.RuneCountInString(v); n > limit {
+		return invalid(field, "has %d characters, and may have %d", n, limit)
+	}
+	return nil
+}
+
+// firstError is the first that is not nil.
+func firstError(errs ...*Status) *Status {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *ListRequest) check() *Status {
+	if r.PageSize < 0 || r.PageSize > maxPageSize {
+		return invalid("page_size", "is %d, and may be 0 to %d", r.PageSize, maxPageSize)
+	}
+	return firstError(
+		tooLong("subject_id", r.SubjectID, maxID),
+		tooLong("page_token", r.PageToken, maxPageToken),
+		tooLong("filter", r.Filter, maxFilter),
+	)
+}
+
+func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*ListResponse, *Status) {
+	if err := req.check(); err != nil {
+		return nil, err
+	}
+	f, err := parseFilter(req.Filter)
+	if err != nil {
+		return nil, err
+	}
+	if req.SubjectID == "" {
+		req.SubjectID = c.SubjectID
+	}
+	if err := o.permitted(c, req.SubjectID, "list", RoleViewer, RoleAdmin, RoleTokenViewer); err != nil {
+		return nil, err
+	}
+	pages := pager{query: req.SubjectID + "\x00" + req.Filter}
+	after, err := pages.parse(req.PageToken)
+	if err != nil {
+		return nil, err
+	}
+	size := int(req.PageSize)
+	if size == 0 {
+		size = defaultPageSize
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle(now)
+	s.state.compact(req.SubjectID)
+	tokens := s.state.bySubject[req.SubjectID]
+	first, _ := slices.BinarySearchFunc(tokens, after+1, func(t *refreshToken, seq int64) int { return int(t.seq - seq) })
+	resp := &ListResponse{}
+	room := size // for tokens, or with SparsePages for those looked at
+	for _, t := range tokens[first:] {
+		matches := t.listed(now, o) && f.match(t)
+		if room == 0 && (matches || o.SparsePages) {
+			resp.NextPageToken = pages.token(after)
+			break
+		}
+		if matches {
+			resp.RefreshTokens = append(resp.RefreshTokens, t.view())
+		}
+		if matches || o.SparsePages {
+			room--
+			after = t.seq
+		}
+	}
+	return resp, nil
+}
+
+// permitted reports whether the caller may do something with the tokens of a
+// subject.
+func (o *Options) permitted(c Caller, subject, verb string, roles ...string) *Status {
+	if subject == c.SubjectID {
+		return nil
+	}
+	for _, r := range o.Roles[c.SubjectID] {
+		if contains(roles, r) {
+			return nil
+		}
+	}
+	return &Status{Code: PermissionDenied, Message: "to " + verb + " the refresh tokens of another subject takes one of the roles " + strings.Join(roles, ", ")}
+}
+
+// A pager makes page tokens, which are good for one query only.
+type pager struct{ query string }
+
+func (p pager) mark() string {
+	sum := sha256.Sum256([]byte(p.query))
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
+}
+
+// token of the page that begins after the refresh token with number seq.
+func (p pager) token(seq int64) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(seq, 10) + "." + p.mark()))
+}
+
+func (p pager) parse(token string) (seq int64, err *Status) {
+	if token == "" {
+		return 0, nil
+	}
+	raw, decodeErr := base64.RawURLEncoding.DecodeString(token)
+	number, mark, ok := strings.Cut(string(raw), ".")
+	seq, parseErr := strconv.ParseInt(number, 10, 64)
+	switch {
+	case errors.Join(decodeErr, parseErr) != nil || !ok || seq < 0:
+		return 0, invalid("page_token", "is not one that the server made")
+	case mark != p.mark():
+		return 0, invalid("page_token", "is of another subject_id or filter")
+	}
+	return seq, nil
+}
+
+// Endpoints is ApiEndpointService.List: where the parts of the API are.
+func (s *Server) Endpoints() []APIEndpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.api)
+}
+
+// SetEndpoint changes the address (host:port) of a part of the API, or adds one,
+// in what [Server.Endpoints] and GET /endpoints say. An empty address removes it.
+func (s *Server) SetEndpoint(id, address string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.api = slices.DeleteFunc(s.api, func(e APIEndpoint) bool { return e.ID == id })
+	if address != "" {
+		s.api = append(s.api, APIEndpoint{id, address})
+		slices.SortFunc(s.api, func(a, b APIEndpoint) int { return strings.Compare(a.ID, b.ID) })
+	}
+}

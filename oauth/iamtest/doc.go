@@ -1,0 +1,74 @@
+// Package iamtest is an IAM in the program's own process: an authorization server
+// with DPoP and rotating refresh tokens, and the RefreshToken API that lists and
+// revokes them, as Yandex Cloud has them. It is for tests and demonstrations, and
+// knows how to fail on demand.
+//
+// It listens on a free port of 127.0.0.1, in plain http, and keeps everything in
+// memory. It must not guard anything of value: it logs in whoever asks.
+//
+// # Starting it
+//
+// In a test:
+//
+//	srv := iamtest.Start(t, iamtest.Options{Nonces: iamtest.NoncesRequired})
+//
+// and in a program:
+//
+//	srv, err := iamtest.New(iamtest.Options{})
+//	...
+//	defer srv.Close()
+//
+// [Server.Provider] and [Server.ClientID] are what package oauth needs to log in;
+// [Server.IAMEndpoint] and [Server.OperationEndpoint] are for package
+// refreshtoken.
+//
+// # Endpoints
+//
+//	GET  /oauth/authorize             login: redirects at once, with a code
+//	POST /oauth/token                 authorization_code and refresh_token
+//	GET  /api/whoami                  a resource, Bearer or DPoP
+//	GET  /iam/v1/refreshTokens        RefreshToken.List
+//	POST /iam/v1/refreshTokens:revoke RefreshToken.Revoke
+//	GET  /operations/{id}             Operation.Get
+//	GET  /endpoints                   ApiEndpoint.List, without a token
+//
+// The API follows "Identity and Access Management API, REST: RefreshToken" of
+// Yandex Cloud, and answers the bytes that protojson makes of the official
+// messages. Limits are those of the protobuf definitions. Where the documents and
+// the definitions differ, the definitions win.
+//
+// Other faces of the same server, such as gRPC, stand on
+// [Server.Authenticate], [Server.ListRefreshTokens],
+// [Server.RevokeRefreshTokens] and [Server.GetOperation], with
+// [Server.TakeFault] and [Server.Record] for faults and records.
+//
+// # Rules
+//
+// [Options] choose among the habits of real servers: nonces off, optional or
+// required; refresh tokens replaced never, always or near the end of their life;
+// what follows when a replaced one is used again; what a proof by the wrong key
+// leads to; access tokens of type Bearer or DPoP. [Server.Configure] changes them
+// while the server runs.
+//
+// # Time
+//
+// The server's clock is [Options].Now plus what [Server.Advance] added. Whatever
+// expires does so by it, and so do the Date header and the check of a proof's
+// iat. Clients share it through [Server.Now], or do not, to see what clocks that
+// differ lead to; [ClockSkew] makes the server's clock wrong.
+//
+// # Faults
+//
+// [Server.Inject] makes the next requests of an endpoint go wrong:
+//
+//	srv.Inject(iamtest.EndpointToken, iamtest.LostAnswer(), 1)
+//
+// spends the grant of the next token request and closes the connection without an
+// answer. [AllFaults] is for tests that go through all of them.
+//
+// # Looking inside
+//
+// [Server.Requests] and [Server.Count] tell what clients did,
+// [Server.Introspect] what became of a refresh token, and [Server.Secrets] every
+// credential that must not show up in a log.
+package iamtest

@@ -1,0 +1,354 @@
+package iamtest
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A FaultKind is what goes wrong.
+type FaultKind string
+
+const (
+	FaultLostRequest      FaultKind = "request lost"
+	FaultLostAnswer       FaultKind = "answer lost"
+	FaultHTTPStatus       FaultKind = "status"
+	FaultSlow             FaultKind = "slow"
+	FaultTruncated        FaultKind = "truncated body"
+	FaultOversized        FaultKind = "oversized body"
+	FaultHTML             FaultKind = "HTML"
+	FaultRedirect         FaultKind = "redirect"
+	FaultWrongContentType FaultKind = "wrong content type"
+	FaultDuplicateMember  FaultKind = "duplicate member"
+	FaultUnknownMembers   FaultKind = "unknown members"
+	FaultEmptyBody        FaultKind = "empty body"
+	FaultNonceChallenge   FaultKind = "nonce challenge"
+	FaultClockSkew        FaultKind = "clock skew"
+)
+
+// maxSlow bounds how long a request is kept waiting.
+const maxSlow = time.Minute
+
+// oversize is how much an oversized answer is longer than the right one, in
+// bytes: more than the MiB that this module's clients read.
+const oversize = 2 << 20
+
+// A Fault is one way in which a request or its answer goes wrong. Make one with a
+// constructor, and let it happen with [Server.Inject].
+type Fault struct {
+	Kind FaultKind
+
+	// Status of the answer: FaultHTTPStatus, FaultHTML.
+	Status int
+
+	// RetryAfter of the answer, in whole seconds: FaultHTTPStatus. 0: the header
+	// is missing.
+	RetryAfter time.Duration
+
+	// Duration is the wait of FaultSlow, and how far the clock of FaultClockSkew
+	// is ahead.
+	Duration time.Duration
+
+	// TakesEffect: what was asked for has happened by the time of the fault: the
+	// code is spent, the refresh token replaced, the tokens revoked.
+	TakesEffect bool
+
+	// Times is how many requests in a row one occurrence hits. 0 is 1.
+	Times int
+}
+
+// LostRequest closes the connection without an answer; nothing has happened.
+//
+// Go's http.Transport sends a request a second time by itself if the connection
+// had served others before, and the request is a GET, or has an Idempotency-Key
+// header. To make a client see the fault, inject it more than once.
+func LostRequest() Fault { return Fault{Kind: FaultLostRequest} }
+
+// LostAnswer closes the connection without an answer after what was asked for
+// has happened. What [LostRequest] says of http.Transport holds here as well.
+func LostAnswer() Fault { return Fault{Kind: FaultLostAnswer, TakesEffect: true} }
+
+// HTTPStatus answers with an error status, as a proxy or an overloaded server
+// does, with Retry-After if retryAfter is positive.
+func HTTPStatus(status int, retryAfter time.Duration) Fault {
+	return Fault{Kind: FaultHTTPStatus, Status: status, RetryAfter: retryAfter}
+}
+
+// Slow waits before anything happens, for at most a minute and no longer than
+// the client waits. If the client gives up, nothing has happened.
+func Slow(d time.Duration) Fault { return Fault{Kind: FaultSlow, Duration: min(d, maxSlow)} }
+
+// Truncated sends half of the right answer and closes the connection.
+func Truncated() Fault { return Fault{Kind: FaultTruncated, TakesEffect: true} }
+
+// Oversized sends the right answer and 2 MiB of white space after it.
+func Oversized() Fault { return Fault{Kind: FaultOversized, TakesEffect: true} }
+
+// HTML answers with a page for people, as captive portals (200) and proxies (502)
+// do.
+func HTML(status int) Fault { return Fault{Kind: FaultHTML, Status: status} }
+
+// Redirect answers 307 with a URL of another origin, where a client that follows
+// would send its credentials. What arrives there is recorded as
+// [EndpointElsewhere].
+func Redirect() Fault { return Fault{Kind: FaultRedirect, Status: http.StatusTemporaryRedirect} }
+
+// WrongContentType sends the right answer as text/html.
+func WrongContentType() Fault { return Fault{Kind: FaultWrongContentType, TakesEffect: true} }
+
+// DuplicateMember sends the right answer with its first member twice, with
+// different values: two readers may understand it differently (RFC 8259 §4).
+func DuplicateMember() Fault { return Fault{Kind: FaultDuplicateMember, TakesEffect: true} }
+
+// UnknownMembers adds members that nobody knows yet to the right answer. Clients
+// have to ignore them (RFC 6749 §5.1).
+func UnknownMembers() Fault { return Fault{Kind: FaultUnknownMembers, TakesEffect: true} }
+
+// EmptyBody sends the status and headers of the right answer, and no body.
+func EmptyBody() Fault { return Fault{Kind: FaultEmptyBody, TakesEffect: true} }
+
+// NonceChallenge answers use_dpop_nonce with a new nonce, whatever nonce the
+// proof has. Nothing has happened.
+func NonceChallenge() Fault { return Fault{Kind: FaultNonceChallenge} }
+
+// NonceChallengeTwice does so twice in a row, which no sound server does.
+func NonceChallengeTwice() Fault { return Fault{Kind: FaultNonceChallenge, Times: 2} }
+
+// ClockSkew makes the server's clock be ahead by d, or behind if d is negative:
+// the Date header, the time that proofs are held against, and the time of
+// whatever is issued. A wrong clock stays wrong, so it lasts until
+// [Server.ClearFaults], whatever number is given to Inject, and other faults can
+// happen at the same time.
+func ClockSkew(d time.Duration) Fault {
+	return Fault{Kind: FaultClockSkew, Duration: d, TakesEffect: true}
+}
+
+// AfterEffect is the same fault, with what was asked for having happened: a 504,
+// say, of a proxy that gave up on a server which did not.
+func (f Fault) AfterEffect() Fault {
+	f.TakesEffect = true
+	return f
+}
+
+// AllFaults has one fault of every kind, and the variants that differ for a
+// client, for tests that run a matrix. [Fault.AppliesTo] says which make sense
+// where.
+func AllFaults() []Fault {
+	return []Fault{
+		LostRequest(), LostAnswer(),
+		HTTPStatus(http.StatusInternalServerError, 0),
+		HTTPStatus(http.StatusServiceUnavailable, 0),
+		HTTPStatus(http.StatusServiceUnavailable, time.Second),
+		HTTPStatus(http.StatusGatewayTimeout, 0).AfterEffect(),
+		HTTPStatus(http.StatusTooManyRequests, 0),
+		HTTPStatus(http.StatusTooManyRequests, time.Second),
+		Slow(200 * time.Millisecond), Slow(200 * time.Millisecond).AfterEffect(),
+		Truncated(), Oversized(), EmptyBody(),
+		HTML(http.StatusOK), HTML(http.StatusBadGateway),
+		Redirect(), WrongContentType(), DuplicateMember(), UnknownMembers(),
+		NonceChallenge(), NonceChallengeTwice(),
+		ClockSkew(5 * time.Minute), ClockSkew(-5 * time.Minute),
+	}
+}
+
+// AppliesTo reports whether the fault can happen at the endpoint: a redirect to
+// the client has no body that could be wrong, and nonces belong to endpoints that
+// take proofs.
+func (f Fault) AppliesTo(e Endpoint) bool {
+	switch f.Kind {
+	case FaultNonceChallenge:
+		return e == EndpointToken || e == EndpointResource
+	case FaultTruncated, FaultOversized, FaultWrongContentType, FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody:
+		return e != EndpointAuthorize
+	}
+	return true
+}
+
+// String names the fault, as in "status 503, Retry-After 1s".
+func (f Fault) String() string {
+	var b strings.Builder
+	b.WriteString(string(f.Kind))
+	if f.Status != 0 {
+		fmt.Fprintf(&b, " %d", f.Status)
+	}
+	if f.Duration != 0 {
+		fmt.Fprintf(&b, " %v", f.Duration)
+	}
+	if f.RetryAfter > 0 {
+		fmt.Fprintf(&b, ", Retry-After %v", f.RetryAfter)
+	}
+	if f.Times > 1 {
+		fmt.Fprintf(&b, ", %d in a row", f.Times)
+	}
+	if f.TakesEffect && !slices.Contains(effective, f.Kind) {
+		b.WriteString(", after the effect")
+	}
+	return b.String()
+}
+
+// effective are the kinds that have no other way.
+var effective = []FaultKind{
+	FaultLostAnswer, FaultTruncated, FaultOversized, FaultWrongContentType,
+	FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody, FaultClockSkew,
+}
+
+// injected is a fault that is still to happen.
+type injected struct {
+	endpoint Endpoint
+	fault    Fault
+	left     int // requests; negative: no end
+}
+
+// Inject lets the fault happen to the next n requests of the endpoint, or to all
+// until [Server.ClearFaults] if n is negative. Faults of one endpoint happen one
+// after the other, in the order of injection.
+func (s *Server) Inject(e Endpoint, f Fault, n int) {
+	if n == 0 {
+		return
+	}
+	if f.Kind == FaultClockSkew {
+		n = -1
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, &injected{e, f, n * max(1, f.Times)})
+}
+
+// ClearFaults forgets the faults that have not happened yet, and sets wrong
+// clocks right.
+func (s *Server) ClearFaults() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
+// PendingFaults is how many injected faults have not happened yet in full. A
+// fault without end counts as one.
+func (s *Server) PendingFaults() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.faults)
+}
+
+// TakeFault returns the fault that happens to this request of the endpoint, and
+// takes it off what is still to happen. skew is by how much the clock is wrong.
+// It is for other faces of the same server, such as gRPC; the server does so for
+// its own requests.
+func (s *Server) TakeFault(e Endpoint) (f Fault, ok bool, skew time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, in := range s.faults {
+		if in.endpoint != e {
+			continue
+		}
+		if in.fault.Kind == FaultClockSkew {
+			skew += in.fault.Duration
+		} else if !ok {
+			f, ok = in.fault, true
+			in.left--
+		}
+	}
+	s.faults = slices.DeleteFunc(s.faults, func(in *injected) bool { return in.left == 0 })
+	return f, ok, skew
+}
+
+// before is the fault's part that comes before the request is handled. It
+// reports whether the request is handled at all.
+func (e *exchange) before(f Fault) bool {
+	switch f.Kind {
+	case FaultNonceChallenge:
+		e.challenge = true
+		return true
+	case FaultSlow:
+		return f.TakesEffect || e.wait(f.Duration)
+	case FaultLostRequest:
+		e.abort = true
+		return f.TakesEffect
+	}
+	return f.TakesEffect
+}
+
+// after is the fault's part that makes or changes the answer.
+func (e *exchange) after(f Fault) {
+	switch f.Kind {
+	case FaultLostAnswer:
+		e.abort = true
+	case FaultSlow:
+		if f.TakesEffect {
+			e.wait(f.Duration)
+		}
+	case FaultHTTPStatus:
+		e.replace(f.Status, "text/plain; charset=utf-8", http.StatusText(f.Status)+"\n")
+		if f.RetryAfter > 0 {
+			e.header.Set("Retry-After", strconv.FormatInt(int64(f.RetryAfter/time.Second), 10))
+		}
+	case FaultHTML:
+		e.replace(f.Status, "text/html; charset=utf-8", htmlPage)
+	case FaultRedirect:
+		e.replace(f.Status, "text/plain; charset=utf-8", "")
+		e.header.Set("Location", e.s.elsewhere+e.r.URL.RequestURI())
+	case FaultTruncated:
+		e.truncate = true
+	case FaultOversized:
+		e.body = append(e.body, bytes.Repeat([]byte(" "), oversize)...)
+	case FaultWrongContentType:
+		e.header.Set("Content-Type", "text/html; charset=utf-8")
+	case FaultDuplicateMember:
+		e.body = duplicateMember(e.body)
+	case FaultUnknownMembers:
+		e.body = unknownMembers(e.body)
+	case FaultEmptyBody:
+		e.body = nil
+	}
+}
+
+const htmlPage = "<!DOCTYPE html>\n<html><head><title>Sign in to the network</title></head><body><h1>Please sign in</h1></body></html>\n"
+
+// wait lets the client wait, and reports whether it did.
+func (e *exchange) wait(d time.Duration) bool {
+	timer := time.NewTimer(min(d, maxSlow))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-e.r.Context().Done():
+		e.abort = true
+		return false
+	}
+}
+
+// replace puts another answer in the place of the handler's.
+func (e *exchange) replace(status int, contentType, body string) {
+	e.status, e.body = status, []byte(body)
+	e.header = http.Header{"Content-Type": {contentType}}
+}
+
+// duplicateMember writes the first member of a JSON object twice.
+func duplicateMember(body []byte) []byte {
+	rest, ok := bytes.CutPrefix(body, []byte(`{"`))
+	if !ok {
+		return body
+	}
+	name, _, ok := bytes.Cut(rest, []byte(`"`))
+	if !ok {
+		return body
+	}
+	return fmt.Appendf(nil, `{"%s":"duplicate",%s`, name, body[1:])
+}
+
+// unknownMembers puts members before the first one of a JSON object.
+func unknownMembers(body []byte) []byte {
+	rest, ok := bytes.CutPrefix(body, []byte("{"))
+	if !ok {
+		return body
+	}
+	const members = `{"futureString":"x","futureObject":{"list":[1,null,{"deep":true}]},"futureNumber":1e400`
+	if bytes.HasPrefix(rest, []byte("}")) {
+		return append([]byte(members), rest...)
+	}
+	return append([]byte(members+","), rest...)
+}

@@ -1,0 +1,308 @@
+package iamtest
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ycauth/ycauth-go/dpop"
+)
+
+// A TokenState is what became of a refresh token.
+type TokenState string
+
+const (
+	// TokenUnknown: the server never issued it, or has deleted it.
+	TokenUnknown TokenState = "unknown"
+	// TokenCurrent: it can be used.
+	TokenCurrent TokenState = "current"
+	// TokenReplaced: a newer one took its place.
+	TokenReplaced TokenState = "replaced"
+	// TokenRevoked: it, or the grant that it belongs to, was ended.
+	TokenRevoked TokenState = "revoked"
+	// TokenExpired: its life is over, and it is still listed.
+	TokenExpired TokenState = "expired"
+)
+
+// A grant is what a user gave a client: one login. It has at most one refresh
+// token that can be used.
+type grant struct {
+	id         string
+	subject    string
+	client     string
+	scope      string
+	info       string // clientInstanceInfo: the User-Agent of the login
+	jkt        string // SHA-256 thumbprint of the key; "" if it is not bound
+	protection ProtectionLevel
+	ended      string // why the grant is over; "" if it is not
+	current    *refreshToken
+	access     []*accessToken // the newest one last
+}
+
+type refreshToken struct {
+	grant    *grant
+	value    string
+	id       string
+	seq      int64 // ascending in the order of issue, to page by
+	created  time.Time
+	expires  time.Time
+	lastUsed time.Time
+
+	replaced  time.Time // zero while nothing took its place
+	graceUses int
+	revoked   bool
+}
+
+// A code is an authorization code and the request that it answered.
+type code struct {
+	client    string
+	subject   string
+	scope     string
+	redirect  string
+	challenge string
+	jkt       string // dpop_jkt, made with hash jktHash
+	expires   time.Time
+	used      bool
+	grant     *grant // what it was exchanged for
+}
+
+// state is everything the server remembers of logins. Its methods are called
+// with Server.mu held.
+type state struct {
+	codes     map[string]*code
+	refresh   map[string]*refreshToken   // by value
+	ids       map[string]*refreshToken   // by id
+	bySubject map[string][]*refreshToken // ascending seq; those no longer listed are left out now and then
+	access    map[string]*accessToken
+	grants    map[string]*grant
+	seq       int64
+}
+
+func newState() *state {
+	return &state{
+		codes:     map[string]*code{},
+		refresh:   map[string]*refreshToken{},
+		ids:       map[string]*refreshToken{},
+		bySubject: map[string][]*refreshToken{},
+		access:    map[string]*accessToken{},
+		grants:    map[string]*grant{},
+	}
+}
+
+// state says what became of the token by now.
+func (t *refreshToken) state(now time.Time, o *Options) TokenState {
+	switch {
+	case now.After(t.expires.Add(o.KeepExpired)):
+		return TokenUnknown
+	case t.revoked || t.grant.ended != "":
+		return TokenRevoked
+	case !t.replaced.IsZero():
+		return TokenReplaced
+	case !now.Before(t.expires):
+		return TokenExpired
+	}
+	return TokenCurrent
+}
+
+// listed reports whether RefreshToken.List shows it.
+func (t *refreshToken) listed(now time.Time, o *Options) bool {
+	s := t.state(now, o)
+	return s == TokenCurrent || s == TokenExpired
+}
+
+// add puts a token into every index.
+func (st *state) add(t *refreshToken) {
+	st.seq++
+	t.seq = st.seq
+	t.grant.current = t
+	st.refresh[t.value] = t
+	st.ids[t.id] = t
+	st.grants[t.grant.id] = t.grant
+	st.bySubject[t.grant.subject] = append(st.bySubject[t.grant.subject], t)
+}
+
+// issueRefresh gives the grant a refresh token, in place of the one that it has.
+func (st *state) issueRefresh(now time.Time, o *Options, g *grant) *refreshToken {
+	if g.current != nil {
+		g.current.replaced = now
+	}
+	t := &refreshToken{grant: g, value: newRefreshToken(o.Flavor), id: newID("ajr"), created: now, expires: now.Add(o.RefreshLife)}
+	st.add(t)
+	return t
+}
+
+// issueAccess gives the grant an access token, or its newest one again where
+// the options say so.
+func (st *state) issueAccess(now time.Time, o *Options, g *grant) *accessToken {
+	if n := len(g.access); n > 0 && o.SameTokenWhile > 0 {
+		if last := g.access[n-1]; !last.revoked && last.expires.Sub(now) > o.SameTokenWhile {
+			return last
+		}
+	}
+	t := &accessToken{value: newAccessToken(o.Flavor), subject: g.subject, client: g.client, scope: g.scope, expires: now.Add(o.AccessLife)}
+	if o.TokenType == "DPoP" {
+		t.jkt = g.jkt
+	}
+	g.access = slices.DeleteFunc(g.access, func(t *accessToken) bool { return !now.Before(t.expires) })
+	g.access = append(g.access, t)
+	st.access[t.value] = t
+	return t
+}
+
+// end revokes a grant and everything that hangs on it.
+func (st *state) end(g *grant, why string, o *Options) {
+	if g.ended == "" {
+		g.ended = why
+	}
+	if o.RevokeAccessTokens {
+		for _, t := range g.access {
+			t.revoked = true
+		}
+	}
+}
+
+// presented is what a token request brought along.
+type presented struct {
+	client    Client
+	proof     *dpop.VerifiedProof // nil if there was none
+	secure    bool                // the proof's key is attested
+	userAgent string
+}
+
+// issued is what a token request leads to. refresh is nil where the answer has
+// no refresh_token.
+type issued struct {
+	access  *accessToken
+	refresh *refreshToken
+	scope   string
+}
+
+// redeem exchanges an authorization code (RFC 6749 §4.1.3).
+func (st *state) redeem(now time.Time, o *Options, p presented, value, redirect, verifier string) (*issued, *oauthError) {
+	c := st.codes[value]
+	switch {
+	case c == nil:
+		return nil, invalidGrant("the authorization code is unknown")
+	case c.client != p.client.ID:
+		return nil, invalidGrant("the authorization code was issued to another client")
+	case c.used:
+		// "If an authorization code is used more than once, the authorization
+		// server MUST deny the request and SHOULD revoke (when possible) all
+		// tokens previously issued" (RFC 6749 §4.1.2).
+		if c.grant != nil {
+			st.end(c.grant, "the authorization code was used twice", o)
+		}
+		return nil, invalidGrant("the authorization code was used before")
+	case !now.Before(c.expires):
+		return nil, invalidGrant("the authorization code has expired")
+	}
+	c.used = true // also if what follows is wrong: a code has one chance
+	switch {
+	case c.redirect != redirect:
+		return nil, invalidGrant("redirect_uri is not that of the authorization request")
+	case c.challenge != s256(verifier):
+		return nil, invalidGrant("code_verifier does not fit the code_challenge")
+	case c.jkt != "" && (p.proof == nil || thumbprint(p.proof, o) != c.jkt):
+		return nil, invalidGrant("the code is bound to another DPoP key (dpop_jkt)")
+	}
+	g := &grant{
+		id: newID("ajg"), subject: c.subject, client: c.client, scope: c.scope,
+		info: p.userAgent, protection: NoProtection,
+	}
+	if p.proof != nil {
+		g.jkt, g.protection = p.proof.Thumbprint, InsecureKeyDPoP
+		if p.secure {
+			g.protection = SecureKeyDPoP
+		}
+	}
+	c.grant = g
+	st.grants[g.id] = g
+	out := &issued{access: st.issueAccess(now, o, g), scope: g.scope}
+	if o.Flavor == FlavorYandexID || !o.RefreshTokensOff && hasScope(g.scope, offlineAccess) {
+		out.refresh = st.issueRefresh(now, o, g)
+	}
+	return out, nil
+}
+
+// renew exchanges a refresh token (RFC 6749 §6).
+func (st *state) renew(now time.Time, o *Options, p presented, value, scope string) (*issued, *oauthError) {
+	t := st.refresh[value]
+	if t == nil || t.state(now, o) == TokenUnknown {
+		return nil, invalidGrant("the refresh token is unknown")
+	}
+	g := t.grant
+	if g.client != p.client.ID {
+		return nil, invalidGrant("the refresh token was issued to another client")
+	}
+	if g.jkt != "" && (p.proof == nil || p.proof.Thumbprint != g.jkt) {
+		if o.WrongKeyRevokes && p.proof != nil {
+			st.end(g, "its refresh token came with another DPoP key", o)
+		}
+		return nil, invalidGrant("the refresh token is bound to another DPoP key")
+	}
+	for s := range strings.FieldsSeq(scope) {
+		if !hasScope(g.scope, s) {
+			return nil, &oauthError{code: "invalid_scope", description: "the refresh token was not granted the scope"}
+		}
+	}
+	out := &issued{scope: g.scope}
+	switch t.state(now, o) {
+	case TokenRevoked:
+		return nil, invalidGrant("the refresh token was revoked")
+	case TokenExpired:
+		return nil, invalidGrant("the refresh token has expired")
+	case TokenReplaced:
+		if !t.grace(now, o) {
+			if o.Reuse == ReuseRevokes {
+				st.end(g, "a replaced refresh token was used", o)
+			}
+			return nil, invalidGrant("the refresh token was replaced by a newer one")
+		}
+		t.graceUses++
+		out.refresh = g.current
+	case TokenCurrent:
+		if o.Rotation == RotateAlways || o.Rotation == RotateNearEnd && t.expires.Sub(now) < o.RotateWithin {
+			out.refresh = st.issueRefresh(now, o, g)
+		}
+	}
+	t.lastUsed = now
+	out.access = st.issueAccess(now, o, g)
+	if scope != "" {
+		out.scope = strings.Join(strings.Fields(scope), " ")
+	}
+	return out, nil
+}
+
+// grace reports whether a replaced token is still forgiven, because its owner
+// may never have received the newer one.
+func (t *refreshToken) grace(now time.Time, o *Options) bool {
+	return now.Before(t.replaced.Add(o.GracePeriod)) &&
+		(o.GraceUses == 0 || t.graceUses < o.GraceUses) &&
+		t.grant.current.state(now, o) == TokenCurrent
+}
+
+const offlineAccess = "offline_access"
+
+func hasScope(scope, want string) bool {
+	return slices.Contains(strings.Fields(scope), want)
+}
+
+// final reports whether nothing can make the token listed again.
+func (t *refreshToken) final() bool {
+	return t.revoked || t.grant.ended != "" || !t.replaced.IsZero()
+}
+
+// compact leaves out of a subject's tokens those that are not listed any more, once
+// they are the larger part.
+func (st *state) compact(subject string) {
+	all := st.bySubject[subject]
+	dead := 0
+	for _, t := range all {
+		if t.final() {
+			dead++
+		}
+	}
+	if dead > len(all)/2 {
+		st.bySubject[subject] = slices.DeleteFunc(all, (*refreshToken).final)
+	}
+}

@@ -1,0 +1,175 @@
+package iamtest
+
+import "time"
+
+// A Seed is a refresh token that the server is given without a login.
+type Seed struct {
+	RefreshToken
+
+	// Scope of the access tokens that it can be exchanged for.
+	Scope string
+
+	// KeyThumbprint is the SHA-256 JWK thumbprint of the key that the token is
+	// bound to. "": it is not bound.
+	KeyThumbprint string
+}
+
+// Seed puts n refresh tokens into the server and returns their values. edit, if
+// it is not nil, is called for each of them with its index, to change what is
+// filled in: a new ID, the server's client and subject, CreatedAt now, the scope
+// "openid offline_access". ExpiresAt and ProtectionLevel that are zero after it
+// are filled in from the others.
+//
+// It is quick: 100 000 tokens take less than a second.
+func (s *Server) Seed(n int, edit func(i int, t *Seed)) []string {
+	o, now := s.options(), s.clock.Now()
+	tokens := make([]*refreshToken, n)
+	values := make([]string, n)
+	for i := range tokens {
+		seed := Seed{
+			RefreshToken: RefreshToken{ID: newID("ajr"), ClientID: o.ClientID, SubjectID: o.Subject, CreatedAt: now},
+			Scope:        "openid " + offlineAccess,
+		}
+		if edit != nil {
+			edit(i, &seed)
+		}
+		tokens[i] = seed.token(o)
+		values[i] = tokens[i].value
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range tokens {
+		s.state.add(t)
+	}
+	s.secret(values...)
+	return values
+}
+
+func (seed *Seed) token(o *Options) *refreshToken {
+	if seed.ExpiresAt.IsZero() {
+		seed.ExpiresAt = seed.CreatedAt.Add(o.RefreshLife)
+	}
+	if seed.ProtectionLevel == "" {
+		seed.ProtectionLevel = NoProtection
+		if seed.KeyThumbprint != "" {
+			seed.ProtectionLevel = InsecureKeyDPoP
+		}
+	}
+	return &refreshToken{
+		grant: &grant{
+			id: newID("ajg"), subject: seed.SubjectID, client: seed.ClientID, scope: seed.Scope,
+			info: seed.ClientInstanceInfo, jkt: seed.KeyThumbprint, protection: seed.ProtectionLevel,
+		},
+		value: newRefreshToken(o.Flavor), id: seed.ID,
+		created: seed.CreatedAt, expires: seed.ExpiresAt, lastUsed: seed.LastUsedAt,
+	}
+}
+
+// IssueAccessToken returns an access token for the subject without a login, for
+// tests of the API alone. subject "" is Options.Subject. With the SHA-256
+// thumbprint of a key the token is of type DPoP, else Bearer.
+func (s *Server) IssueAccessToken(subject, keyThumbprint string) string {
+	o := s.options()
+	if subject == "" {
+		subject = o.Subject
+	}
+	t := &accessToken{
+		value: newAccessToken(o.Flavor), subject: subject, client: o.ClientID, scope: "openid",
+		jkt: keyThumbprint, expires: s.clock.Now().Add(o.AccessLife),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.access[t.value] = t
+	s.secret(t.value)
+	return t.value
+}
+
+// A TokenInfo is what the server knows of a refresh token.
+type TokenInfo struct {
+	RefreshToken
+	State         TokenState
+	GrantID       string
+	GrantEnded    string // why the grant is over; "" if it is not
+	Scope         string
+	KeyThumbprint string // SHA-256 JWK thumbprint; "" if it is not bound
+}
+
+// Introspect tells what the server knows of a refresh token, by its value. A
+// TokenInfo whose State is [TokenUnknown] is otherwise empty.
+func (s *Server) Introspect(token string) TokenInfo {
+	o, now := s.options(), s.clock.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle(now)
+	t := s.state.refresh[token]
+	if t == nil || t.state(now, o) == TokenUnknown {
+		return TokenInfo{State: TokenUnknown}
+	}
+	return TokenInfo{
+		RefreshToken: t.view(), State: t.state(now, o), GrantID: t.grant.id, GrantEnded: t.grant.ended,
+		Scope: t.grant.scope, KeyThumbprint: t.grant.jkt,
+	}
+}
+
+// LiveGrants is how many grants have a refresh token that can be used.
+func (s *Server) LiveGrants() int {
+	o, now := s.options(), s.clock.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle(now)
+	n := 0
+	for _, g := range s.state.grants {
+		if g.current != nil && g.current.state(now, o) == TokenCurrent {
+			n++
+		}
+	}
+	return n
+}
+
+// RevokeRefreshToken ends the grant of a refresh token, as an administrator could
+// behind everybody's back. It reports whether the token is known.
+func (s *Server) RevokeRefreshToken(token string) bool {
+	o := s.options()
+	return s.withRefresh(token, func(t *refreshToken) {
+		t.revoked = true
+		s.state.end(t.grant, "revoked by the test", o)
+	})
+}
+
+// ExpireRefreshToken lets a refresh token expire now. It reports whether the
+// token is known.
+func (s *Server) ExpireRefreshToken(token string) bool {
+	return s.withRefresh(token, func(t *refreshToken) { t.expires = s.clock.Now() })
+}
+
+func (s *Server) withRefresh(value string, fn func(*refreshToken)) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.state.refresh[value]
+	if t != nil {
+		fn(t)
+	}
+	return t != nil
+}
+
+// AccessTokenExpiry is when an access token stops being accepted. It is zero if
+// the token is unknown, revoked or expired.
+func (s *Server) AccessTokenExpiry(token string) time.Time {
+	t, problem := s.lookupAccess(s.clock.Now(), token)
+	if problem != "" {
+		return time.Time{}
+	}
+	return t.expires
+}
+
+// RevokeAccessToken makes resources refuse an access token before it expires. It
+// reports whether the token is known.
+func (s *Server) RevokeAccessToken(token string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.state.access[token]
+	if t != nil {
+		t.revoked = true
+	}
+	return t != nil
+}

@@ -1,0 +1,71 @@
+package iamtest
+
+import "time"
+
+// nonces are those that the server gave and still accepts. Methods are called
+// with Server.mu held.
+type nonces struct {
+	spaces map[string]*nonceSpace
+}
+
+// A nonceSpace is where a nonce is good: everywhere, unless
+// Options.SeparateNonces.
+type nonceSpace struct {
+	newest  string
+	answers int                  // that carried the newest
+	made    map[string]time.Time // of every nonce that is still remembered
+}
+
+// space of an endpoint; grantType is "" but for token requests.
+func (n *nonces) space(o *Options, grantType string) *nonceSpace {
+	name := ""
+	if o.SeparateNonces {
+		name = grantType
+		if name == "" {
+			name = "resource"
+		}
+	}
+	if n.spaces == nil {
+		n.spaces = map[string]*nonceSpace{}
+	}
+	s := n.spaces[name]
+	if s == nil {
+		s = &nonceSpace{made: map[string]time.Time{}}
+		n.spaces[name] = s
+	}
+	return s
+}
+
+// valid reports whether a proof may carry the nonce.
+func (s *nonceSpace) valid(now time.Time, o *Options, nonce string) bool {
+	made, ok := s.made[nonce]
+	return ok && now.Sub(made) < o.NonceLife
+}
+
+// give returns the nonce for one answer.
+func (s *nonceSpace) give(now time.Time, o *Options) string {
+	worn := o.NonceEvery > 0 && s.answers >= o.NonceEvery
+	if s.newest == "" || worn || now.Sub(s.made[s.newest]) >= o.NonceLife/2 {
+		s.renew(now, o)
+	}
+	s.answers++
+	return s.newest
+}
+
+func (s *nonceSpace) renew(now time.Time, o *Options) {
+	for nonce, made := range s.made {
+		if now.Sub(made) >= o.NonceLife {
+			delete(s.made, nonce)
+		}
+	}
+	s.newest, s.answers = random(18), 0
+	s.made[s.newest] = now
+}
+
+// RotateNonces makes every nonce given so far unacceptable, at once. The next
+// proof gets a challenge, where nonces are required.
+func (s *Server) RotateNonces() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nonces = nonces{}
+}

@@ -1,0 +1,254 @@
+package iamtest
+
+import (
+	"regexp"
+	"slices"
+	"time"
+)
+
+// An Operation is yandex.cloud.operation.Operation, of a revocation. If Done, one
+// of Error and Response is set.
+type Operation struct {
+	ID          string
+	Description string
+	CreatedAt   time.Time
+	CreatedBy   string // subject
+	ModifiedAt  time.Time
+	Done        bool
+	Metadata    RevokeMetadata
+	Error       *Status
+	Response    *RevokeResponse
+}
+
+// RevokeMetadata is yandex.cloud.iam.v1.RevokeRefreshTokenMetadata.
+type RevokeMetadata struct {
+	SubjectID       string
+	RefreshTokenIDs []string
+}
+
+// A RevokeResponse is yandex.cloud.iam.v1.RevokeRefreshTokenResponse.
+type RevokeResponse struct {
+	RefreshTokenIDs []string
+}
+
+// operation is an Operation that may still be going on.
+type operation struct {
+	Operation
+	polls  int // that have to see it unfinished
+	doneAt time.Time
+	tokens []*refreshToken
+	fails  *Status
+}
+
+// operations are those begun so far. Methods are called with Server.mu held.
+type operations struct {
+	byID    map[string]*operation
+	byKey   map[idempotency]*keyed
+	pending []*operation
+}
+
+// idempotency is what makes two requests one.
+type idempotency struct{ subject, key string }
+
+type keyed struct {
+	op      *operation
+	request revokeKey
+}
+
+// revokeKey is a RevokeRequest that can be compared.
+type revokeKey struct {
+	kind, value string
+	filter      RevokeFilter
+}
+
+func (r *RevokeRequest) key() revokeKey {
+	switch {
+	case r.RefreshTokenID != nil:
+		return revokeKey{kind: "id", value: *r.RefreshTokenID}
+	case r.RefreshToken != nil:
+		return revokeKey{kind: "token", value: *r.RefreshToken}
+	}
+	return revokeKey{kind: "filter", filter: *r.RevokeFilter}
+}
+
+func newOperations() operations {
+	return operations{byID: map[string]*operation{}, byKey: map[idempotency]*keyed{}}
+}
+
+// RevokeRefreshTokens is RefreshTokenService.Revoke. The tokens are revoked when
+// the Operation is done. The same idempotencyKey of the same caller gives the same
+// Operation again; "" is none. Errors are of type [*Status].
+func (s *Server) RevokeRefreshTokens(c Caller, req RevokeRequest, idempotencyKey string) (*Operation, error) {
+	return orNil(s.revoke(s.clock.Now(), s.options(), c, req, idempotencyKey))
+}
+
+var uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+
+func (r *RevokeRequest) check() *Status {
+	n := 0
+	for _, set := range []bool{r.RefreshTokenID != nil, r.RefreshToken != nil, r.RevokeFilter != nil} {
+		if set {
+			n++
+		}
+	}
+	switch {
+	case n != 1:
+		// The documentation says that a request without any of them revokes every
+		// token of the subject; the protobuf definition says exactly_one.
+		return invalid("filter", "exactly one of refresh_token_id, refresh_token and revoke_filter is needed")
+	case r.RefreshTokenID != nil:
+		if *r.RefreshTokenID == "" {
+			return invalid("refresh_token_id", "is empty")
+		}
+		return tooLong("refresh_token_id", *r.RefreshTokenID, maxID)
+	case r.RefreshToken != nil:
+		if *r.RefreshToken == "" {
+			return invalid("refresh_token", "is empty")
+		}
+		return tooLong("refresh_token", *r.RefreshToken, maxTokenLen)
+	}
+	return firstError(
+		tooLong("revoke_filter.client_id", r.RevokeFilter.ClientID, maxID),
+		tooLong("revoke_filter.subject_id", r.RevokeFilter.SubjectID, maxID),
+		tooLong("revoke_filter.client_instance_info", r.RevokeFilter.ClientInstanceInfo, maxInstanceInfo),
+	)
+}
+
+func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, key string) (*Operation, *Status) {
+	if err := req.check(); err != nil {
+		return nil, err
+	}
+	if key != "" && !uuid.MatchString(key) {
+		return nil, &Status{Code: InvalidArgument, Message: "the idempotency key is not a UUID"}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle(now)
+	if k := s.ops.byKey[idempotency{c.SubjectID, key}]; k != nil && key != "" {
+		if k.request != req.key() {
+			return nil, &Status{Code: AlreadyExists, Message: "the idempotency key came with another request before"}
+		}
+		return k.op.snapshot(), nil
+	}
+	tokens, subject, err := s.targets(now, o, c, req)
+	if err != nil {
+		return nil, err
+	}
+	op := &operation{polls: o.OperationPolls, doneAt: now.Add(o.OperationDelay), tokens: tokens, fails: o.OperationError}
+	op.ID, op.Description = newID("ajo"), "Revoke refresh tokens"
+	op.CreatedAt, op.ModifiedAt, op.CreatedBy = now, now, c.SubjectID
+	op.Metadata.SubjectID = subject
+	for _, t := range tokens {
+		op.Metadata.RefreshTokenIDs = append(op.Metadata.RefreshTokenIDs, t.id)
+	}
+	s.ops.byID[op.ID] = op
+	s.ops.pending = append(s.ops.pending, op)
+	if key != "" {
+		s.ops.byKey[idempotency{c.SubjectID, key}] = &keyed{op, req.key()}
+	}
+	s.settle(now)
+	return op.snapshot(), nil
+}
+
+// targets are the tokens that the request means.
+func (s *Server) targets(now time.Time, o *Options, c Caller, req RevokeRequest) (tokens []*refreshToken, subject string, err *Status) {
+	var one *refreshToken
+	switch {
+	case req.RefreshTokenID != nil:
+		one = s.state.ids[*req.RefreshTokenID]
+	case req.RefreshToken != nil:
+		s.secret(*req.RefreshToken)
+		one = s.state.refresh[*req.RefreshToken]
+	default:
+		return s.filtered(now, o, c, *req.RevokeFilter)
+	}
+	if one == nil || !one.listed(now, o) {
+		return nil, "", &Status{Code: NotFound, Message: "there is no such refresh token"}
+	}
+	subject = one.grant.subject
+	return []*refreshToken{one}, subject, o.mayRevoke(c, subject)
+}
+
+func (s *Server) filtered(now time.Time, o *Options, c Caller, f RevokeFilter) (tokens []*refreshToken, subject string, err *Status) {
+	subject = f.SubjectID
+	if subject == "" {
+		subject = c.SubjectID
+	}
+	if err := o.mayRevoke(c, subject); err != nil {
+		return nil, "", err
+	}
+	for _, t := range s.state.bySubject[subject] {
+		if t.listed(now, o) && (f.ClientID == "" || f.ClientID == t.grant.client) &&
+			(f.ClientInstanceInfo == "" || f.ClientInstanceInfo == t.grant.info) {
+			tokens = append(tokens, t)
+		}
+	}
+	return tokens, subject, nil
+}
+
+func (o *Options) mayRevoke(c Caller, subject string) *Status {
+	return o.permitted(c, subject, "revoke", RoleUserAdmin, RoleTokenRevoker)
+}
+
+// GetOperation is OperationService.Get, for the operations of the caller. Errors
+// are of type [*Status].
+func (s *Server) GetOperation(c Caller, id string) (*Operation, error) {
+	return orNil(s.operation(s.clock.Now(), c, id))
+}
+
+func (s *Server) operation(now time.Time, c Caller, id string) (*Operation, *Status) {
+	if err := tooLong("operation_id", id, maxID); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	op := s.ops.byID[id]
+	switch {
+	case op == nil:
+		return nil, &Status{Code: NotFound, Message: "there is no such operation"}
+	case op.CreatedBy != c.SubjectID:
+		return nil, &Status{Code: PermissionDenied, Message: "the operation is another subject's"}
+	}
+	s.settle(now)
+	defer func() { op.polls = max(0, op.polls-1) }()
+	return op.snapshot(), nil
+}
+
+// settle finishes the operations whose time has come. It is called with
+// Server.mu held, before anything that their end could change.
+func (s *Server) settle(now time.Time) {
+	if len(s.ops.pending) == 0 {
+		return
+	}
+	o := s.options()
+	s.ops.pending = slices.DeleteFunc(s.ops.pending, func(op *operation) bool {
+		if op.polls > 0 || now.Before(op.doneAt) {
+			return false
+		}
+		op.finish(now, s.state, o)
+		return true
+	})
+}
+
+func (op *operation) finish(now time.Time, st *state, o *Options) {
+	op.Done, op.ModifiedAt = true, now
+	if op.fails != nil {
+		op.Error = op.fails
+		return
+	}
+	for _, t := range op.tokens {
+		t.revoked = true
+		st.end(t.grant, "revoked through the API", o)
+	}
+	op.Response = &RevokeResponse{op.Metadata.RefreshTokenIDs}
+}
+
+// snapshot is the operation as it is now.
+func (op *operation) snapshot() *Operation {
+	o := op.Operation
+	o.Metadata.RefreshTokenIDs = slices.Clone(o.Metadata.RefreshTokenIDs)
+	if o.Response != nil {
+		o.Response = &RevokeResponse{slices.Clone(o.Response.RefreshTokenIDs)}
+	}
+	return &o
+}

@@ -1,0 +1,383 @@
+package iamtest
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+// A Flavor is whose habits the authorization server has.
+type Flavor string
+
+const (
+	// FlavorYandexCloud: public clients, DPoP-bound refresh tokens that live 31
+	// days, IAM tokens that live 12 hours. It is the default.
+	FlavorYandexCloud Flavor = "yandex_cloud"
+
+	// FlavorYandexID is Yandex OAuth at oauth.yandex.com: clients with a secret,
+	// in the body or in a Basic header of plain base64; token_type in lower case;
+	// no DPoP; a new refresh token with every answer, which lives as long as the
+	// access token; error codes of its own for a wrong Authorization header.
+	FlavorYandexID Flavor = "yandex_id"
+)
+
+// A Rotation is when a refresh brings a new refresh token.
+type Rotation string
+
+const (
+	// RotateNearEnd replaces a refresh token that is used with less than
+	// Options.RotateWithin left, as Yandex Cloud does.
+	RotateNearEnd Rotation = "near_end"
+
+	// RotateNever keeps a refresh token until it expires.
+	RotateNever Rotation = "never"
+
+	// RotateAlways replaces a refresh token with every use (RFC 9700 §4.14.2).
+	RotateAlways Rotation = "always"
+)
+
+// A Reuse is what follows when a refresh token is used again after it was
+// replaced, outside of the grace that Options grant.
+type Reuse string
+
+const (
+	// ReuseRevokes ends the whole grant, the newest refresh token included: the
+	// server cannot tell who of the two is the thief (RFC 9700 §4.14.2).
+	ReuseRevokes Reuse = "revokes"
+
+	// ReuseRefused answers invalid_grant, and the newest token stays good.
+	ReuseRefused Reuse = "refused"
+)
+
+// A NonceMode is what the server wants of nonces in proofs (RFC 9449 §8, §9).
+type NonceMode string
+
+const (
+	// NoncesOff: the server gives no nonces and looks at none. It is the default.
+	NoncesOff NonceMode = "off"
+
+	// NoncesOptional: the server gives nonces and takes proofs without one. A
+	// nonce that it did not give, or that is too old, is still refused.
+	NoncesOptional NonceMode = "optional"
+
+	// NoncesRequired: a proof without a current nonce is answered with
+	// use_dpop_nonce.
+	NoncesRequired NonceMode = "required"
+)
+
+// A Client is a registered OAuth client. Every client has the redirect URI
+// http://127.0.0.1/auth/callback (or [::1], or localhost) with any port
+// (RFC 8252 §7.3).
+type Client struct {
+	ID string
+
+	// Secret is "" for a public client.
+	Secret oauth.Secret
+
+	// AuthMethod is the only way in which the client may authenticate; with
+	// [FlavorYandexID] the body always works as well.
+	// Optional. Default: AuthNone without a Secret, else that of the flavor.
+	AuthMethod oauth.AuthMethod
+}
+
+// Options change what the server does. The zero value is Yandex Cloud as far as
+// it is documented: a public client, DPoP required, nonces off, rotation near
+// the end of life, Bearer access tokens.
+type Options struct {
+	// Flavor chooses other defaults. Optional. Default: [FlavorYandexCloud].
+	Flavor Flavor
+
+	// ClientID, ClientSecret and AuthMethod describe the first client.
+	// Optional. Default: [oauth.YandexCloudClientID], a public client; with
+	// [FlavorYandexID] "iamtest-app" with the secret "iamtest-app-secret".
+	ClientID     string
+	ClientSecret oauth.Secret
+	AuthMethod   oauth.AuthMethod
+
+	// Clients are further clients. Optional.
+	Clients []Client
+
+	// Subject is who logs in, where the request has no subject hint.
+	// Optional. Default: "ajeiamtestuser000001".
+	Subject string
+
+	// Roles are what a subject may do with the tokens of others: role names by
+	// subject, see [RoleViewer] and its neighbours. Optional.
+	Roles map[string][]string
+
+	// DenyLogin answers an authorization request with access_denied, as if the
+	// user had clicked "no". Optional.
+	DenyLogin bool
+
+	// RefreshTokensOff is the switch of an organization that did not enable
+	// refresh tokens: a login gives none, whatever its scope. Optional.
+	RefreshTokensOff bool
+
+	// DropOfflineAccess leaves offline_access out of the granted scope, as some
+	// servers do without prompt=consent; no refresh token is issued. Optional.
+	DropOfflineAccess bool
+
+	// ThumbprintHash is the hash of dpop_jkt in authorization requests.
+	// Optional. Default: SHA-512, as observed at Yandex Cloud; set SHA-256 for
+	// what RFC 9449 §10 says.
+	ThumbprintHash crypto.Hash
+
+	// CodeLife is how long an authorization code is good for.
+	// Optional. Default: 1 minute.
+	CodeLife time.Duration
+
+	// AllowUnbound accepts token requests without a proof. What they get is bound
+	// to no key: NO_PROTECTION. Optional. Default: a proof is required, but for
+	// [FlavorYandexID].
+	AllowUnbound bool
+
+	// OnlyAttestedKeys is the switch "Allow DPoP key storage only on YubiKeys":
+	// a proof by a key that VerifyAttestation does not accept is refused with
+	// invalid_dpop_proof. Optional.
+	OnlyAttestedKeys bool
+
+	// VerifyAttestation reports whether a certificate chain, from the x5c header
+	// of a proof, attests a key that its device made and keeps. The first
+	// certificate is the key's, as package dpop makes sure. If it returns true,
+	// the refresh token is SECURE_KEY_DPOP, otherwise INSECURE_KEY_DPOP.
+	// It must be safe for concurrent use. Optional. Default: false for every chain.
+	VerifyAttestation func(chain []*x509.Certificate) bool
+
+	// Nonces is the mode of the token endpoint, ResourceNonces that of the API
+	// and of /api/whoami for access tokens of type DPoP. Both have the same
+	// origin, and so the same nonces. Optional. Default: [NoncesOff].
+	Nonces         NonceMode
+	ResourceNonces NonceMode
+
+	// NonceEvery makes a new nonce after that many answers; 1 makes one for every
+	// answer. Optional. Default: 0, a nonce is replaced after half of NonceLife.
+	NonceEvery int
+
+	// NonceLife is how long a nonce is accepted.
+	// Optional. Default: 5 minutes.
+	NonceLife time.Duration
+
+	// QuietNonces sends DPoP-Nonce only with a challenge, and with answers to
+	// proofs whose nonce is not the newest any more. Optional. Default: with every
+	// answer of an endpoint whose mode is not [NoncesOff].
+	QuietNonces bool
+
+	// SeparateNonces keeps the nonces of the two grant types and of resources
+	// apart, so that one does not serve for the other. Optional.
+	SeparateNonces bool
+
+	// ProofMaxAge and ProofLeeway are [dpop.Verifier]'s MaxAge and Leeway.
+	// Optional. Default: those of the Verifier.
+	ProofMaxAge time.Duration
+	ProofLeeway time.Duration
+
+	// WrongKeyRevokes ends a grant when its refresh token comes with a proof of
+	// another key, as some servers do. Optional. Default: invalid_grant, and the
+	// token stays good for the right key.
+	WrongKeyRevokes bool
+
+	// AccessLife is how long access tokens live. Optional. Default: 12 hours;
+	// 365 days with [FlavorYandexID].
+	AccessLife time.Duration
+
+	// RefreshLife is how long refresh tokens live. Optional. Default: 31 days;
+	// AccessLife with [FlavorYandexID].
+	RefreshLife time.Duration
+
+	// KeepExpired is how long an expired refresh token is still listed.
+	// Optional. Default: 7 days.
+	KeepExpired time.Duration
+
+	// Rotation is when a refresh replaces the refresh token. Optional. Default:
+	// [RotateNearEnd]; [RotateAlways] with [FlavorYandexID].
+	Rotation Rotation
+
+	// RotateWithin is what [RotateNearEnd] calls near.
+	// Optional. Default: 7 days.
+	RotateWithin time.Duration
+
+	// Reuse is what a replayed refresh token leads to.
+	// Optional. Default: [ReuseRevokes].
+	Reuse Reuse
+
+	// GracePeriod is how long a replaced refresh token is accepted again; the
+	// answer has the newest refresh token, not one more. GraceUses is how often;
+	// 0 does not count. Optional. Default: 0, no grace.
+	GracePeriod time.Duration
+	GraceUses   int
+
+	// TokenType is "Bearer" or "DPoP": whether access tokens are bound to the key
+	// of the proof as well. Optional. Default: "Bearer".
+	TokenType string
+
+	// SameTokenWhile returns the newest access token of the grant again while it
+	// has more than this left. Optional. Default: 0, every answer has a new one.
+	SameTokenWhile time.Duration
+
+	// RevokeAccessTokens ends the access tokens of a grant together with its
+	// refresh token. Optional. Default: they stay valid until they expire.
+	RevokeAccessTokens bool
+
+	// OperationDelay is how long an Operation takes, by the server's clock.
+	// Optional. Default: 0.
+	OperationDelay time.Duration
+
+	// OperationPolls is how many polls see an Operation unfinished, besides the
+	// answer to Revoke itself. Optional. Default: 0; with an OperationDelay of 0
+	// the answer to Revoke is the finished Operation.
+	OperationPolls int
+
+	// OperationError is what Operations end with, nothing having been revoked.
+	// Optional. Default: nil, they succeed.
+	OperationError *Status
+
+	// SparsePages filters after paging: a page holds what matches of the next
+	// pageSize tokens, and can be empty and still have a nextPageToken. Optional.
+	SparsePages bool
+
+	// Now is the clock that [Server.Advance] is added to. Everything that the
+	// server does with time follows it. Optional. Default: [time.Now].
+	Now func() time.Time
+
+	// Logger gets one line for every request, without secrets, at the level
+	// Info. Optional. Default: nothing is logged.
+	Logger *slog.Logger
+
+	// MaxRecords is how many requests [Server.Requests] remembers; older ones are
+	// forgotten, and stay counted. Optional. Default: 100 000.
+	MaxRecords int
+}
+
+// resolve returns the options with every default filled in, or every mistake in
+// one error.
+func (o Options) resolve() (*Options, error) {
+	o.Clients = slices.Clone(o.Clients)
+	o.Roles = maps.Clone(o.Roles)
+	def(&o.Flavor, FlavorYandexCloud)
+	cloud := o.Flavor != FlavorYandexID
+	if cloud {
+		def(&o.ClientID, oauth.YandexCloudClientID)
+		def(&o.AccessLife, 12*time.Hour)
+		def(&o.RefreshLife, 31*24*time.Hour)
+		def(&o.Rotation, RotateNearEnd)
+	} else {
+		if o.ClientID == "" {
+			o.ClientID = "iamtest-app"
+			def(&o.ClientSecret, "iamtest-app-secret")
+		}
+		o.AllowUnbound = true
+		def(&o.AccessLife, 365*24*time.Hour)
+		def(&o.RefreshLife, o.AccessLife)
+		def(&o.Rotation, RotateAlways)
+	}
+	def(&o.Subject, "ajeiamtestuser000001")
+	def(&o.ThumbprintHash, crypto.SHA512)
+	def(&o.CodeLife, time.Minute)
+	def(&o.Nonces, NoncesOff)
+	def(&o.ResourceNonces, NoncesOff)
+	def(&o.NonceLife, 5*time.Minute)
+	def(&o.KeepExpired, 7*24*time.Hour)
+	def(&o.RotateWithin, 7*24*time.Hour)
+	def(&o.Reuse, ReuseRevokes)
+	def(&o.TokenType, "Bearer")
+	def(&o.MaxRecords, 100_000)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Clients = append([]Client{{ID: o.ClientID, Secret: o.ClientSecret, AuthMethod: o.AuthMethod}}, o.Clients...)
+	for i := range o.Clients {
+		o.Clients[i].resolve(cloud)
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	return &o, nil
+}
+
+// def sets *p to v if it is the zero value.
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (c *Client) resolve(cloud bool) {
+	if c.AuthMethod != "" {
+		return
+	}
+	switch {
+	case c.Secret == "":
+		c.AuthMethod = oauth.AuthNone
+	case cloud:
+		c.AuthMethod = oauth.AuthClientSecretBasic
+	default:
+		c.AuthMethod = oauth.AuthClientSecretBasicPlain
+	}
+}
+
+func (o *Options) check() error {
+	var errs []error
+	add := func(field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("iamtest: Options."+field+": "+format, args...))
+	}
+	oneOf(add, "Flavor", o.Flavor, FlavorYandexCloud, FlavorYandexID)
+	oneOf(add, "Rotation", o.Rotation, RotateNearEnd, RotateNever, RotateAlways)
+	oneOf(add, "Reuse", o.Reuse, ReuseRevokes, ReuseRefused)
+	oneOf(add, "Nonces", o.Nonces, NoncesOff, NoncesOptional, NoncesRequired)
+	oneOf(add, "ResourceNonces", o.ResourceNonces, NoncesOff, NoncesOptional, NoncesRequired)
+	oneOf(add, "TokenType", o.TokenType, "Bearer", "DPoP")
+	oneOf(add, "ThumbprintHash", o.ThumbprintHash, crypto.SHA256, crypto.SHA512)
+	for field, d := range map[string]time.Duration{
+		"CodeLife": o.CodeLife, "NonceLife": o.NonceLife, "ProofMaxAge": o.ProofMaxAge, "ProofLeeway": o.ProofLeeway,
+		"AccessLife": o.AccessLife, "RefreshLife": o.RefreshLife, "KeepExpired": o.KeepExpired, "RotateWithin": o.RotateWithin,
+		"GracePeriod": o.GracePeriod, "SameTokenWhile": o.SameTokenWhile, "OperationDelay": o.OperationDelay,
+		"NonceEvery": time.Duration(o.NonceEvery), "GraceUses": time.Duration(o.GraceUses),
+		"OperationPolls": time.Duration(o.OperationPolls), "MaxRecords": time.Duration(o.MaxRecords),
+	} {
+		if d < 0 {
+			add(field, "is negative")
+		}
+	}
+	seen := map[string]bool{}
+	for _, c := range o.Clients {
+		if c.ID == "" || seen[c.ID] {
+			add("Clients", "a client has no ID, or that of another one: %q", c.ID)
+		}
+		seen[c.ID] = true
+		if !slices.Contains(authMethods, c.AuthMethod) {
+			add("AuthMethod", "%q is not a method of package oauth", c.AuthMethod)
+		} else if (c.AuthMethod == oauth.AuthNone) != (c.Secret == "") {
+			add("ClientSecret", "a public client has none, and any other needs one: %q", c.ID)
+		}
+	}
+	if o.OperationError != nil && o.OperationError.Code == OK {
+		add("OperationError", "its code is OK")
+	}
+	return errors.Join(errs...)
+}
+
+var authMethods = []oauth.AuthMethod{
+	oauth.AuthNone, oauth.AuthClientSecretPost, oauth.AuthClientSecretBasic, oauth.AuthClientSecretBasicPlain,
+}
+
+func oneOf[T comparable](add func(field, format string, args ...any), field string, v T, known ...T) {
+	if !slices.Contains(known, v) {
+		add(field, "%v is none of %v", v, known)
+	}
+}
+
+func (o *Options) client(id string) (Client, bool) {
+	i := slices.IndexFunc(o.Clients, func(c Client) bool { return c.ID == id })
+	if i < 0 {
+		return Client{}, false
+	}
+	return o.Clients[i], true
+}

@@ -1,0 +1,252 @@
+package iamtest
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/ycauth/ycauth-go/internal/strictjson"
+)
+
+// The REST face of the API, as the documents "Identity and Access Management API,
+// REST: RefreshToken.List" and "RefreshToken.Revoke" of Yandex Cloud describe it.
+
+// apiCaller authenticates an API request, or answers it.
+func (e *exchange) apiCaller() (Caller, bool) {
+	t, err := e.caller()
+	if err != nil {
+		e.apiError(&Status{Code: Unauthenticated, Message: err.description})
+		return Caller{}, false
+	}
+	return Caller{t.subject, t.client}, true
+}
+
+// answer sends what an API method returned.
+func answer[T any](e *exchange, v *T, err *Status, write func(*T, []byte) []byte) {
+	if err != nil {
+		e.apiError(err)
+		return
+	}
+	e.json(http.StatusOK, write(v, nil))
+}
+
+func (e *exchange) listRefreshTokens() {
+	c, ok := e.apiCaller()
+	if !ok {
+		return
+	}
+	req, err := parseListQuery(e.r.URL.RawQuery)
+	var resp *ListResponse
+	if err == nil {
+		resp, err = e.s.list(e.now, e.opts, c, req)
+	}
+	answer(e, resp, err, (*ListResponse).append)
+}
+
+// parseListQuery is stricter than the service: a parameter that it does not know
+// is an error, so that a test notices a misspelt one.
+func parseListQuery(query string) (req ListRequest, err *Status) {
+	q, parseErr := url.ParseQuery(query)
+	if parseErr != nil {
+		return req, &Status{Code: InvalidArgument, Message: "the query is malformed"}
+	}
+	for name, values := range q {
+		if len(values) > 1 {
+			return req, invalid(cut(name, maxID), "is there twice")
+		}
+		switch v := values[0]; name {
+		case "subjectId":
+			req.SubjectID = v
+		case "pageSize":
+			n, parseErr := strconv.ParseInt(v, 10, 64)
+			if parseErr != nil {
+				return req, invalid("page_size", "is not an integer")
+			}
+			req.PageSize = n
+		case "pageToken":
+			req.PageToken = v
+		case "filter":
+			req.Filter = v
+		default:
+			return req, invalid(cut(name, maxID), "is not a parameter of List")
+		}
+	}
+	return req, nil
+}
+
+func (e *exchange) revokeRefreshTokens() {
+	c, ok := e.apiCaller()
+	if !ok {
+		return
+	}
+	req, err := parseRevokeBody(e.in)
+	var op *Operation
+	if err == nil {
+		op, err = e.s.revoke(e.now, e.opts, c, req, e.rec.IdempotencyKey)
+	}
+	answer(e, op, err, (*Operation).append)
+}
+
+// parseRevokeBody reads the JSON form of a RevokeRefreshTokenRequest. It does not
+// ignore members that it does not know: a misspelt filter would revoke too much.
+func parseRevokeBody(body []byte) (req RevokeRequest, err *Status) {
+	members, err := object1("body", body)
+	if err != nil {
+		return req, err
+	}
+	for name, raw := range members {
+		switch name {
+		case "refreshTokenId":
+			req.RefreshTokenID, err = jsonString(name, raw)
+		case "refreshToken":
+			req.RefreshToken, err = jsonString(name, raw)
+		case "revokeFilter":
+			req.RevokeFilter, err = parseRevokeFilter(raw)
+		default:
+			err = invalid(cut(name, maxID), "is not a member of the request")
+		}
+		if err != nil {
+			return RevokeRequest{}, err
+		}
+	}
+	return req, nil
+}
+
+func parseRevokeFilter(raw json.RawMessage) (*RevokeFilter, *Status) {
+	members, err := object1("revoke_filter", raw)
+	if err != nil {
+		return nil, err
+	}
+	f := &RevokeFilter{}
+	for name, raw := range members {
+		v, err := jsonString("revokeFilter."+cut(name, maxID), raw)
+		if err != nil {
+			return nil, err
+		}
+		switch name {
+		case "clientId":
+			f.ClientID = *v
+		case "subjectId":
+			f.SubjectID = *v
+		case "clientInstanceInfo":
+			f.ClientInstanceInfo = *v
+		default:
+			return nil, invalid("revoke_filter."+cut(name, maxID), "is not a member of the filter")
+		}
+	}
+	return f, nil
+}
+
+func object1(field string, data []byte) (map[string]json.RawMessage, *Status) {
+	members, err := strictjson.Object(data)
+	if err != nil {
+		return nil, invalid(field, "is not a JSON object with distinct names")
+	}
+	return members, nil
+}
+
+func jsonString(field string, raw json.RawMessage) (*string, *Status) {
+	var v string
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return nil, invalid(field, "is not a string")
+	}
+	return &v, nil
+}
+
+func (e *exchange) getOperation() {
+	c, ok := e.apiCaller()
+	if !ok {
+		return
+	}
+	op, err := e.s.operation(e.now, c, strings.TrimPrefix(e.r.URL.Path, "/operations/"))
+	answer(e, op, err, (*Operation).append)
+}
+
+// endpoints answers without an access token, as the service does.
+func (e *exchange) endpoints() {
+	all := e.s.Endpoints()
+	if id, one := strings.CutPrefix(e.r.URL.Path, "/endpoints/"); one {
+		for _, ep := range all {
+			if ep.ID == id {
+				e.json(http.StatusOK, ep.append(nil))
+				return
+			}
+		}
+		e.apiError(&Status{Code: NotFound, Message: "there is no such endpoint"})
+		return
+	}
+	w := object(nil)
+	if len(all) > 0 {
+		w.key("endpoints")
+		for i, ep := range all {
+			w.b = ep.append(append(w.b, "[,"[min(i, 1)]))
+		}
+		w.b = append(w.b, ']')
+	}
+	e.json(http.StatusOK, w.end())
+}
+
+func (ep APIEndpoint) append(b []byte) []byte {
+	w := object(b)
+	w.string("id", ep.ID)
+	w.string("address", ep.Address)
+	return w.end()
+}
+
+func (t *RefreshToken) append(b []byte) []byte {
+	w := object(b)
+	w.string("id", t.ID)
+	w.string("clientInstanceInfo", t.ClientInstanceInfo)
+	w.string("clientId", t.ClientID)
+	w.string("subjectId", t.SubjectID)
+	w.time("createdAt", t.CreatedAt)
+	w.time("expiresAt", t.ExpiresAt)
+	w.time("lastUsedAt", t.LastUsedAt)
+	if t.ProtectionLevel != Unspecified {
+		w.string("protectionLevel", string(t.ProtectionLevel))
+	}
+	return w.end()
+}
+
+func (r *ListResponse) append(b []byte) []byte {
+	w := object(b)
+	if len(r.RefreshTokens) > 0 {
+		w.key("refreshTokens")
+		for i := range r.RefreshTokens {
+			w.b = r.RefreshTokens[i].append(append(w.b, "[,"[min(i, 1)]))
+		}
+		w.b = append(w.b, ']')
+	}
+	w.string("nextPageToken", r.NextPageToken)
+	return w.end()
+}
+
+func (op *Operation) append(b []byte) []byte {
+	w := object(b)
+	w.string("id", op.ID)
+	w.string("description", op.Description)
+	w.time("createdAt", op.CreatedAt)
+	w.string("createdBy", op.CreatedBy)
+	w.time("modifiedAt", op.ModifiedAt)
+	w.bool("done", op.Done)
+	w.key("metadata")
+	m := object(w.b)
+	m.string("@type", "type.googleapis.com/yandex.cloud.iam.v1.RevokeRefreshTokenMetadata")
+	m.string("subjectId", op.Metadata.SubjectID)
+	m.strings("refreshTokenIds", op.Metadata.RefreshTokenIDs)
+	w.b = m.end()
+	if op.Error != nil {
+		w.key("error")
+		w.b = op.Error.append(w.b, "")
+	}
+	if op.Response != nil {
+		w.key("response")
+		r := object(w.b)
+		r.string("@type", "type.googleapis.com/yandex.cloud.iam.v1.RevokeRefreshTokenResponse")
+		r.strings("refreshTokenIds", op.Response.RefreshTokenIDs)
+		w.b = r.end()
+	}
+	return w.end()
+}

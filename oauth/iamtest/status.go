@@ -1,0 +1,114 @@
+package iamtest
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// A Code is a google.rpc.Code.
+type Code int32
+
+// The codes that the API uses.
+const (
+	OK                 Code = 0
+	InvalidArgument    Code = 3
+	NotFound           Code = 5
+	AlreadyExists      Code = 6
+	PermissionDenied   Code = 7
+	ResourceExhausted  Code = 8
+	FailedPrecondition Code = 9
+	Unimplemented      Code = 12
+	Internal           Code = 13
+	Unavailable        Code = 14
+	Unauthenticated    Code = 16
+)
+
+var codes = map[Code]struct {
+	name   string
+	status int
+}{
+	OK:                 {"OK", http.StatusOK},
+	InvalidArgument:    {"INVALID_ARGUMENT", http.StatusBadRequest},
+	NotFound:           {"NOT_FOUND", http.StatusNotFound},
+	AlreadyExists:      {"ALREADY_EXISTS", http.StatusConflict},
+	PermissionDenied:   {"PERMISSION_DENIED", http.StatusForbidden},
+	ResourceExhausted:  {"RESOURCE_EXHAUSTED", http.StatusTooManyRequests},
+	FailedPrecondition: {"FAILED_PRECONDITION", http.StatusBadRequest},
+	Unimplemented:      {"UNIMPLEMENTED", http.StatusNotImplemented},
+	Internal:           {"INTERNAL", http.StatusInternalServerError},
+	Unavailable:        {"UNAVAILABLE", http.StatusServiceUnavailable},
+	Unauthenticated:    {"UNAUTHENTICATED", http.StatusUnauthorized},
+}
+
+// String is the code's name in google/rpc/code.proto.
+func (c Code) String() string {
+	if e, ok := codes[c]; ok {
+		return e.name
+	}
+	return fmt.Sprintf("CODE_%d", int32(c))
+}
+
+// HTTPStatus is the status that google/rpc/code.proto maps the code to; 500 for a
+// code that is not one of the constants.
+func (c Code) HTTPStatus() int {
+	if e, ok := codes[c]; ok {
+		return e.status
+	}
+	return http.StatusInternalServerError
+}
+
+// A Status is an error of the API, a google.rpc.Status.
+type Status struct {
+	Code    Code
+	Message string
+
+	// Field is the request field that an InvalidArgument is about, in snake case;
+	// it travels as a google.rpc.BadRequest detail. May be "".
+	Field string
+}
+
+func (s *Status) Error() string { return fmt.Sprintf("iamtest: %v: %s", s.Code, s.Message) }
+
+func invalid(field, format string, args ...any) *Status {
+	return &Status{Code: InvalidArgument, Message: field + ": " + fmt.Sprintf(format, args...), Field: field}
+}
+
+// append writes the status as protojson does. requestID adds a
+// google.rpc.RequestInfo detail.
+func (s *Status) append(b []byte, requestID string) []byte {
+	o := object(b)
+	o.number("code", int64(s.Code))
+	o.string("message", s.Message)
+	if s.Field == "" && requestID == "" {
+		return o.end()
+	}
+	o.key("details")
+	o.b = append(o.b, '[')
+	if s.Field != "" {
+		d := object(o.b)
+		d.string("@type", "type.googleapis.com/google.rpc.BadRequest")
+		d.key("fieldViolations")
+		v := object(append(d.b, '['))
+		v.string("field", s.Field)
+		v.string("description", s.Message)
+		d.b = append(v.end(), ']')
+		o.b = d.end()
+	}
+	if requestID != "" {
+		if s.Field != "" {
+			o.b = append(o.b, ',')
+		}
+		d := object(o.b)
+		d.string("@type", "type.googleapis.com/google.rpc.RequestInfo")
+		d.string("requestId", requestID)
+		o.b = d.end()
+	}
+	o.b = append(o.b, ']')
+	return o.end()
+}
+
+// apiError answers with the status.
+func (e *exchange) apiError(s *Status) {
+	e.rec.Error = s.Code.String()
+	e.json(s.Code.HTTPStatus(), s.append(nil, e.rec.RequestID))
+}
