@@ -93,7 +93,7 @@ func (e *LoginRequiredError) Error() string {
 	}
 	var server *ServerError
 	if errors.As(e.Err, &server) {
-		b.WriteString(": " + server.Error())
+		b.WriteString(": " + strings.TrimPrefix(server.Error(), "oauth: "))
 	}
 	return b.String()
 }

@@ -20,7 +20,7 @@ func TestErrorTexts(t *testing.T) {
 	}{
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonNoSession, Err: oauth.ErrNoSession}, "oauth: log in again: there is no session", "login_required", oauth.ErrNoSession},
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonRejected, Err: &oauth.ServerError{Status: 400, Code: "invalid_grant"}},
-			"oauth: log in again: the refresh token expired, was revoked or was replaced: oauth: the authorization server answered 400 Bad Request: invalid_grant", "login_required", oauth.ErrLoginRequired},
+			"oauth: log in again: the refresh token expired, was revoked or was replaced: the authorization server answered 400 Bad Request: invalid_grant", "login_required", oauth.ErrLoginRequired},
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonOutcomeUnknown, Err: oauth.ErrOutcomeUnknown},
 			"oauth: log in again: the refresh token was replaced, and the answer with the new one was lost", "login_required", oauth.ErrOutcomeUnknown},
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonNoRefreshToken, Detail: "ask your administrator"},
