@@ -97,10 +97,11 @@ use_node() {
     'Linux aarch64') arch=linux-arm64 ;;
     *) return 1 ;;
   esac
-  PATH=$cache/node_modules/node-$arch/bin:$PATH
+  PATH=$cache/node_modules/.bin:$PATH
   node_is_new && return
   mkdir -p "$cache"
   npm install --prefix "$cache" --no-audit --no-fund --no-save "node-$arch@$node_version" >"$tmp/log" 2>&1 || cat "$tmp/log"
+  hash -r # bash remembers where the older one was
   node_is_new
 }
 
