@@ -255,10 +255,9 @@ clean() {
 # --- the run -----------------------------------------------------------------
 
 quick() {
-  local dirs
-  dirs=$(go list -f '{{.Dir}}' "$@")
-  # shellcheck disable=SC2086 # directories of Go packages hold no spaces
-  step 'gofmt' formatted $dirs
+  local dir dirs=()
+  while IFS= read -r dir; do dirs+=("$dir"); done < <(go list -f '{{.Dir}}' "$@")
+  step 'gofmt' formatted "${dirs[@]}"
   step 'go vet' go vet "$@"
   tests . 'tests' '' -race "$@"
 }

@@ -233,10 +233,11 @@ func do(t *testing.T, req *http.Request) answer {
 // token sends one token request. A proof of "" sends none.
 func (p *provider) token(t *testing.T, client registration, form url.Values, proof string) answer {
 	t.Helper()
-	return do(t, p.tokenRequest(t, client, form, proof))
+	return do(t, newForm(t, p.Endpoints.Token, client, form, proof))
 }
 
-func (p *provider) tokenRequest(t *testing.T, client registration, form url.Values, proof string) *http.Request {
+// newForm is a POST of a form with the client's authentication.
+func newForm(t *testing.T, endpoint string, client registration, form url.Values, proof string) *http.Request {
 	t.Helper()
 	form = maps.Clone(form)
 	if client.Auth != "client_secret_basic" {
@@ -245,7 +246,7 @@ func (p *provider) tokenRequest(t *testing.T, client registration, form url.Valu
 	if client.Auth == "client_secret_post" {
 		form.Set("client_secret", client.Secret)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.Endpoints.Token, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package conformance
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -195,7 +196,7 @@ func TestClientAuthentication(t *testing.T) {
 			k := newKey(t)
 			got := p.tokens(t, c.client, k)
 			basic := registration{ID: c.client.ID, Auth: "client_secret_basic"}
-			req := p.tokenRequest(t, basic, refreshForm(got.RefreshToken), p.tokenProof(t, k, ""))
+			req := newForm(t, p.Endpoints.Token, basic, refreshForm(got.RefreshToken), p.tokenProof(t, k, ""))
 			req.SetBasicAuth(c.client.ID, c.client.Secret)
 			a := do(t, req)
 			a.expect(t, c.status, c.code)
@@ -362,6 +363,28 @@ func TestNoncesNotRequired(t *testing.T) {
 	challenged := p.refresh(t, p.Clients.Native, got.RefreshToken, k, "")
 	challenged.expect(t, http.StatusBadRequest, "use_dpop_nonce")
 	p.refresh(t, p.Clients.Native, got.RefreshToken, k, challenged.nonce()).expect(t, http.StatusOK, "")
+}
+
+// RFC 7009: a revoked refresh token takes its whole grant along, and revoking
+// what is not there succeeds too.
+func TestRevocation(t *testing.T) {
+	t.Parallel()
+	p := startProvider(t)
+	k := newKey(t)
+	for _, client := range []registration{p.Clients.Native, p.Clients.Basic, p.Clients.Post} {
+		t.Run(client.ID, func(t *testing.T) {
+			got, nonce := p.tokens(t, client, k), p.nonce(t)
+			for range 2 {
+				req := newForm(t, p.Endpoints.Revocation, client, url.Values{"token": {got.RefreshToken}}, "")
+				if resp, body := send(t, req); resp.StatusCode != http.StatusOK || len(body) != 0 {
+					t.Fatalf("%s %s", resp.Status, body)
+				}
+			}
+			p.refresh(t, client, got.RefreshToken, k, nonce).expect(t, http.StatusBadRequest, "invalid_grant")
+			p.userinfo(t, "DPoP", got.AccessToken, k, map[string]any{"nonce": nonce, "ath": hash(got.AccessToken)}).
+				expect(t, http.StatusUnauthorized, "invalid_token")
+		})
+	}
 }
 
 // The record of requests is what the tests of our client judge it by.
