@@ -82,9 +82,11 @@ missing() {
 }
 
 apt_install() {
-  export DEBIAN_FRONTEND=noninteractive
-  as_root apt-get -qq update
-  as_root apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
+  # One source that cannot be reached need not be the one that has the packages.
+  as_root apt-get -qq update || say 'apt-get update failed'
+  # sudo would not pass the variable on.
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
 }
 
 node_is_new() { node -e 'process.exit(URL.parse ? 0 : 1)' 2>/dev/null; }
