@@ -1,0 +1,12 @@
+// Package conformance holds the tests against an authorization server that we
+// did not write: npm's certified oidc-provider, with DPoP nonces, PKCE and
+// refresh token rotation all required.
+//
+// server.mjs configures that server and says what it received; the tests
+// install it from the registry with "npm ci" into a temporary folder and start
+// it on a free loopback port. Nothing but tests is in this package.
+//
+// The tests of the peer (peer_test.go) speak net/http and make their proofs
+// with go-jose alone. They pin down what a client has to live with, so a
+// failing test of our client can be told from a server that has changed.
+package conformance

@@ -1,0 +1,220 @@
+// The authorization server of the conformance tests: oidc-provider, configured
+// as strictly as a client of this module may meet it, and a record of what it
+// received.
+//
+// It listens on a free port of 127.0.0.1, prints one line of JSON when it is
+// ready and ends when its standard input closes. It holds test clients only and
+// is not fit for anything else.
+//
+// Control routes, for the tests:
+//   GET    /_test/log       what was received, as JSON, oldest first
+//   DELETE /_test/log       forget it
+//   PUT    /_test/settings  {"accessTokenTTL": s, "requireNonce": bool}: either or both
+//   POST   /_test/clock     {"stop": true}: stops it, at the start of a minute;
+//                           {"advance": s}: puts it forward
+
+import { createHash, randomBytes } from 'node:crypto';
+import { createServer } from 'node:http';
+
+import {
+  calculateJwkThumbprint, EmbeddedJWK, exportJWK, generateKeyPair, jwtVerify,
+} from 'jose';
+
+// The first line on stdout is ours: what the library has to say goes to stderr.
+console.log = console.error;
+console.info = console.error;
+
+const { Provider } = await import('oidc-provider');
+
+const account = 'alice';
+const algorithms = ['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519', 'PS256', 'RS256'];
+const settings = { accessTokenTTL: 300, requireNonce: true };
+
+// The library reads the time with Date.now: nonces and tokens age with it.
+const realNow = Date.now;
+let stopped;
+let ahead = 0;
+Date.now = () => (stopped ?? realNow()) + ahead;
+
+const clients = {
+  native: { id: 'native', auth: 'none' },
+  basic: { id: 'confidential-basic', auth: 'client_secret_basic', secret: 'b:a+s/i%c&= secret' },
+  // %41 is an A to a server that decodes what the client did not encode.
+  post: { id: 'confidential-post', auth: 'client_secret_post', secret: 'p:o+s/%41&= t secret' },
+};
+
+function metadata({ id, auth, secret }) {
+  return {
+    client_id: id,
+    ...(secret && { client_secret: secret }),
+    token_endpoint_auth_method: auth,
+    // RFC 8252 §7.3: on a loopback redirect URI any port will do.
+    application_type: 'native',
+    redirect_uris: ['http://127.0.0.1/auth/callback'],
+    grant_types: ['authorization_code', 'refresh_token'],
+    response_types: ['code'],
+    id_token_signed_response_alg: 'ES256',
+    dpop_bound_access_tokens: true,
+  };
+}
+
+async function configuration() {
+  const { privateKey } = await generateKeyPair('ES256', { extractable: true });
+  return {
+    clients: Object.values(clients).map(metadata),
+    clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post'],
+    clientBasedCORS: () => false,
+    clockTolerance: 0, // a token ends when it says so
+    cookies: { keys: [randomBytes(32).toString('hex')] },
+    features: {
+      devInteractions: { enabled: false },
+      dPoP: {
+        enabled: true,
+        nonceSecret: randomBytes(32),
+        requireNonce: () => settings.requireNonce,
+      },
+      revocation: { enabled: true },
+      rpInitiatedLogout: { enabled: false },
+    },
+    enabledJWA: { dPoPSigningAlgValues: algorithms },
+    findAccount: (_ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
+    interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
+    jwks: { keys: [{ ...await exportJWK(privateKey), alg: 'ES256', use: 'sig' }] },
+    pkce: { required: () => true },
+    renderError: (ctx, out) => { ctx.body = out; },
+    rotateRefreshToken: true,
+    scopes: ['openid', 'offline_access'],
+    ttl: {
+      AccessToken: () => settings.accessTokenTTL,
+      AuthorizationCode: 60,
+      Grant: 86400,
+      IdToken: 300,
+      Interaction: 300,
+      RefreshToken: 86400,
+      Session: 3600,
+    },
+  };
+}
+
+// consent answers as a person would who signs in and agrees to everything.
+async function consent(ctx, next) {
+  if (!ctx.path.startsWith('/interaction/')) return next();
+  const { params } = await provider.interactionDetails(ctx.req, ctx.res);
+  const grant = new provider.Grant({ accountId: account, clientId: params.client_id });
+  grant.addOIDCScope(params.scope);
+  ctx.redirect(await provider.interactionResult(ctx.req, ctx.res, {
+    login: { accountId: account },
+    consent: { grantId: await grant.save() },
+  }));
+}
+
+const seen = new Set();
+
+// examine checks a proof apart from the library, as RFC 9449 §4.3 lists it. The
+// nonce is left to the library: only it knows which it gave.
+async function examine(ctx, token) {
+  const proof = ctx.get('DPoP');
+  if (!proof) return undefined;
+  const found = { verified: false };
+  try {
+    const { payload, protectedHeader } = await jwtVerify(proof, EmbeddedJWK, { algorithms, typ: 'dpop+jwt' });
+    const { htm, htu, jti, iat, nonce, ath } = payload;
+    Object.assign(found, {
+      alg: protectedHeader.alg,
+      jkt: await calculateJwkThumbprint(protectedHeader.jwk),
+      htm, htu, jti,
+      nonce: nonce !== undefined,
+      ath: ath !== undefined,
+    });
+    const wanted = token && createHash('sha256').update(token).digest('base64url');
+    found.problem = [
+      [htm !== ctx.method, 'htm is not the method'],
+      [htu !== provider.issuer + ctx.path, 'htu is not the normalised URL of the request'],
+      [typeof jti !== 'string' || jti === '', 'jti is missing'],
+      [seen.has(jti), 'jti was seen before'],
+      [!(Math.abs(realNow() / 1000 - iat) <= 300), 'iat is missing or not recent'],
+      [ath !== (wanted || undefined), wanted ? 'ath is not the hash of the access token' : 'ath without an access token'],
+    ].find(([bad]) => bad)?.[1];
+    seen.add(jti);
+    found.verified = found.problem === undefined;
+  } catch (err) {
+    found.problem = err.message;
+  }
+  return found;
+}
+
+let log = [];
+
+// record notes each request before it is answered. No secret, token, code or
+// nonce is noted: of parameters only the names.
+async function record(ctx, next) {
+  const [scheme = '', credentials = ''] = ctx.get('Authorization').split(' ');
+  const isToken = ['DPoP', 'Bearer'].includes(scheme);
+  const proof = await examine(ctx, isToken ? credentials : '');
+  let status;
+  try {
+    await next();
+  } catch (err) {
+    status = err.statusCode ?? 500;
+    throw err;
+  } finally {
+    const body = ctx.oidc?.body ?? {};
+    const names = new Set([...Object.keys(ctx.query), ...Object.keys(body)]);
+    log.push({
+      method: ctx.method,
+      path: ctx.path,
+      status: status ?? ctx.status,
+      error: ctx.body?.error,
+      problem: ctx.body?.error_description,
+      client: ctx.oidc?.client?.clientId,
+      grantType: body.grant_type,
+      params: [...names].sort(),
+      scheme,
+      userAgent: ctx.get('User-Agent'),
+      proof,
+      newNonce: Boolean(ctx.response.get('DPoP-Nonce')),
+    });
+  }
+}
+
+async function readJSON(req) {
+  const parts = [];
+  for await (const part of req) parts.push(part);
+  return JSON.parse(Buffer.concat(parts).toString('utf8'));
+}
+
+const control = {
+  'GET /_test/log': async (ctx) => { ctx.body = log; },
+  'DELETE /_test/log': async (ctx) => { log = []; ctx.status = 204; },
+  'PUT /_test/settings': async (ctx) => {
+    Object.assign(settings, await readJSON(ctx.req));
+    ctx.status = 204;
+  },
+  'POST /_test/clock': async (ctx) => {
+    const { stop, advance = 0 } = await readJSON(ctx.req);
+    if (stop) stopped = Math.floor(realNow() / 60_000) * 60_000;
+    ahead += advance * 1000;
+    ctx.status = 204;
+  },
+};
+
+process.stdin.on('end', () => process.exit(0)).resume();
+
+const server = createServer();
+await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+const provider = new Provider(`http://127.0.0.1:${server.address().port}`, await configuration());
+provider.on('server_error', (_ctx, err) => console.error(err));
+provider.use((ctx, next) => control[`${ctx.method} ${ctx.path}`]?.(ctx) ?? record(ctx, next));
+provider.use(consent);
+server.on('request', provider.callback());
+
+process.stdout.write(`${JSON.stringify({
+  issuer: provider.issuer,
+  endpoints: {
+    authorization: provider.urlFor('authorization'),
+    token: provider.urlFor('token'),
+    userinfo: provider.urlFor('userinfo'),
+    revocation: provider.urlFor('revocation'),
+  },
+  clients,
+})}\n`);

@@ -1,0 +1,323 @@
+#!/usr/bin/env bash
+# The one test command. It sets up what it needs and leaves nothing behind.
+#
+#   ./test.sh                 every check, on a machine with Go and nothing else
+#   ./test.sh ./oauth/...     quick: gofmt, vet and race-detected tests of these packages
+#
+# CI=true makes it strict: what is missing fails the run, no test may skip, and
+# no test result comes from the cache.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+lint=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+covered='oauth dpop refreshtoken' # at least 90 % of their statements, each
+
+# What is needed beyond Go. One line each: the Debian package, how to see that
+# it is there, which packages of this module need it (a path; "all"; "full" is a
+# run without arguments), and what for.
+needs() {
+  cat <<'END'
+gcc               cmd:gcc            all                   the race detector and the PC/SC binding are C
+libc6-dev         header:stdlib.h    all                   the race detector and the PC/SC binding are C
+shellcheck        cmd:shellcheck     full                  this script is checked too
+
+npm               cmd:npm            internal/conformance  the authorization server of the conformance tests comes from npm
+
+pkg-config        cmd:pkg-config     piv                   finds the PC/SC library
+libpcsclite-dev   pc:libpcsclite     piv                   the PC/SC library that cards are reached through
+pcscd             cmd:pcscd          piv                   the PC/SC daemon
+vsmartcard-vpcd   file:/etc/reader.conf.d/vpcd  piv        the reader of the virtual YubiKey
+yubico-piv-tool   cmd:yubico-piv-tool  piv                 Yubico's own program, to cross-check the virtual YubiKey
+opensc            cmd:opensc-tool    piv                   another PIV program, to cross-check the virtual YubiKey
+END
+}
+
+# Node as npm ships it, for where the machine has none or an older one
+# (Debian 12: 18). oidc-provider asks for Node 22.
+node_version=22.23.3
+
+# --- set-up ------------------------------------------------------------------
+
+say() { printf '%s\n' "$*"; }
+fail() {
+  printf 'test.sh: %s\n' "$*" >&2
+  exit 1
+}
+strict() { [[ ${CI:-} == true ]]; }
+
+as_root() {
+  if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi
+}
+may_install() {
+  command -v apt-get >/dev/null && as_root true 2>/dev/null
+}
+
+there() { # there CHECK
+  local what=${1#*:}
+  case $1 in
+    cmd:*) command -v "$what" ;;
+    file:*) [[ -e $what ]] ;;
+    header:*) printf '#include <%s>\n' "$what" | cc -E - ;;
+    pc:*) pkg-config --exists "$what" ;;
+  esac >/dev/null 2>&1
+}
+
+wanted() { # wanted SCOPE
+  case $1 in
+    all) ;;
+    full) [[ $mode == full ]] ;;
+    *) grep -Eq "^$1(/|\$)" "$tmp/packages" ;;
+  esac
+}
+
+# missing prints the lines of the table that are wanted and not there.
+missing() {
+  local package check scope reason
+  while read -r package check scope reason; do
+    [[ -n $package ]] || continue
+    if wanted "$scope" && ! there "$check"; then
+      printf '%-16s %s\n' "$package" "$reason"
+    fi
+  done < <(needs)
+}
+
+apt_install() {
+  # One source that cannot be reached need not be the one that has the packages.
+  as_root apt-get -qq update || say 'apt-get update failed'
+  # sudo would not pass the variable on.
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
+}
+
+node_is_new() { node -e 'process.exit(URL.parse ? 0 : 1)' 2>/dev/null; }
+
+# use_node puts a Node from npm first on PATH where there is none that will do.
+use_node() {
+  local cache=${XDG_CACHE_HOME:-$HOME/.cache}/ycauth-go/node arch
+  case $(uname -sm) in
+    'Linux x86_64') arch=linux-x64 ;;
+    'Linux aarch64') arch=linux-arm64 ;;
+    *) return 1 ;;
+  esac
+  PATH=$cache/node_modules/.bin:$PATH
+  node_is_new && return
+  mkdir -p "$cache"
+  npm install --prefix "$cache" --no-audit --no-fund --no-save "node-$arch@$node_version" >"$tmp/log" 2>&1 || cat "$tmp/log"
+  hash -r # bash remembers where the older one was
+  node_is_new
+}
+
+set_up() {
+  local lines names
+  lines=$(missing)
+  if [[ -n $lines ]] && may_install; then
+    names=$(cut -d' ' -f1 <<<"$lines" | xargs)
+    # shellcheck disable=SC2086 # a list of words
+    step "install $names" apt_install $names
+    lines=$(missing)
+  fi
+  if wanted internal/conformance && there cmd:npm && ! node_is_new && ! use_node; then
+    lines+=${lines:+$'\n'}$(printf '%-16s %s' 'node >= 22' 'the authorization server of the conformance tests runs on it')
+  fi
+  if [[ -n $lines ]]; then
+    say 'missing, and may not be installed from here:'
+    say "  ${lines//$'\n'/$'\n'  }"
+    ! strict || fail 'with CI=true everything has to be there'
+    say 'tests that need them will skip, checks that need them are left out'
+  fi
+}
+
+# --- steps -------------------------------------------------------------------
+
+# run leaves a command's exit status in $status and what it printed in
+# $tmp/log. It is never part of a condition: there, errexit would not hold
+# inside of the command.
+run() {
+  set +e
+  (
+    set -e
+    "$@"
+  ) >"$tmp/log" 2>&1
+  status=$?
+  set -e
+}
+
+# step NAME COMMAND… is one line: the name, then the duration. What the command
+# printed is shown only if it failed.
+step() {
+  local name=$1 began=$SECONDS
+  shift
+  printf '%-60s' "$name"
+  run "$@"
+  if [[ $status != 0 ]]; then
+    printf 'FAILED after %d s\n' $((SECONDS - began))
+    cat "$tmp/log"
+    fail "$name failed"
+  fi
+  printf '%4d s\n' $((SECONDS - began))
+}
+
+formatted() {
+  local files
+  files=$(gofmt -l "$@")
+  [[ -z $files ]] || {
+    say "not formatted, run gofmt -w on:" "$files"
+    return 1
+  }
+}
+
+cross_build() {
+  CGO_ENABLED=0 GOOS=$1 go build ./...
+}
+
+# tests DIR NAME REPORT-FLAGS GO-TEST-FLAGS… shows a line for each package of
+# the module in DIR as it ends, and adds what passed to the summary.
+tests() {
+  local dir=$1 name=$2 report=$3 began=$SECONDS
+  shift 3
+  if strict; then
+    report+=' -noskip'
+    set -- -count=1 "$@"
+  fi
+  say "$name"
+  # shellcheck disable=SC2086 # a list of words
+  go test -C "$dir" -json -timeout=10m "$@" | "$tmp/testreport" $report -summary "$tmp/summary" || fail "$name failed"
+  summary+="; $name: $(<"$tmp/summary")"
+  printf '%-60s%4d s\n' "$name" $((SECONDS - began))
+}
+
+# no_race_packages lists the packages with test files that the race detector
+# would leave out ("go:build !race").
+no_race_packages() {
+  local format='{{.ImportPath}} {{.TestGoFiles}} {{.XTestGoFiles}}'
+  go list -race -f "$format" ./... >"$tmp/race"
+  go list -f "$format" ./... | grep -vxFf "$tmp/race" | cut -d' ' -f1 || true
+}
+
+nested_modules() {
+  find . -name go.mod -not -path ./go.mod -not -path '*/testdata/*' -not -path '*/node_modules/*' | sed 's#/go.mod$##' | sort
+}
+
+check_nested() {
+  cd "$1"
+  go mod tidy -diff
+  go vet ./...
+  go build -o /dev/null ./...
+}
+
+tree() { git status --porcelain --ignored 2>/dev/null || true; }
+
+unchanged() {
+  diff "$tmp/tree" <(tree) || {
+    say 'the run has changed the work tree'
+    return 1
+  }
+}
+
+# strays prints the ids of the programs started here that still run: each has
+# inherited the mark in its environment.
+strays() {
+  local dir
+  [[ -r /proc/self/environ ]] || return 0
+  for dir in /proc/[0-9]*; do
+    if grep -qsaF "YCAUTH_TEST_RUN=$YCAUTH_TEST_RUN" "$dir/environ"; then
+      say "${dir#/proc/}"
+    fi
+  done
+}
+
+end_strays() {
+  local pid
+  for pid in $(strays); do
+    say "ended process $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
+    kill "$pid" || true
+  done 2>/dev/null
+}
+
+# no_process gives what is about to end a moment to do so.
+no_process() {
+  local deadline=$((SECONDS + 5))
+  while [[ -n $(strays) ]]; do
+    if ((SECONDS >= deadline)); then
+      say 'the run has left a process behind'
+      end_strays
+      return 1
+    fi
+    sleep 0.2
+  done
+}
+
+clean() {
+  local status=0
+  no_process || status=1
+  unchanged || status=1
+  return "$status"
+}
+
+# --- the run -----------------------------------------------------------------
+
+quick() {
+  local dir dirs=()
+  while IFS= read -r dir; do dirs+=("$dir"); done < <(go list -f '{{.Dir}}' "$@")
+  step 'gofmt' formatted "${dirs[@]}"
+  step 'go vet' go vet "$@"
+  tests . 'tests' '' -race "$@"
+}
+
+full() {
+  local cover='' name names
+  step 'gofmt' formatted .
+  step 'go mod tidy' go mod tidy -diff
+  step 'go vet' go vet ./...
+  step 'go vet without cgo' env CGO_ENABLED=0 go vet ./...
+  step 'build for darwin' cross_build darwin
+  step 'build for windows' cross_build windows
+  if there cmd:shellcheck; then
+    step 'shellcheck' shellcheck test.sh .ci/run
+  fi
+  step 'lint' go run "$lint" run --allow-parallel-runners ./...
+
+  for name in $covered; do
+    if compgen -G "$name/*.go" >/dev/null; then
+      cover+=" -cover $name=90"
+    else
+      say "there is no package $name yet, so its coverage is not asked for"
+    fi
+  done
+  tests . 'tests with the race detector' "$cover" -race -cover -shuffle=on ./...
+  names=$(no_race_packages)
+  if [[ -n $names ]]; then
+    # shellcheck disable=SC2086 # a list of words
+    tests . 'tests that the race detector leaves out' '' -shuffle=on $names
+  fi
+  for name in $(nested_modules); do
+    step "tidy, vet and build ${name#./}" check_nested "$name"
+    tests "$name" "tests of ${name#./}" '' -race -shuffle=on ./...
+  done
+}
+
+command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
+command -v go >/dev/null || fail 'there is no go on PATH; Go 1.25 or newer is needed, see go.dev/doc/install'
+
+mode=full
+case ${1:-} in
+  '') ;;
+  -*) fail 'usage: ./test.sh [package pattern…]' ;;
+  *) mode=quick ;;
+esac
+tmp=$(mktemp -d)
+trap 'end_strays; rm -rf "$tmp"' EXIT
+export GOWORK=off YCAUTH_TEST_RUN=$$.$RANDOM
+
+module=$(go list -m)
+[[ $mode == quick ]] || set -- ./...
+go list "$@" | sed "s#^$module/##" >"$tmp/packages" || fail 'no such packages'
+tree >"$tmp/tree"
+summary=
+
+say "$(go version)"
+set_up
+go build -o "$tmp/testreport" ./internal/testreport
+"$mode" "$@"
+step 'nothing left behind' clean
+say "PASSED in $SECONDS s: $mode run${summary}"
