@@ -16,7 +16,11 @@
 //	…
 //	source := client.TokenSource()
 //	defer source.Close(ctx)
-//	httpClient := oauth2.NewClient(ctx, source) // renews by itself
+//	httpClient := &http.Client{Transport: &dpop.Transport{Source: source}} // renews by itself
+//
+// A [TokenSource] fits wherever an oauth2.TokenSource is wanted. oauth2.NewClient
+// works as well, but caches each token until it expires: a token that a resource
+// refused is then not replaced.
 //
 // # Sessions
 //
