@@ -1,0 +1,94 @@
+// Bench measures this module and its peers side by side, in one run, and prints
+// the table of docs/BENCHMARKS.md:
+//
+//	go run . > ../../docs/BENCHMARKS.md
+//
+// It is a module of its own so that nobody who uses ycauth-go needs the peers.
+// Machines are shared and noisy: the candidates of a table take turns, several
+// rounds long, the median of each counts, and what matters is the ratio.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func main() {
+	testing.Init()
+	rounds := flag.Int("rounds", 9, "how often each candidate takes its turn")
+	benchtime := flag.Duration("time", 200*time.Millisecond, "how long one turn takes")
+	only := flag.String("only", "", "run the tables whose title holds this text")
+	flag.Parse()
+	if err := flag.Set("test.benchtime", benchtime.String()); err != nil {
+		fatal(err)
+	}
+	fmt.Printf("# Benchmarks\n\n`cd internal/bench && go run . > ../../docs/BENCHMARKS.md` prints this page. "+
+		"%s, %s/%s, %d cores; median of %d turns of %v each, the candidates of a table taking turns. Ratios carry over to other machines, times do not.\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), *rounds, *benchtime)
+	for _, t := range tables() {
+		if strings.Contains(t.title, *only) {
+			t.run(*rounds)
+		}
+	}
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
+}
+
+// table compares candidates; the first one is the floor.
+type table struct {
+	title, text string
+	candidates  []candidate
+}
+
+type candidate struct {
+	name  string
+	bench func(b *testing.B)
+}
+
+type result struct {
+	ns     []float64
+	allocs int64
+	bytes  int64
+}
+
+func (t table) run(rounds int) {
+	results := make([]result, len(t.candidates))
+	for round := range rounds {
+		for i := range t.candidates {
+			i = (i + round) % len(t.candidates) // nobody always comes after the same one
+			r := testing.Benchmark(t.candidates[i].bench)
+			if r.N == 0 {
+				fatal(fmt.Errorf("%s failed", t.candidates[i].name))
+			}
+			results[i].ns = append(results[i].ns, float64(r.T.Nanoseconds())/float64(r.N))
+			results[i].allocs, results[i].bytes = r.AllocsPerOp(), r.AllocedBytesPerOp()
+		}
+	}
+	fmt.Printf("\n## %s\n\n%s\n\n| | ns/op | ratio | B/op | allocs/op |\n| --- | ---: | ---: | ---: | ---: |\n", t.title, t.text)
+	floor := median(results[0].ns)
+	for i, c := range t.candidates {
+		m := median(results[i].ns)
+		fmt.Printf("| %s | %s | %.2f | %d | %d |\n", c.name, number(m), m/floor, results[i].bytes, results[i].allocs)
+	}
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	return s[len(s)/2]
+}
+
+func number(ns float64) string {
+	if ns < 100 {
+		return fmt.Sprintf("%.1f", ns)
+	}
+	return fmt.Sprintf("%.0f", ns)
+}
