@@ -92,7 +92,7 @@ func call[T any](ctx context.Context, c *Client, method string, clean cleaner, s
 			return v, nil
 		}
 		err = explain(err, method, clean)
-		if after, again := temporary(err); again && ctx.Err() == nil {
+		if after, again := temporary(err); again {
 			err = retry.Temporary(err, after)
 		}
 		return zero, err

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -118,11 +119,34 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
+// HTTP/2 has errors of its own, which are no net.Error.
+func TestStreamIsReset(t *testing.T) {
+	var requests atomic.Int64
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) <= 2 {
+			panic(http.ErrAbortHandler)
+		}
+		answerJSON(w, http.StatusOK, `{"refreshTokens":[{"id":"`+r.Proto+`"}]}`)
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	c := refreshtoken.NewClient(srv.Client(), refreshtoken.WithEndpoint(srv.URL),
+		refreshtoken.WithRetry(refreshtoken.RetryPolicy{Initial: time.Millisecond}))
+	tokens, err := list(c, refreshtoken.ListOptions{})
+	if err != nil || ids(tokens) != "HTTP/2.0" || requests.Load() != 3 {
+		t.Errorf("got %q, %v after %d requests", ids(tokens), err, requests.Load())
+	}
+}
+
 func TestCertificateIsFinal(t *testing.T) {
-	handshakes := 0
+	var handshakes atomic.Int64
 	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
-	srv.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { handshakes++; return nil, nil }}
+	srv.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		handshakes.Add(1)
+		return nil, nil
+	}}
 	srv.StartTLS()
 	defer srv.Close()
 	tr := &http.Transport{}
@@ -133,8 +157,8 @@ func TestCertificateIsFinal(t *testing.T) {
 		t.Errorf("got %#v", e)
 	}
 	wantText(t, err.Error(), "certificate")
-	if handshakes != 1 {
-		t.Errorf("%d handshakes", handshakes)
+	if n := handshakes.Load(); n != 1 {
+		t.Errorf("%d handshakes", n)
 	}
 }
 
