@@ -68,7 +68,10 @@ func newTokenState(s Session, cfg *Config) *tokenState {
 	if s.Expiry.IsZero() {
 		return st // unknown: good until a resource refuses it
 	}
-	life := max(s.Expiry.Sub(s.Obtained), 0)
+	var life time.Duration // 0 in a session of somebody else's making
+	if !s.Obtained.IsZero() {
+		life = max(s.Expiry.Sub(s.Obtained), 0)
+	}
 	staleBefore, invalidBefore := cfg.StaleBefore, cfg.InvalidBefore
 	if staleBefore == 0 {
 		// A share of what was left when the token came, not of its whole life:
