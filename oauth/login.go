@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
 // LoginOptions change one [Client.Login].
@@ -170,7 +172,7 @@ func awaitCode(ctx context.Context, cb *callback, opts LoginOptions) (Secret, er
 	for {
 		select {
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return "", retry.Ended(ctx)
 		case err := <-cb.failed:
 			return "", err
 		case a := <-cb.answers:

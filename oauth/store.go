@@ -3,6 +3,8 @@ package oauth
 import (
 	"context"
 	"sync"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
 // A Store keeps one session, for one profile. The token source calls Load when it
@@ -49,7 +51,7 @@ type memoryStore struct {
 
 func (m *memoryStore) Load(ctx context.Context) (Session, error) {
 	if err := ctx.Err(); err != nil {
-		return Session{}, context.Cause(ctx)
+		return Session{}, retry.Ended(ctx)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -61,12 +63,12 @@ func (m *memoryStore) Load(ctx context.Context) (Session, error) {
 
 func (m *memoryStore) Update(ctx context.Context, fn func(Session) (Session, error)) error {
 	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
+		return retry.Ended(ctx)
 	}
 	select {
 	case m.updating <- struct{}{}:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return retry.Ended(ctx)
 	}
 	defer func() { <-m.updating }()
 	m.mu.Lock()

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
 // A TokenSource serves access tokens and renews them. [Client.TokenSource]
@@ -146,7 +148,7 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 	// resource had refused meanwhile, or that a login or logout overtook.
 	for round := 1; ; round++ {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, retry.Ended(ctx)
 		}
 		f, tok, err := s.join(ctx)
 		if f == nil {
@@ -155,7 +157,7 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, retry.Ended(ctx)
 		}
 		if f.err != nil {
 			return s.orStillValid(f.err)
@@ -258,14 +260,14 @@ func (s *TokenSource) Close(ctx context.Context) error {
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return retry.Ended(ctx)
 		}
 	}
 	if saving != nil {
 		select {
 		case <-saving:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return retry.Ended(ctx)
 		}
 	}
 	return s.saveUnsaved(ctx)

@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 )
 
+// link is replaced in tests, where every file system has hard links.
+var link = os.Link
+
 // Create writes a file that must not exist yet. Of several processes that try
 // at once one succeeds; the others, and whoever finds a file there, get an error
 // that matches [fs.ErrExist]. The content appears all at once.
@@ -20,7 +23,7 @@ func Create(path string, data []byte, perm fs.FileMode) error {
 	}
 	defer os.Remove(tmp)
 	// A link fails if the name is taken, which a rename does not.
-	if err := os.Link(tmp, path); err != nil {
+	if err := link(tmp, path); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 		}
@@ -61,16 +64,12 @@ func Replace(path string, data []byte, perm fs.FileMode) error {
 
 // writeTemp writes a synced temporary file beside path and returns its name.
 func writeTemp(path string, data []byte, perm fs.FileMode) (string, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*") // 0600
+	// The name of path is not part of the pattern: it can be as long as a name may be.
+	f, err := os.CreateTemp(filepath.Dir(path), ".ycauth.tmp-*") // 0600
 	if err != nil {
 		return "", err
 	}
-	if err := f.Chmod(perm); err != nil {
-		f.Close()
-		_ = os.Remove(f.Name())
-		return "", err
-	}
-	if err := writeSync(f, data); err != nil {
+	if err := errors.Join(f.Chmod(perm), writeSync(f, data)); err != nil {
 		_ = os.Remove(f.Name())
 		return "", err
 	}

@@ -8,6 +8,7 @@ package redact
 import (
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -32,20 +33,19 @@ var shapes = regexp.MustCompile(strings.Join([]string{
 
 // Text makes a text from outside fit for an error or a log: the given secrets
 // and everything that looks like a credential become [Mark], control characters
-// become spaces, and what is longer than 512 runes is cut.
+// and those that reverse the direction of writing become spaces, and what is longer than 512 runes is cut.
 func Text(s string, secrets ...string) string {
-	for _, secret := range secrets {
+	for _, secret := range longestFirst(secrets) {
 		if len(secret) < 4 {
 			continue // would redact ordinary words
 		}
-		s = strings.ReplaceAll(s, secret, Mark)
-		if esc := url.QueryEscape(secret); esc != secret {
-			s = strings.ReplaceAll(s, esc, Mark)
+		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret)} {
+			s = strings.ReplaceAll(s, form, Mark)
 		}
 	}
 	s = shapes.ReplaceAllString(s, Mark)
 	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
 			return ' '
 		}
 		return r
@@ -57,4 +57,12 @@ func Text(s string, secrets ...string) string {
 		}
 	}
 	return s
+}
+
+// longestFirst: of two secrets where one begins with the other, the rest of the
+// longer one must not stay.
+func longestFirst(secrets []string) []string {
+	sorted := slices.Clone(secrets)
+	slices.SortFunc(sorted, func(a, b string) int { return len(b) - len(a) })
+	return sorted
 }

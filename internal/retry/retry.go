@@ -29,7 +29,7 @@ type Policy struct {
 	// Optional. Default: 250 ms.
 	Initial time.Duration
 
-	// Max is the longest wait that the backoff itself chooses.
+	// Max is the longest wait that the backoff itself chooses, jitter included.
 	// Optional. Default: 5 s.
 	Max time.Duration
 
@@ -68,26 +68,13 @@ func (e *temporaryError) Error() string { return e.err.Error() }
 func (e *temporaryError) Unwrap() error { return e.err }
 
 // Temporary marks err as worth another attempt, no earlier than after from now
-// (0: whenever the backoff says). [Do] takes the mark off again.
+// (0: whenever the backoff says). [Do] takes the mark off again, and with it what
+// was wrapped around it: mark last.
 func Temporary(err error, after time.Duration) error {
 	if err == nil {
 		return nil
 	}
 	return &temporaryError{err, after}
-}
-
-// serverWait is a backoff that never waits less than the server asked for.
-type serverWait struct {
-	backoff.BackOff
-	after time.Duration
-}
-
-func (s *serverWait) NextBackOff() time.Duration {
-	d := s.BackOff.NextBackOff()
-	if d == backoff.Stop {
-		return d
-	}
-	return max(d, s.after)
 }
 
 // Do calls fn until it succeeds, returns an error without the mark of
@@ -98,11 +85,11 @@ func (s *serverWait) NextBackOff() time.Duration {
 // wraps ctx's error.
 func Do[T any](ctx context.Context, p Policy, fn func(ctx context.Context, attempt int) (T, error)) (T, error) {
 	p = p.withDefaults()
-	waits := &serverWait{BackOff: backoff.NewExponentialBackOff(
+	waits := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(p.Initial),
 		backoff.WithMaxInterval(p.Max),
-		backoff.WithMaxElapsedTime(0),
-	)}
+		backoff.WithMaxElapsedTime(0), // so that it never answers backoff.Stop
+	)
 	for attempt := 1; ; attempt++ {
 		v, err := fn(ctx, attempt)
 		if err == nil {
@@ -113,24 +100,20 @@ func Do[T any](ctx context.Context, p Policy, fn func(ctx context.Context, attem
 			return v, err
 		}
 		err = temporary.err
-		waits.after = temporary.after
-		if attempt >= p.Attempts || waits.after > p.MaxServer {
+		if attempt >= p.Attempts || temporary.after > p.MaxServer {
 			return v, err
 		}
-		wait := waits.NextBackOff()
+		// Jitter reaches half above the interval: it must not exceed Max either.
+		wait := max(min(waits.NextBackOff(), p.Max), temporary.after)
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
 			// Waiting would only turn an informative error into "deadline exceeded".
 			return v, err
 		}
-		if p.Notify != nil {
+		if ctx.Err() == nil && p.Notify != nil {
 			p.Notify(attempt, err, wait)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, wait) {
 			return v, fmt.Errorf("%w while waiting to retry: %w", Ended(ctx), err)
-		case <-timer.C:
 		}
 	}
 }
@@ -146,19 +129,37 @@ func Ended(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", err, cause)
 }
 
-// After reads a Retry-After header (RFC 9110 §10.2.3): seconds or an HTTP date.
-// It is 0 where the header is missing, malformed or lies in the past.
-func After(h http.Header, now time.Time) time.Duration {
-	v := strings.TrimSpace(h.Get("Retry-After"))
-	if v == "" {
-		return 0
+// sleep reports whether ctx let it wait for d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	if s, err := strconv.ParseInt(v, 10, 64); err == nil {
-		const most = int64(365 * 24 * time.Hour / time.Second)
-		return time.Duration(min(max(s, 0), most)) * time.Second
+}
+
+// After reads a Retry-After header (RFC 9110 §10.2.3): seconds or an HTTP date.
+// It is 0 where the header is missing, malformed or lies in the past, and a year
+// at most.
+func After(h http.Header, now time.Time) time.Duration {
+	const most = 365 * 24 * time.Hour
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	if isDigits(v) { // "delay-seconds = 1*DIGIT": no sign
+		s, err := strconv.ParseUint(v, 10, 64)
+		if err != nil || s > uint64(most/time.Second) {
+			return most // more digits than a number holds are not less
+		}
+		return time.Duration(s) * time.Second
 	}
 	if t, err := http.ParseTime(v); err == nil {
-		return max(t.Sub(now), 0)
+		return min(max(t.Sub(now), 0), most)
 	}
 	return 0
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
 }

@@ -48,10 +48,8 @@ func Check(data []byte) error {
 	return nil
 }
 
+// value reads one value that stands inside of depth others.
 func value(dec *json.Decoder, depth int) error {
-	if depth > maxDepth {
-		return &SyntaxError{fmt.Sprintf("nested deeper than %d levels", maxDepth)}
-	}
 	tok, err := dec.Token()
 	if err != nil {
 		return syntax(err)
@@ -59,6 +57,9 @@ func value(dec *json.Decoder, depth int) error {
 	delim, ok := tok.(json.Delim)
 	if !ok {
 		return nil
+	}
+	if depth == maxDepth {
+		return &SyntaxError{fmt.Sprintf("nested deeper than %d levels", maxDepth)}
 	}
 	seen := map[string]bool{}
 	for dec.More() {

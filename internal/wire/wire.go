@@ -21,7 +21,8 @@ var ErrTooLarge = errors.New("the answer is larger than 1 MiB")
 
 // CheckURL parses an absolute URL to which credentials may be sent: https, or
 // http where the host is this machine (RFC 8252 §8.3), without user
-// information and fragment. Its errors do not repeat the URL.
+// information and fragment. Its errors name the host at most, never the rest of
+// the URL.
 func CheckURL(raw string) (*url.URL, error) {
 	if raw == "" {
 		return nil, errors.New("is empty")
@@ -51,10 +52,12 @@ func CheckURL(raw string) (*url.URL, error) {
 }
 
 // IsLoopback reports whether host (a name or an IP address without port and
-// brackets) can only be this machine.
+// brackets) is this machine: an address of 127.0.0.0/8, ::1, or localhost.
+// RFC 6761 §6.3 reserves the names below localhost too, but not every resolver
+// keeps to it, Go's own among them: such a name may be asked from the network.
 func IsLoopback(host string) bool {
-	if h := strings.TrimSuffix(strings.ToLower(host), "."); h == "localhost" || strings.HasSuffix(h, ".localhost") {
-		return true // RFC 6761 §6.3
+	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+		return true
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
@@ -89,7 +92,10 @@ func ReadBody(resp *http.Response) ([]byte, error) {
 // type with the +json suffix (RFC 6839 §3.1).
 func IsJSON(h http.Header) bool {
 	mt, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && (mt == "application/json" || strings.HasSuffix(mt, "+json"))
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) { // a parameter does not matter
+		return false
+	}
+	return mt == "application/json" || strings.HasSuffix(mt, "+json")
 }
 
 // RequestID is the identifier that the server gave the exchange, to quote to

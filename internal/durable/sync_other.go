@@ -1,3 +1,5 @@
+//go:build !unix
+
 package durable
 
 // syncDir does nothing: Windows cannot flush a folder, and NTFS journals names.

@@ -1,0 +1,107 @@
+//go:build unix
+
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+)
+
+func TestMode(t *testing.T) {
+	old := syscall.Umask(0o077) // Create and Replace set the mode, umask or not
+	defer syscall.Umask(old)
+	dir := t.TempDir()
+	for name, write := range map[string]func(string, []byte, fs.FileMode) error{"create": Create, "replace": Replace} {
+		for _, mode := range []fs.FileMode{0o600, 0o644, 0o400} {
+			path := filepath.Join(dir, name+mode.String())
+			if err := write(path, []byte("x"), mode); err != nil {
+				t.Fatal(err)
+			}
+			fi, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fi.Mode() != mode {
+				t.Errorf("%s: mode %v, want %v", name, fi.Mode(), mode)
+			}
+		}
+	}
+}
+
+// A link is a name that is taken, wherever it leads.
+func TestSymlink(t *testing.T) {
+	dir := t.TempDir()
+	link, target := filepath.Join(dir, "link"), filepath.Join(dir, "target")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(link, []byte("x"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("Create over a dangling link: %v, want fs.ErrExist", err)
+	}
+	onlyFiles(t, dir, "link")
+	if err := Replace(link, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	content(t, link, "x")
+	onlyFiles(t, dir, "link") // the link was replaced, nothing written through it
+}
+
+// full makes writes of the process fail until the test ends, as a full disk does.
+func full(t *testing.T) {
+	t.Helper()
+	signal.Ignore(syscall.SIGXFSZ)
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 0, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+			t.Error(err)
+		}
+		signal.Reset(syscall.SIGXFSZ)
+	})
+}
+
+func TestDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := Create(filepath.Join(dir, "old"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	errs := map[string]error{}
+	t.Run("limited", func(t *testing.T) {
+		full(t)
+		errs["Create"] = Create(filepath.Join(dir, "new"), []byte("new"), 0o600)
+		errs["createInPlace"] = createInPlace(filepath.Join(dir, "new"), []byte("new"), 0o600)
+		errs["Replace"] = Replace(filepath.Join(dir, "old"), []byte("new"), 0o600)
+	})
+	for name, err := range errs {
+		if !errors.Is(err, syscall.EFBIG) {
+			t.Errorf("%s: %v, want EFBIG", name, err)
+		}
+	}
+	content(t, filepath.Join(dir, "old"), "old")
+	onlyFiles(t, dir, "old")
+}
+
+func TestSyncDir(t *testing.T) {
+	if err := syncDir(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	if runtime.GOOS == "linux" {
+		if err := syncDir("/proc"); err != nil {
+			t.Errorf("a folder that cannot be synced: %v", err)
+		}
+	}
+	if err := syncDir(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("syncDir of nothing: %v, want fs.ErrNotExist", err)
+	}
+}
