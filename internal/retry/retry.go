@@ -129,10 +129,21 @@ func Do[T any](ctx context.Context, p Policy, fn func(ctx context.Context, attem
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return v, fmt.Errorf("%w while waiting to retry: %w", context.Cause(ctx), err)
+			return v, fmt.Errorf("%w while waiting to retry: %w", Ended(ctx), err)
 		case <-timer.C:
 		}
 	}
+}
+
+// Ended is why ctx ended: its error, which is what callers compare with, and its
+// cause where there is another one (errgroup sets one, and net/http returns it
+// alone).
+func Ended(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // After reads a Retry-After header (RFC 9110 §10.2.3): seconds or an HTTP date.
