@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // link is replaced in tests, where every file system has hard links.
@@ -55,17 +56,57 @@ func Replace(path string, data []byte, perm fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := rename(tmp, path); err != nil {
 		_ = os.Remove(tmp)
 		return err
 	}
 	return syncDir(filepath.Dir(path))
 }
 
+// Remove removes a file for good. Where there is none, the error matches
+// [fs.ErrNotExist].
+func Remove(path string) error {
+	if err := remove(path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// MkdirAll makes a folder and those above it that are missing, as [os.MkdirAll]
+// does, and makes their names as durable as what will be written into them.
+func MkdirAll(path string, perm fs.FileMode) error {
+	path = filepath.Clean(path)
+	var missing []string
+	for dir, last := path, ""; dir != last; dir, last = filepath.Dir(dir), dir {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, dir)
+	}
+	if err := os.MkdirAll(path, perm); err != nil {
+		return err
+	}
+	for _, dir := range missing {
+		if err := syncDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// IsTemp reports whether name is that of a temporary file of [Create] or
+// [Replace] for a file of the name base, which a crash can leave behind.
+func IsTemp(name, base string) bool {
+	random, ok := strings.CutPrefix(name, tempPrefix(base))
+	return ok && random != "" && strings.Trim(random, "0123456789") == ""
+}
+
+// tempPrefix takes part of a long name only: a name has at most 255 bytes.
+func tempPrefix(base string) string { return "." + base[:min(len(base), 200)] + ".tmp-" }
+
 // writeTemp writes a synced temporary file beside path and returns its name.
 func writeTemp(path string, data []byte, perm fs.FileMode) (string, error) {
-	// The name of path is not part of the pattern: it can be as long as a name may be.
-	f, err := os.CreateTemp(filepath.Dir(path), ".ycauth.tmp-*") // 0600
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(filepath.Base(path))+"*") // 0600
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,39 @@
+package durable
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Open opens a file for reading that [Replace] may replace at this moment.
+func Open(path string) (f *os.File, err error) {
+	err = patiently(func() error { f, err = os.Open(path); return err })
+	return f, err
+}
+
+func rename(from, to string) error {
+	return patiently(func() error { return os.Rename(from, to) })
+}
+
+func remove(path string) error {
+	return patiently(func() error { return os.Remove(path) })
+}
+
+// errSharingViolation is ERROR_SHARING_VIOLATION ("System Error Codes",
+// Microsoft).
+const errSharingViolation = syscall.Errno(32)
+
+// patiently repeats what fails because somebody else has the file open: a reader
+// of ours for microseconds, a virus scanner for longer. It gives up after two
+// seconds.
+func patiently(step func() error) error {
+	for wait := time.Millisecond; ; wait *= 2 {
+		err := step()
+		if wait > time.Second || !errors.Is(err, errSharingViolation) && !errors.Is(err, syscall.ERROR_ACCESS_DENIED) {
+			return err
+		}
+		time.Sleep(wait)
+	}
+}

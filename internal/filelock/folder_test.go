@@ -1,0 +1,90 @@
+//go:build unix
+
+package filelock
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestMakeFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	for range 2 {
+		if err := MakeFolder(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, made := range []string{dir, filepath.Dir(dir)} {
+		fi, err := os.Stat(made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi.Mode() != fs.ModeDir|0o700 {
+			t.Errorf("%s has mode %v", made, fi.Mode())
+		}
+	}
+}
+
+func TestFolderRefused(t *testing.T) {
+	root := t.TempDir()
+	file := filepath.Join(root, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		dir  string
+		want error
+		text string
+	}{
+		"a file":       {file, nil, "is not a folder"},
+		"below a file": {filepath.Join(file, "dir"), nil, "cannot be used"},
+		"group":        {withMode(t, 0o710), ErrInsecure, "run chmod 700"},
+		"others":       {withMode(t, 0o701), ErrInsecure, "has mode 0701"},
+		"not mine":     {notMine(t), ErrInsecure, "belongs to user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, err := range []error{MakeFolder(tc.dir), CheckFolder(tc.dir)} {
+				var e *Error
+				if !errors.As(err, &e) || e.Path != tc.dir || !strings.Contains(err.Error(), tc.text) {
+					t.Errorf("got %v, want an Error that says %q", err, tc.text)
+				}
+				if tc.want != nil && !errors.Is(err, tc.want) {
+					t.Errorf("%v does not match %v", err, tc.want)
+				}
+			}
+		})
+	}
+	missing := filepath.Join(root, "missing")
+	if err := CheckFolder(missing); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no folder: %v does not match fs.ErrNotExist", err)
+	}
+}
+
+func withMode(t *testing.T, mode fs.FileMode) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "d")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// notMine returns a folder of another user: root's, or one that root gave away.
+func notMine(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return "/"
+	}
+	dir := withMode(t, 0o700)
+	if err := os.Chown(dir, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}

@@ -1,0 +1,68 @@
+package filestore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/ycauth/ycauth-go/internal/filelock"
+)
+
+var (
+	// ErrProfileName is matched by the error of [New] about a profile's name.
+	ErrProfileName = errors.New("filestore: not a name for a profile")
+
+	// ErrInsecure is matched by errors about a folder or file that others than
+	// the user of this process can access, or that belong to somebody else.
+	ErrInsecure = filelock.ErrInsecure
+)
+
+// An Error says what is wrong with a file or folder, and what helps. It never
+// holds content of a file. What it matches besides [ErrProfileName] and
+// [ErrInsecure]:
+//
+//   - [oauth.ErrSessionFormat]: the file is corrupt, cut off, of another
+//     version, or something else altogether. Nothing was overwritten.
+//   - errors of the operating system, such as [fs.ErrPermission].
+type Error struct {
+	Path   string // what it is about: a file, a folder, or the name of a profile
+	Reason string // what is wrong with it, and what to do
+	Err    error  // the cause; may be nil
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("filestore: %q %s", e.Path, e.Reason)
+	if e.Err != nil && !errors.Is(e.Err, ErrProfileName) && !errors.Is(e.Err, ErrInsecure) {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+const remedyFormat = "was not used and not overwritten: if a newer release wrote it, update this program; " +
+	"otherwise move the file away, or call Store.Discard, and log in again"
+
+// wrap gives errors of package filelock this package's type.
+func wrap(err error) error {
+	var e *filelock.Error
+	if errors.As(err, &e) {
+		return &Error{Path: e.Path, Reason: e.Reason, Err: e.Err}
+	}
+	return err
+}
+
+// failed is for what the operating system refused.
+func failed(path, reason string, err error) error {
+	var pe *fs.PathError
+	var le *os.LinkError
+	switch { // their paths are in Error already, or of a temporary file
+	case errors.As(err, &pe):
+		err = pe.Err
+	case errors.As(err, &le):
+		err = le.Err
+	}
+	return &Error{Path: path, Reason: reason, Err: err}
+}

@@ -1,0 +1,347 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+func checkNoSession(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	if err := b.expect(ctx, s, oauth.Session{}); err != nil {
+		return err
+	}
+	err = b.update(ctx, s, func(current oauth.Session) (oauth.Session, error) {
+		return oauth.Session{}, same(current, oauth.Session{})
+	})
+	if err != nil {
+		return failed("Update without a session", err)
+	}
+	return b.expect(ctx, s, oauth.Session{})
+}
+
+func checkRoundTrip(ctx context.Context, b *bench) error {
+	for name, session := range sessions() {
+		if err := b.roundTrip(ctx, session); err != nil {
+			return failed("a session "+name, err)
+		}
+	}
+	return nil
+}
+
+func checkLarge(ctx context.Context, b *bench) error {
+	for i, padding := range []int{1000, 2000, 10_000, 1500, 30_000, 1} {
+		if err := b.roundTrip(ctx, padded(uint64(i)+1, padding)); err != nil {
+			return failed(fmt.Sprintf("a session with two tokens of %d characters", padding), err)
+		}
+	}
+	return nil
+}
+
+// roundTrip stores with one value and reads with two.
+func (b *bench) roundTrip(ctx context.Context, session oauth.Session) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	if err := b.put(ctx, s, session); err != nil {
+		return failed("Update", err)
+	}
+	other, err := b.open()
+	if err != nil {
+		return err
+	}
+	for _, value := range []oauth.Store{s, other} {
+		if err := b.expect(ctx, value, session); err != nil {
+			return err
+		}
+		err := b.update(ctx, value, func(current oauth.Session) (oauth.Session, error) {
+			return current, same(current, session)
+		})
+		if err != nil {
+			return failed("Update", err)
+		}
+	}
+	return nil
+}
+
+func checkUnchanged(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	if err := b.put(ctx, s, numbered(1)); err != nil {
+		return failed("Update", err)
+	}
+	for range 2 {
+		err := b.update(ctx, s, func(current oauth.Session) (oauth.Session, error) { return current, nil })
+		if err != nil {
+			return failed("Update that changes nothing", err)
+		}
+		if err := b.expect(ctx, s, numbered(1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkRemoval(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	for _, session := range []oauth.Session{numbered(1), numbered(3)} {
+		for _, step := range []oauth.Session{session, {}, {}} {
+			if err := b.put(ctx, s, step); err != nil {
+				return failed("Update to "+describe(step), err)
+			}
+			other, err := b.open()
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(b.expect(ctx, s, step), b.expect(ctx, other, step)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkFnError(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	refused := errors.New("refused")
+	for _, before := range []oauth.Session{{}, numbered(1)} {
+		if err := b.put(ctx, s, before); err != nil {
+			return failed("Update", err)
+		}
+		for _, result := range []oauth.Session{{}, numbered(2), before} {
+			err := b.update(ctx, s, func(oauth.Session) (oauth.Session, error) { return result, refused })
+			if err != refused { //nolint:errorlint // it must come back as it is
+				return fmt.Errorf("Update returned %v, want fn's error as it is", err)
+			}
+			if err := b.expect(ctx, s, before); err != nil {
+				return failed("after an error of fn", err)
+			}
+		}
+	}
+	return nil
+}
+
+func checkFnPanic(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	if err := b.put(ctx, s, numbered(1)); err != nil {
+		return failed("Update", err)
+	}
+	if err := b.panicInside(ctx, s); err != nil {
+		return err
+	}
+	if err := b.expect(ctx, s, numbered(1)); err != nil {
+		return failed("after a panic of fn", err)
+	}
+	if err := b.put(ctx, s, numbered(2)); err != nil {
+		return failed("Update after a panic of fn", err)
+	}
+	return b.expect(ctx, s, numbered(2))
+}
+
+func (b *bench) panicInside(ctx context.Context, s oauth.Store) (err error) {
+	defer func() {
+		if r := recover(); r != "fn's own" {
+			err = fmt.Errorf("Update let a panic of fn out as %v and returned %v", r, err) //nolint:errorlint // it may be nil
+		}
+	}()
+	return b.update(ctx, s, func(oauth.Session) (oauth.Session, error) { panic("fn's own") })
+}
+
+func checkLoadDuringUpdate(ctx context.Context, b *bench) error {
+	for _, before := range []oauth.Session{{}, numbered(1)} {
+		s, err := b.open()
+		if err != nil {
+			return err
+		}
+		other, err := b.open()
+		if err != nil {
+			return err
+		}
+		if err := b.put(ctx, s, before); err != nil {
+			return failed("Update", err)
+		}
+		err = b.update(ctx, s, func(oauth.Session) (oauth.Session, error) {
+			for _, value := range []oauth.Store{s, other} {
+				if err := b.expect(ctx, value, before); err != nil {
+					return oauth.Session{}, failed("during an Update", err)
+				}
+			}
+			return numbered(2), nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(b.expect(ctx, s, numbered(2)), b.expect(ctx, other, numbered(2))); err != nil {
+			return failed("after an Update", err)
+		}
+	}
+	return nil
+}
+
+func checkEndedBefore(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := b.updateUncalled(ended, s, context.Canceled); err != nil {
+		return err
+	}
+	return b.expect(ctx, s, oauth.Session{})
+}
+
+// updateUncalled is an Update that must fail with an error that matches want
+// before it calls fn.
+func (b *bench) updateUncalled(ctx context.Context, s oauth.Store, want error) error {
+	called := false
+	err := b.update(ctx, s, func(oauth.Session) (oauth.Session, error) {
+		called = true
+		return numbered(9), nil
+	})
+	switch {
+	case called:
+		return errors.New("Update called fn, though ctx had ended before it could")
+	case !errors.Is(err, want):
+		return fmt.Errorf("Update with a ctx that ended: the error %v does not match %v", err, want)
+	}
+	return nil
+}
+
+func checkEndsWaiting(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	waiter, err := b.open()
+	if err != nil {
+		return err
+	}
+	for _, value := range []oauth.Store{s, waiter} {
+		err := b.update(ctx, s, func(oauth.Session) (oauth.Session, error) {
+			return numbered(1), b.waitInVain(ctx, value)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return b.expect(ctx, waiter, numbered(1))
+}
+
+// waitInVain updates s, which is locked, with contexts that end meanwhile. The
+// lock stays taken until they have given up.
+func (b *bench) waitInVain(ctx context.Context, s oauth.Store) error {
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	result := make(chan error, 1)
+	go func() { result <- b.updateUncalled(waiting, s, context.Canceled) }()
+	for range 100 {
+		runtime.Gosched() // most often the wait has begun by now; either way it has to end
+	}
+	cancel()
+	if err := <-result; err != nil {
+		return err
+	}
+	short, cancel := context.WithTimeout(ctx, b.patience/1000)
+	defer cancel()
+	return b.updateUncalled(short, s, context.DeadlineExceeded)
+}
+
+func checkEndsInFn(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	for _, next := range []oauth.Session{numbered(1), numbered(3), {}} {
+		inFn, cancel := context.WithCancel(ctx)
+		err := b.update(inFn, s, func(oauth.Session) (oauth.Session, error) {
+			cancel()
+			return next, nil
+		})
+		cancel()
+		if err != nil {
+			return failed("Update whose ctx ended in fn", err)
+		}
+		if err := b.expect(ctx, s, next); err != nil {
+			return failed("after an Update whose ctx ended in fn", err)
+		}
+	}
+	return nil
+}
+
+func checkGoroutines(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	return b.countUp(ctx, []oauth.Store{s}, 100)
+}
+
+func checkValues(ctx context.Context, b *bench) error {
+	var values []oauth.Store
+	for range 3 {
+		s, err := b.open()
+		if err != nil {
+			return err
+		}
+		values = append(values, s)
+	}
+	return b.countUp(ctx, values, 15)
+}
+
+// countUp has many goroutines count the generation up, over several values.
+func (b *bench) countUp(ctx context.Context, values []oauth.Store, goroutines int) error {
+	var wg sync.WaitGroup
+	var inside atomic.Int32
+	errs := make([]error, goroutines)
+	for i := range goroutines {
+		s := values[i%len(values)]
+		wg.Go(func() {
+			errs[i] = b.update(ctx, s, func(current oauth.Session) (oauth.Session, error) {
+				if inside.Add(1) != 1 {
+					return current, errors.New("fn ran twice at the same time")
+				}
+				defer inside.Add(-1)
+				for range 10 {
+					runtime.Gosched()
+				}
+				return numbered(current.Generation + 1), nil
+			})
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return firstLine(err)
+	}
+	return b.expect(ctx, values[0], numbered(uint64(goroutines)))
+}
+
+// firstLine is the first of many errors that are much the same.
+func firstLine(err error) error {
+	first, _, more := strings.Cut(err.Error(), "\n")
+	if !more {
+		return err
+	}
+	return errors.New(first + " (and more)")
+}

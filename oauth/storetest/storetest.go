@@ -1,0 +1,192 @@
+// Package storetest checks that a Store keeps the contract of [oauth.Store],
+// with goroutines and with processes that exclude, see and survive each other.
+//
+// A test of a store is a [Subject], a call of [Child] in TestMain, and a call of
+// [Run]:
+//
+//	var subject = storetest.Subject{
+//		Name: "mystore",
+//		Open: func(place string) (oauth.Store, error) { return mystore.Open(place) },
+//	}
+//
+//	func TestMain(m *testing.M) {
+//		storetest.Child(subject)
+//		os.Exit(m.Run())
+//	}
+//
+//	func TestContract(t *testing.T) { storetest.Run(t, subject) }
+//
+// # Processes
+//
+// Run starts the test binary again, several times over, with an environment
+// variable that Child looks for. Such a process opens the store, plays its part
+// (it counts, holds the lock, or writes until it is killed) and exits. It ends
+// too when the test does, whatever way that ends.
+//
+// # What is checked
+//
+// Every check is a subtest of Run:
+//
+//   - no session: Load's error matches oauth.ErrNoSession, Update's fn gets the
+//     zero Session, and can leave it so
+//   - what is stored comes back as it was, from the same value, from others for
+//     the same place and in other processes; large sessions too
+//   - a zero Session removes; an unchanged one stays
+//   - fn is called once; its error is returned as it is, and nothing is stored;
+//     a panic of fn gets through, stores nothing and frees the lock
+//   - fn runs in one place at a time: with 100 goroutines, several values and
+//     several processes
+//   - Load does not wait for an Update, in this process or another
+//   - a ctx that ends while Update waits for the lock ends the wait, without fn
+//   - a ctx that ends while fn runs does not keep the result from being stored
+//   - the lock of a process that is killed is free, and nothing was stored
+//   - a writer that is killed at random moments leaves the session that it wrote
+//     last or the one before, whole, and a store that works
+//
+// The checks measure no time. They fail if a store hangs for minutes.
+package storetest
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+// A Subject is a Store to be checked.
+type Subject struct {
+	// Name tells the subjects of one test binary apart.
+	Name string
+
+	// Open returns a new Store for a place. Stores for the same place share one
+	// session, also with processes that open the place. It is called in this
+	// process and in others, from several goroutines.
+	Open func(place string) (oauth.Store, error)
+
+	// NewPlace returns a place that has no session, for the time of the test.
+	// Optional. Default: a path in a temporary folder, where nothing is yet.
+	NewPlace func(t *testing.T) string
+
+	// Unshared is for a store that keeps its session to itself: every value that
+	// Open returns has its own. What takes several values or processes is left
+	// out, and Child need not know the subject. Optional.
+	Unshared bool
+
+	// Kills is how often a writing process is killed. Optional. Default: 20.
+	Kills int
+}
+
+// patience is how long a step may take that should take milliseconds.
+const patience = 30 * time.Second
+
+// Run runs all checks, each as a subtest with a place of its own.
+func Run(t *testing.T, subject Subject) {
+	t.Helper()
+	if !subject.Unshared && !known(subject.Name) {
+		t.Fatalf("storetest: TestMain does not call storetest.Child with the subject %q first: "+
+			"the processes that Run starts would run all tests again", subject.Name)
+	}
+	for _, c := range checks {
+		if c.shared && subject.Unshared {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			if err := newBench(t, subject).bounded(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// A check looks at one property. It returns what is wrong.
+type check struct {
+	name   string
+	shared bool // it takes several values or processes
+	run    func(ctx context.Context, b *bench) error
+}
+
+var checks = []check{
+	{"no session", false, checkNoSession},
+	{"round trip", false, checkRoundTrip},
+	{"large", false, checkLarge},
+	{"unchanged", false, checkUnchanged},
+	{"removal", false, checkRemoval},
+	{"error of fn", false, checkFnError},
+	{"panic of fn", false, checkFnPanic},
+	{"load during update", false, checkLoadDuringUpdate},
+	{"ctx ended before", false, checkEndedBefore},
+	{"ctx ends in the wait", false, checkEndsWaiting},
+	{"ctx ends in fn", false, checkEndsInFn},
+	{"100 goroutines", false, checkGoroutines},
+	{"several values", true, checkValues},
+	{"several processes", true, checkProcesses},
+	{"visible to processes", true, checkVisible},
+	{"locked by a process", true, checkLockedByProcess},
+	{"killed with the lock", true, checkOwnerKilled},
+	{"killed while writing", true, checkWriterKilled},
+}
+
+// A bench is the place of one check, and what is needed around it.
+type bench struct {
+	subject  Subject
+	place    string
+	scratch  string // a folder for what is not the store's
+	patience time.Duration
+	value    oauth.Store // of an unshared subject: the one there is
+}
+
+func newBench(t *testing.T, subject Subject) *bench {
+	t.Helper()
+	b := &bench{subject: subject, scratch: t.TempDir(), patience: patience}
+	if subject.NewPlace != nil {
+		b.place = subject.NewPlace(t)
+	} else {
+		b.place = filepath.Join(t.TempDir(), "store")
+	}
+	return b
+}
+
+// open returns a value for the place: another one at each call, if the subject
+// can share.
+func (b *bench) open() (oauth.Store, error) {
+	if b.value != nil {
+		return b.value, nil
+	}
+	s, err := b.subject.Open(b.place)
+	if err == nil && s == nil {
+		err = errors.New("it is nil")
+	}
+	if err != nil {
+		return nil, failed("Open", err)
+	}
+	if b.subject.Unshared {
+		b.value = s
+	}
+	return s, nil
+}
+
+// bounded runs a check that may hang.
+func (b *bench) bounded(ctx context.Context, c check) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the processes, too
+	result := make(chan error, 1)
+	go func() { result <- c.run(ctx, b) }()
+	timer := time.NewTimer(4 * b.patience)
+	defer timer.Stop()
+	select {
+	case err := <-result:
+		return err
+	case <-timer.C:
+		return errHangs
+	}
+}
+
+// within bounds a step that could hang.
+func (b *bench) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, b.patience, errHangs)
+}
+
+var errHangs = errors.New("it hangs")
