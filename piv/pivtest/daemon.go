@@ -1,0 +1,215 @@
+package pivtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// friendlyName is what a YubiKey 5 calls itself over USB. pcscd adds two numbers to it.
+const friendlyName = "Yubico YubiKey OTP+FIDO+CCID"
+
+const (
+	daemonStartTimeout = 30 * time.Second
+	daemonStopTimeout  = 10 * time.Second
+	daemonPoll         = 20 * time.Millisecond
+	vpcdPort           = 35963
+)
+
+// daemon is pcscd with two virtual readers, and the lock that keeps the processes of other tests away from it.
+type daemon struct {
+	unlock func()
+	dir    string // configuration and log; "" if the daemon is not ours
+	exited chan error
+	pid    int
+	names  [seatCount]string
+}
+
+func (d *daemon) seat(i int) seat {
+	return seat{i, net.JoinHostPort("127.0.0.1", strconv.Itoa(vpcdPort+i)), d.names[i]}
+}
+
+// startDaemon waits for the lock, and runs pcscd unless one runs already: that of a developer's machine, say, which then has
+// to have the virtual readers.
+func startDaemon(ctx context.Context) (*daemon, error) {
+	unlock, err := lockFile(ctx, filepath.Join(os.TempDir(), "pivtest-pcscd.lock"))
+	if err != nil {
+		return nil, fmt.Errorf("pivtest: waiting for the virtual readers: %w", err)
+	}
+	d := &daemon{unlock: unlock}
+	ctx, cancel := context.WithTimeout(ctx, daemonStartTimeout)
+	defer cancel()
+	if _, err := readers(ctx); err != nil {
+		if err := d.run(); err != nil {
+			unlock()
+			return nil, err
+		}
+	}
+	if err := d.waitReaders(ctx); err != nil {
+		return nil, errors.Join(err, d.stop())
+	}
+	return d, nil
+}
+
+// run starts pcscd in the foreground with a configuration of its own. It dies with this process.
+func (d *daemon) run() error {
+	pcscd, err := findDaemon()
+	if err != nil {
+		return err
+	}
+	driver, err := findDriver()
+	if err != nil {
+		return err
+	}
+	if d.dir, err = os.MkdirTemp("", "pivtest-pcscd-"); err != nil {
+		return err
+	}
+	config := filepath.Join(d.dir, "reader.conf")
+	if err := os.WriteFile(config, readerConfig(driver), 0o600); err != nil {
+		return errors.Join(err, os.RemoveAll(d.dir))
+	}
+	if err := d.exec(pcscd, config); err != nil {
+		return errors.Join(fmt.Errorf("pivtest: starting pcscd: %w", err), os.RemoveAll(d.dir))
+	}
+	return nil
+}
+
+// exec starts the process from a thread that lives as long as it: the kernel sends the death signal when the thread that
+// started a process ends, not when its parent does.
+func (d *daemon) exec(pcscd, config string) error {
+	log, err := os.Create(filepath.Join(d.dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(pcscd, "--foreground", "--config", config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = dieWithParent()
+	started := make(chan error)
+	d.exited = make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			d.exited <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	d.pid = cmd.Process.Pid
+	return nil
+}
+
+// waitReaders waits until PC/SC lists both readers, and learns their names.
+func (d *daemon) waitReaders(ctx context.Context) error {
+	ticker := time.NewTicker(daemonPoll)
+	defer ticker.Stop()
+	for {
+		all, err := readers(ctx)
+		if err == nil && d.findReaders(all) {
+			return nil
+		}
+		if err == nil && d.dir == "" {
+			return fmt.Errorf("pivtest: a pcscd runs already, without two virtual readers named %q (FRIENDLYNAME in /etc/reader.conf.d/vpcd): stop it, or name them so", friendlyName)
+		}
+		select {
+		case <-ticker.C:
+		case err := <-d.exited:
+			d.exited <- err
+			return fmt.Errorf("pivtest: pcscd ended at once (it needs root): %w\n%s", err, d.log())
+		case <-ctx.Done():
+			return fmt.Errorf("pivtest: pcscd does not list its virtual readers: %w\n%s", ctx.Err(), d.log())
+		}
+	}
+}
+
+func (d *daemon) findReaders(all []readerState) bool {
+	found := 0
+	for _, r := range all {
+		if strings.HasPrefix(r.name(), friendlyName) && found < seatCount {
+			d.names[found] = r.name()
+			found++
+		}
+	}
+	return found == seatCount
+}
+
+// stop ends pcscd by its process id, if it is ours, and lets the next process have the readers.
+func (d *daemon) stop() error {
+	defer d.unlock()
+	if d.dir == "" {
+		return nil
+	}
+	defer os.RemoveAll(d.dir)
+	process, err := os.FindProcess(d.pid)
+	if err != nil {
+		return err
+	}
+	if err := process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	timer := time.NewTimer(daemonStopTimeout)
+	defer timer.Stop()
+	select {
+	case <-d.exited:
+		return nil
+	case <-timer.C:
+		_ = process.Kill()
+		<-d.exited
+		return fmt.Errorf("pivtest: pcscd did not end when asked to, and was killed\n%s", d.log())
+	}
+}
+
+// log returns the end of what pcscd printed. It logs errors only: no commands.
+func (d *daemon) log() []byte {
+	const enough = 4096
+	b, err := os.ReadFile(filepath.Join(d.dir, "log"))
+	if err != nil {
+		return nil
+	}
+	return b[max(0, len(b)-enough):]
+}
+
+func findDaemon() (string, error) {
+	for _, name := range []string{"pcscd", "/usr/sbin/pcscd", "/usr/local/sbin/pcscd"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", ErrNotInstalled
+}
+
+// findDriver looks for vpcd where the configuration of its package says, and where distributions put drivers.
+func findDriver() (string, error) {
+	config, err := os.ReadFile("/etc/reader.conf.d/vpcd")
+	if err == nil {
+		for line := range bytes.Lines(config) {
+			if f := strings.Fields(string(line)); len(f) == 2 && f[0] == "LIBPATH" {
+				return f[1], nil
+			}
+		}
+	}
+	for _, pattern := range []string{"/usr/lib*/pcsc/drivers/serial/libifdvpcd.so*", "/usr/lib/*/pcsc/drivers/serial/libifdvpcd.so*"} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[0], nil
+		}
+	}
+	return "", ErrNotInstalled
+}
+
+// readerConfig is a reader.conf(5) with one virtual device, which has two slots.
+func readerConfig(driver string) []byte {
+	return fmt.Appendf(nil, "FRIENDLYNAME %q\nDEVICENAME /dev/null:0x%X\nLIBPATH %s\nCHANNELID 0x%X\n", friendlyName, vpcdPort, driver, vpcdPort)
+}
