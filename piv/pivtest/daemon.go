@@ -20,18 +20,17 @@ const friendlyName = "Yubico YubiKey OTP+FIDO+CCID"
 
 const (
 	daemonStartTimeout = 30 * time.Second
-	daemonStopTimeout  = 10 * time.Second
 	daemonPoll         = 20 * time.Millisecond
 	vpcdPort           = 35963
 )
 
 // daemon is pcscd with two virtual readers, and the lock that keeps the processes of other tests away from it.
 type daemon struct {
-	unlock func()
-	dir    string // configuration and log; "" if the daemon is not ours
-	exited chan error
-	pid    int
-	names  [seatCount]string
+	lock    *os.File
+	dir     string     // configuration and log; "" if the daemon is not ours
+	exited  chan error // gets the end of our daemon
+	process *os.Process
+	names   [seatCount]string
 }
 
 func (d *daemon) seat(i int) seat {
@@ -41,17 +40,16 @@ func (d *daemon) seat(i int) seat {
 // startDaemon waits for the lock, and runs pcscd unless one runs already: that of a developer's machine, say, which then has
 // to have the virtual readers.
 func startDaemon(ctx context.Context) (*daemon, error) {
-	unlock, err := lockFile(ctx, filepath.Join(os.TempDir(), "pivtest-pcscd.lock"))
+	lock, err := lockFile(ctx, filepath.Join(os.TempDir(), "pivtest-pcscd.lock"))
 	if err != nil {
 		return nil, fmt.Errorf("pivtest: waiting for the virtual readers: %w", err)
 	}
-	d := &daemon{unlock: unlock}
+	d := &daemon{lock: lock}
 	ctx, cancel := context.WithTimeout(ctx, daemonStartTimeout)
 	defer cancel()
 	if _, err := readers(ctx); err != nil {
 		if err := d.run(); err != nil {
-			unlock()
-			return nil, err
+			return nil, errors.Join(err, lock.Close())
 		}
 	}
 	if err := d.waitReaders(ctx); err != nil {
@@ -94,6 +92,7 @@ func (d *daemon) exec(pcscd, config string) error {
 	cmd := exec.Command(pcscd, "--foreground", "--config", config)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = dieWithParent()
+	cmd.ExtraFiles = []*os.File{d.lock} // should we die, the lock is held until pcscd is gone too
 	started := make(chan error)
 	d.exited = make(chan error, 1)
 	go func() {
@@ -108,7 +107,7 @@ func (d *daemon) exec(pcscd, config string) error {
 	if err := <-started; err != nil {
 		return err
 	}
-	d.pid = cmd.Process.Pid
+	d.process = cmd.Process
 	return nil
 }
 
@@ -146,30 +145,25 @@ func (d *daemon) findReaders(all []readerState) bool {
 	return found == seatCount
 }
 
-// stop ends pcscd by its process id, if it is ours, and lets the next process have the readers.
+// stop ends pcscd by its process id, if it is ours, and lets the next process have the readers. An orderly end would take
+// pcscd two seconds, and it has nothing to put in order but its socket.
 func (d *daemon) stop() error {
-	defer d.unlock()
+	defer d.lock.Close()
 	if d.dir == "" {
 		return nil
 	}
-	defer os.RemoveAll(d.dir)
-	process, err := os.FindProcess(d.pid)
-	if err != nil {
+	if err := d.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	if err := process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
+	<-d.exited
+	var errs []error
+	for _, name := range []string{pcscSocket(), filepath.Join(filepath.Dir(pcscSocket()), "pcscd.pid")} {
+		if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	timer := time.NewTimer(daemonStopTimeout)
-	defer timer.Stop()
-	select {
-	case <-d.exited:
-		return nil
-	case <-timer.C:
-		_ = process.Kill()
-		<-d.exited
-		return fmt.Errorf("pivtest: pcscd did not end when asked to, and was killed\n%s", d.log())
-	}
+	errs = append(errs, os.RemoveAll(d.dir))
+	return errors.Join(errs...)
 }
 
 // log returns the end of what pcscd printed. It logs errors only: no commands.

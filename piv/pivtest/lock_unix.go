@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// lockFile waits for an exclusive lock on a file. The kernel frees it when the process ends, however it ends.
-func lockFile(ctx context.Context, path string) (unlock func(), err error) {
+// lockFile waits for an exclusive lock on a file. The lock belongs to the open file: it ends when the last process that has
+// the file open closes it or ends.
+func lockFile(ctx context.Context, path string) (*os.File, error) {
 	const poll = 50 * time.Millisecond
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
@@ -22,7 +23,7 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
-			return func() { _ = f.Close() }, nil
+			return f, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			_ = f.Close()
