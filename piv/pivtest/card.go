@@ -20,6 +20,7 @@ type Card struct {
 
 	attestationAlgorithm Algorithm
 	touchCache           time.Duration
+	observe              func(Exchange)
 
 	busy sync.Mutex // held while a command runs
 	mu   sync.Mutex // guards what follows; not held while the card waits for a touch
@@ -72,6 +73,7 @@ func New(cfg Config) (*Card, error) {
 		touch:                cfg.Touch,
 		touchTimeout:         cfg.TouchTimeout,
 		touchCache:           cfg.TouchCache,
+		observe:              cfg.Observe,
 		keys:                 make(map[Slot]*keyPair),
 		objects:              make(map[uint32][]byte),
 		pin:                  newReference(cfg.PIN, DefaultPIN, cfg.PINTries),
@@ -152,6 +154,13 @@ func (c *Card) PowerCycle() {
 	c.session = session{}
 }
 
+// unplugged makes the card forget what it forgets without USB: the session, and the touch it had.
+func (c *Card) unplugged() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.session, c.touched = session{}, time.Time{}
+}
+
 // Transmit gives the card one command APDU, in short or extended form, and returns its answer: data and status word. It
 // fails with [ErrRemoved] when ctx ends before the card can answer, and never otherwise.
 func (c *Card) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
@@ -167,6 +176,9 @@ func (c *Card) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
 		entry.AnswerLen, entry.Status = len(data), sw
 	}
 	c.log = append(c.log, entry)
+	if c.observe != nil {
+		c.observe(entry)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -74,6 +74,9 @@ type Config struct {
 	// TouchCache is how long a touch is good for keys of policy TouchCached. Optional; 15 s by default.
 	TouchCache time.Duration
 
+	// Observe is called after every command with what the log says of it. Optional. It must not call the card.
+	Observe func(Exchange)
+
 	// CA is the maker who signs the attestation certificate in slot f9. Optional; a CA of the process by default, with
 	// the number of intermediates that Yubico used for the firmware.
 	CA *CA

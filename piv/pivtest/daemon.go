@@ -22,6 +22,7 @@ const (
 	daemonStartTimeout = 30 * time.Second
 	daemonPoll         = 20 * time.Millisecond
 	vpcdPort           = 35963
+	pcscPIDFile        = "/run/pcscd/pcscd.pid"
 )
 
 // daemon is pcscd with two virtual readers, and the lock that keeps the processes of other tests away from it.
@@ -30,8 +31,29 @@ type daemon struct {
 	dir     string     // configuration and log; "" if the daemon is not ours
 	exited  chan error // gets the end of our daemon
 	process *os.Process
-	names   [seatCount]string
+
+	readersWanted bool
+	names         [seatCount]string
 }
+
+// Readers is a pcscd with two virtual readers that this process runs, or that was running already.
+type Readers struct{ daemon *daemon }
+
+// RunReaders waits until no test on this machine uses the virtual readers and runs pcscd with them, as [Start] does for tests.
+// Cards made by [New] go into the first reader; the second one listens one port higher. It fails with [ErrNotInstalled].
+func RunReaders(ctx context.Context) (*Readers, error) {
+	d, err := startDaemon(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	return &Readers{d}, nil
+}
+
+// Names returns the names of the readers in PC/SC.
+func (r *Readers) Names() []string { return r.daemon.names[:] }
+
+// Close ends pcscd, unless it was running before.
+func (r *Readers) Close() error { return r.daemon.stop() }
 
 func (d *daemon) seat(i int) seat {
 	return seat{i, net.JoinHostPort("127.0.0.1", strconv.Itoa(vpcdPort+i)), d.names[i]}
@@ -39,12 +61,12 @@ func (d *daemon) seat(i int) seat {
 
 // startDaemon waits for the lock, and runs pcscd unless one runs already: that of a developer's machine, say, which then has
 // to have the virtual readers.
-func startDaemon(ctx context.Context) (*daemon, error) {
+func startDaemon(ctx context.Context, readersWanted bool) (*daemon, error) {
 	lock, err := lockFile(ctx, filepath.Join(os.TempDir(), "pivtest-pcscd.lock"))
 	if err != nil {
 		return nil, fmt.Errorf("pivtest: waiting for the virtual readers: %w", err)
 	}
-	d := &daemon{lock: lock}
+	d := &daemon{lock: lock, readersWanted: readersWanted}
 	ctx, cancel := context.WithTimeout(ctx, daemonStartTimeout)
 	defer cancel()
 	if _, err := readers(ctx); err != nil {
@@ -72,7 +94,11 @@ func (d *daemon) run() error {
 		return err
 	}
 	config := filepath.Join(d.dir, "reader.conf")
-	if err := os.WriteFile(config, readerConfig(driver), 0o600); err != nil {
+	var content []byte
+	if d.readersWanted {
+		content = readerConfig(driver)
+	}
+	if err := os.WriteFile(config, content, 0o600); err != nil {
 		return errors.Join(err, os.RemoveAll(d.dir))
 	}
 	if err := d.exec(pcscd, config); err != nil {
@@ -111,7 +137,7 @@ func (d *daemon) exec(pcscd, config string) error {
 	return nil
 }
 
-// waitReaders waits until PC/SC lists both readers, and learns their names.
+// waitReaders waits until PC/SC lists both readers and learns their names, or until it answers if none are wanted.
 func (d *daemon) waitReaders(ctx context.Context) error {
 	ticker := time.NewTicker(daemonPoll)
 	defer ticker.Stop()
@@ -119,6 +145,9 @@ func (d *daemon) waitReaders(ctx context.Context) error {
 		all, err := readers(ctx)
 		if err == nil && d.findReaders(all) {
 			return nil
+		}
+		if err == nil && d.dir == "" && !d.readersWanted {
+			return errors.New("pivtest: a pcscd with readers runs already: stop it")
 		}
 		if err == nil && d.dir == "" {
 			return fmt.Errorf("pivtest: a pcscd runs already, without two virtual readers named %q (FRIENDLYNAME in /etc/reader.conf.d/vpcd): stop it, or name them so", friendlyName)
@@ -135,6 +164,9 @@ func (d *daemon) waitReaders(ctx context.Context) error {
 }
 
 func (d *daemon) findReaders(all []readerState) bool {
+	if !d.readersWanted {
+		return len(all) == 0
+	}
 	found := 0
 	for _, r := range all {
 		if strings.HasPrefix(r.name(), friendlyName) && found < seatCount {
@@ -157,7 +189,7 @@ func (d *daemon) stop() error {
 	}
 	<-d.exited
 	var errs []error
-	for _, name := range []string{pcscSocket(), filepath.Join(filepath.Dir(pcscSocket()), "pcscd.pid")} {
+	for _, name := range []string{pcscSocket, pcscPIDFile} {
 		if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

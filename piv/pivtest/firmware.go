@@ -1,6 +1,10 @@
 package pivtest
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // Firmware is the version of a YubiKey's firmware. It decides which commands, algorithms and bugs the card has.
 type Firmware struct {
@@ -23,6 +27,32 @@ var (
 	// start, and an attestation chain with intermediates.
 	Firmware57 = Firmware{5, 7, 4}
 )
+
+// ParseFirmware parses "5.7.4", or "5.7" for the version of that line which has a name here.
+func ParseFirmware(s string) (Firmware, error) {
+	var numbers [3]byte
+	parts := strings.Split(s, ".")
+	if len(parts) < 2 || len(parts) > len(numbers) {
+		return Firmware{}, fmt.Errorf("pivtest: firmware %q is not like 5.7 or 5.7.4", s)
+	}
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 10, 8)
+		if err != nil {
+			return Firmware{}, fmt.Errorf("pivtest: firmware %q is not like 5.7 or 5.7.4", s)
+		}
+		numbers[i] = byte(n)
+	}
+	f := Firmware{numbers[0], numbers[1], numbers[2]}
+	if len(parts) == len(numbers) {
+		return f, nil
+	}
+	for _, named := range []Firmware{Firmware43, Firmware52, Firmware531, Firmware54, Firmware57} {
+		if named.Major == f.Major && named.Minor == f.Minor {
+			return named, nil
+		}
+	}
+	return f, nil
+}
 
 // String returns the version as "5.7.4".
 func (f Firmware) String() string { return fmt.Sprintf("%d.%d.%d", f.Major, f.Minor, f.Patch) }

@@ -72,20 +72,13 @@ func (c *Card) Insert(ctx context.Context) error {
 }
 
 func (c *Card) connect(ctx context.Context) (<-chan struct{}, error) {
-	l := &c.link
-	l.mu.Lock()
-	conn, stopped := l.conn, l.stopped
-	l.mu.Unlock()
-	if conn != nil {
+	if c.Inserted() {
 		return nil, errInserted
 	}
-	if stopped != nil {
-		select {
-		case <-stopped:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+	if err := c.Wait(ctx); err != nil {
+		return nil, err
 	}
+	l := &c.link
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", l.addr)
 	if err != nil {
 		return nil, fmt.Errorf("pivtest: no virtual reader: %w", err)
@@ -122,6 +115,22 @@ func (c *Card) Inserted() bool {
 	return c.link.conn != nil
 }
 
+// Wait waits until the card is in no reader any more: it was removed, or the reader is gone.
+func (c *Card) Wait(ctx context.Context) error {
+	c.link.mu.Lock()
+	stopped := c.link.stopped
+	c.link.mu.Unlock()
+	if stopped == nil {
+		return nil
+	}
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // WaitRemoved waits until PC/SC lists the reader of the card as empty. It works for cards that [Start] made.
 func (c *Card) WaitRemoved(ctx context.Context) error {
 	reader := c.Reader()
@@ -134,12 +143,7 @@ func (c *Card) WaitRemoved(ctx context.Context) error {
 // Close removes the card and waits until nothing of it runs any more. It is not for TouchFuncs.
 func (c *Card) Close() {
 	c.Remove()
-	c.link.mu.Lock()
-	stopped := c.link.stopped
-	c.link.mu.Unlock()
-	if stopped != nil {
-		<-stopped
-	}
+	_ = c.Wait(context.Background()) // ends, as what runs on the card ends with it
 }
 
 func (l *link) remove() {
@@ -169,7 +173,7 @@ func (l *link) drop(conn net.Conn) {
 
 // serve answers the reader until the card is removed or the reader is gone.
 func (c *Card) serve(ctx context.Context, conn net.Conn) {
-	c.PowerCycle()
+	c.unplugged()
 	for {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			quickAck(tcp)

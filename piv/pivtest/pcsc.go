@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"time"
 )
@@ -38,15 +37,8 @@ const (
 	pcscMaxAnswer  = 65538
 )
 
-const defaultPCSCSocket = "/run/pcscd/pcscd.comm"
-
-// pcscSocket is where pcscd listens; libpcsclite reads the same variable.
-func pcscSocket() string {
-	if name := os.Getenv("PCSCLITE_CSOCK_NAME"); name != "" {
-		return name
-	}
-	return defaultPCSCSocket
-}
+// pcscSocket is where pcscd listens. The path is compiled into it.
+const pcscSocket = "/run/pcscd/pcscd.comm"
 
 // PCSCError is an error code of PC/SC, such as 0x8010000B for a sharing violation.
 type PCSCError uint32
@@ -61,7 +53,7 @@ type pcscClient struct {
 }
 
 func dialPCSC(ctx context.Context) (*pcscClient, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", pcscSocket())
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", pcscSocket)
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,16 @@ func (r *reference) check(b []byte) StatusWord {
 	return wrongPIN(r.tries)
 }
 
+// replace stores a new value and gives all tries back. A value that is too short is refused with Yubico's 6985.
+func (r *reference) replace(b []byte) StatusWord {
+	value, ok := padReference(b)
+	if !ok {
+		return ConditionsNotSatisfied
+	}
+	r.value, r.tries = value, r.max
+	return Success
+}
+
 // verify is VERIFY (SP 800-73-4 part 2, 3.2.1): with a PIN it compares, without data it asks, with P1 FF it forgets.
 func (c *Card) verify(_ context.Context, r request) ([]byte, StatusWord) {
 	if r.p2 != referencePIN {
@@ -102,16 +112,15 @@ func (c *Card) changeReference(_ context.Context, r request) ([]byte, StatusWord
 	case r.p2 != referencePIN:
 		return nil, ReferenceNotFound
 	}
-	old, value, sw := splitReferences(r)
-	if sw != Success {
-		return nil, sw
+	if len(r.data) != 2*referenceLen {
+		return nil, IncorrectData
 	}
-	sw = ref.check(old)
-	if sw == Success {
-		ref.value = value
-	}
+	sw := ref.check(r.data[:referenceLen])
 	if r.p2 == referencePIN {
 		c.session.pinVerified = sw == Success
+	}
+	if sw == Success {
+		sw = ref.replace(r.data[referenceLen:])
 	}
 	return nil, sw
 }
@@ -121,27 +130,14 @@ func (c *Card) resetRetry(_ context.Context, r request) ([]byte, StatusWord) {
 	if r.p1 != 0 || r.p2 != referencePIN {
 		return nil, ReferenceNotFound
 	}
-	puk, pin, sw := splitReferences(r)
-	if sw != Success {
-		return nil, sw
+	if len(r.data) != 2*referenceLen {
+		return nil, IncorrectData
 	}
-	if sw = c.puk.check(puk); sw == Success {
-		c.pin.value, c.pin.tries = pin, c.pin.max
+	sw := c.puk.check(r.data[:referenceLen])
+	if sw == Success {
+		sw = c.pin.replace(r.data[referenceLen:])
 	}
 	return nil, sw
-}
-
-// splitReferences takes two values apart. The second one will be stored, so it has to be a good one; that is looked at
-// before a try is spent, and Yubico's answer to it is 6985.
-func splitReferences(r request) (old []byte, value [referenceLen]byte, sw StatusWord) {
-	if len(r.data) != 2*referenceLen {
-		return nil, value, IncorrectData
-	}
-	value, ok := padReference(r.data[referenceLen:])
-	if !ok {
-		return nil, value, ConditionsNotSatisfied
-	}
-	return r.data[:referenceLen], value, Success
 }
 
 // setRetries is SET PIN RETRIES. It wants the management key and the PIN, and brings the factory values of both back.

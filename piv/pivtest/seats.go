@@ -32,7 +32,7 @@ var seats = &seatPool{changed: make(chan struct{})}
 
 // take gives a test a reader, and starts pcscd if the test is the first to want one.
 func (p *seatPool) take(ctx context.Context, group string) (seat, error) {
-	if err := p.enter(ctx, group); err != nil {
+	if err := p.enter(ctx, group, true); err != nil {
 		return seat{}, err
 	}
 	p.mu.Lock()
@@ -55,8 +55,8 @@ func (p *seatPool) giveBack(s seat) error {
 	return p.leave()
 }
 
-// enter waits until no other test has the readers, and makes sure that pcscd runs.
-func (p *seatPool) enter(ctx context.Context, group string) error {
+// enter waits until no other test has the readers, and makes sure that pcscd runs, with readers or without.
+func (p *seatPool) enter(ctx context.Context, group string, readersWanted bool) error {
 	for {
 		p.mu.Lock()
 		if p.users == 0 || p.group == group {
@@ -72,11 +72,14 @@ func (p *seatPool) enter(ctx context.Context, group string) error {
 	}
 	defer p.mu.Unlock()
 	if p.users == 0 {
-		d, err := startDaemon(ctx)
+		d, err := startDaemon(ctx, readersWanted)
 		if err != nil {
 			return err
 		}
 		p.daemon = d
+	}
+	if p.daemon.readersWanted != readersWanted {
+		return errors.New("pivtest: a test has readers or it has none")
 	}
 	p.group = group
 	p.users++

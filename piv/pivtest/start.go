@@ -11,6 +11,7 @@ import (
 // TB is the part of testing.TB that [Start] uses.
 type TB interface {
 	Cleanup(f func())
+	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
 	Helper()
 	Name() string
@@ -33,15 +34,10 @@ func Start(tb TB, cfg Config) *Card {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	seat, err := seats.take(ctx, testGroup(tb))
-	switch {
-	case errors.Is(err, ErrNotInstalled) && os.Getenv("CI") != "true":
-		tb.Skipf("%v", err)
-	case err != nil:
-		tb.Fatalf("%v", err)
-	}
+	mustStart(tb, err)
 	tb.Cleanup(func() {
 		if err := seats.giveBack(seat); err != nil {
-			tb.Fatalf("%v", err)
+			tb.Errorf("%v", err)
 		}
 	})
 	cfg.Addr = seat.addr
@@ -61,20 +57,37 @@ func Start(tb TB, cfg Config) *Card {
 // when there is no card. A card that [Start] makes in the same test uses the same pcscd.
 func StartReaders(tb TB) {
 	tb.Helper()
+	startReaders(tb, true)
+}
+
+// StartWithoutReaders runs a pcscd without a reader until the test ends: for tests of what a program says then.
+func StartWithoutReaders(tb TB) {
+	tb.Helper()
+	startReaders(tb, false)
+}
+
+func startReaders(tb TB, readersWanted bool) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	err := seats.enter(ctx, testGroup(tb))
-	switch {
-	case errors.Is(err, ErrNotInstalled) && os.Getenv("CI") != "true":
-		tb.Skipf("%v", err)
-	case err != nil:
-		tb.Fatalf("%v", err)
-	}
+	mustStart(tb, seats.enter(ctx, testGroup(tb), readersWanted))
 	tb.Cleanup(func() {
 		if err := seats.leave(); err != nil {
-			tb.Fatalf("%v", err)
+			tb.Errorf("%v", err)
 		}
 	})
+}
+
+// mustStart ends the test if pcscd could not be had.
+func mustStart(tb TB, err error) {
+	tb.Helper()
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotInstalled) && os.Getenv("CI") != "true":
+		tb.Skipf("%v", err)
+	default:
+		tb.Fatalf("%v", err)
+	}
 }
 
 // testGroup names the test that tb belongs to: subtests use the readers of their parent.
