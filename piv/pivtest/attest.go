@@ -3,6 +3,7 @@ package pivtest
 import (
 	"context"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
@@ -102,7 +103,11 @@ func (c *Card) attestation(slot Slot, key *keyPair) ([]byte, error) {
 	if !ok {
 		return nil, errInput
 	}
-	return x509.CreateCertificate(rand.Reader, template, parent, key.private.Public(), signer)
+	public := key.private.Public()
+	if x25519, ok := public.(*ecdh.PublicKey); ok {
+		return createX25519Certificate(template, parent, x25519, signer)
+	}
+	return x509.CreateCertificate(rand.Reader, template, parent, public, signer)
 }
 
 func (c *Card) attestationExtensions(key *keyPair) ([]pkix.Extension, error) {
