@@ -182,13 +182,13 @@ func (w *signing) refused(c *conn, info slotInfo, waited bool, err error) error 
 	if w.pin.verified || info.pin == PINPolicyNever {
 		return timeout
 	}
-	if c.card.Firmware.forgetsPINWhenAsked() && waited {
-		return timeout // the card would not have waited without the PIN
+	if waited && (info.pin == 0 || c.card.Firmware.forgetsPINWhenAsked()) {
+		return timeout // a card that wants the PIN says so at once
 	}
 	if err := c.countTries(); err != nil {
 		return err
 	}
-	if c.pin == pinVerified && (waited || info.pin == PINPolicyOnce) {
+	if c.pin == pinVerified && info.pin == PINPolicyOnce {
 		return timeout
 	}
 	// Not verified; or verified, and the policy that this card does not tell is
