@@ -34,6 +34,7 @@ type daemon struct {
 
 	readersWanted bool
 	names         [seatCount]string
+	events        [seatCount]uint32
 }
 
 // Readers is a pcscd with two virtual readers that this process runs, or that was running already.
@@ -56,7 +57,7 @@ func (r *Readers) Names() []string { return r.daemon.names[:] }
 func (r *Readers) Close() error { return r.daemon.stop() }
 
 func (d *daemon) seat(i int) seat {
-	return seat{i, net.JoinHostPort("127.0.0.1", strconv.Itoa(vpcdPort+i)), d.names[i]}
+	return seat{i, net.JoinHostPort("127.0.0.1", strconv.Itoa(vpcdPort+i)), d.names[i], &d.events[i]}
 }
 
 // startDaemon waits for the lock, and runs pcscd unless one runs already: that of a developer's machine, say, which then has

@@ -31,9 +31,11 @@ var errInserted = errors.New("pivtest: the card is in a reader already")
 type link struct {
 	mu      sync.Mutex
 	addr    string
-	reader  string // name in PC/SC; "" if unknown
+	reader  string  // name in PC/SC; "" if unknown
+	events  *uint32 // event counter of that reader when a card was last seen in it; 0 if never
 	conn    net.Conn
 	cancel  context.CancelFunc // stops the command that runs
+	running bool               // a command waits for its answer
 	seen    chan struct{}      // closed when the reader has asked for the ATR
 	stopped chan struct{}      // closed when serving has ended
 }
@@ -51,7 +53,7 @@ func (c *Card) Insert(ctx context.Context) error {
 	defer cancel()
 	reader := c.link.readerName()
 	if reader != "" { // a card put back before PC/SC has missed it would be taken for the one that was never gone
-		if err := waitReader(ctx, reader, readerState.absent); err != nil {
+		if err := c.WaitRemoved(ctx); err != nil {
 			return err
 		}
 	}
@@ -65,10 +67,14 @@ func (c *Card) Insert(ctx context.Context) error {
 		c.Remove()
 		return fmt.Errorf("pivtest: no reader at %s took the card (is another one in it?): %w", c.link.addr, ctx.Err())
 	}
-	if reader != "" {
-		return waitReader(ctx, reader, readerState.powered)
+	if reader == "" {
+		return nil
 	}
-	return nil
+	state, err := waitReader(ctx, reader, readerState.powered)
+	if err == nil {
+		*c.link.events = state.Events
+	}
+	return err
 }
 
 func (c *Card) connect(ctx context.Context) (<-chan struct{}, error) {
@@ -131,13 +137,19 @@ func (c *Card) Wait(ctx context.Context) error {
 	}
 }
 
-// WaitRemoved waits until PC/SC lists the reader of the card as empty. It works for cards that [Start] made.
+// WaitRemoved waits until PC/SC has noticed that the card was removed. It works for cards that [Start] made.
+//
+// It is not enough that the reader is listed as empty: pcscd says so too when it could not reset a card for a program that
+// died, and goes on to believe in the card. Only what it has noticed itself does it count as an event.
 func (c *Card) WaitRemoved(ctx context.Context) error {
 	reader := c.Reader()
 	if reader == "" {
 		return errors.New("pivtest: the card is in no reader that PC/SC knows")
 	}
-	return waitReader(ctx, reader, readerState.absent)
+	_, err := waitReader(ctx, reader, func(s readerState) bool {
+		return s.absent() && (*c.link.events == 0 || s.Events != *c.link.events)
+	})
+	return err
 }
 
 // Close removes the card and waits until nothing of it runs any more. It is not for TouchFuncs.
@@ -155,20 +167,30 @@ func (l *link) remove() {
 	}
 }
 
-// drop ends a connection by a reset, so that the driver sees an error where it waits for an answer; after an orderly end it
-// would hand an empty answer to the program.
+// drop ends a connection so that the driver sees an error, as with a card that is gone: by a reset, since after an orderly end
+// the next command would seem to be sent. If the driver waits for an answer, it takes any end of the connection for an answer
+// without bytes, unless it comes after the length of the answer; so it gets a length first.
 func (l *link) drop(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn != conn {
 		return
 	}
+	if l.running {
+		_, _ = conn.Write([]byte{0, 2})
+	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
 	_ = conn.Close()
 	l.cancel()
-	l.conn = nil
+	l.conn, l.running = nil, false
+}
+
+func (l *link) setRunning(running bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running = running
 }
 
 // serve answers the reader until the card is removed or the reader is gone.
@@ -189,11 +211,13 @@ func (c *Card) serve(ctx context.Context, conn net.Conn) {
 		if answer != nil && writeMessage(conn, answer) != nil {
 			return
 		}
+		c.link.setRunning(false)
 	}
 }
 
 func (c *Card) handleMessage(ctx context.Context, message []byte) ([]byte, error) {
 	if len(message) != 1 {
+		c.link.setRunning(true) // until the answer is written
 		return c.Transmit(ctx, message)
 	}
 	switch message[0] {

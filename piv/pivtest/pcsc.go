@@ -226,22 +226,22 @@ func readers(ctx context.Context) ([]readerState, error) {
 }
 
 // waitReader waits until the state of a reader is as wanted.
-func waitReader(ctx context.Context, name string, wanted func(readerState) bool) error {
+func waitReader(ctx context.Context, name string, wanted func(readerState) bool) (readerState, error) {
 	const interval = 20 * time.Millisecond
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		all, err := readers(ctx)
 		if err != nil {
-			return fmt.Errorf("pivtest: asking pcscd for its readers: %w", err)
+			return readerState{}, fmt.Errorf("pivtest: asking pcscd for its readers: %w", err)
 		}
 		if i := slices.IndexFunc(all, func(s readerState) bool { return s.name() == name }); i >= 0 && wanted(all[i]) {
-			return nil
+			return all[i], nil
 		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return fmt.Errorf("pivtest: reader %q did not get into the state that was waited for: %w", name, ctx.Err())
+			return readerState{}, fmt.Errorf("pivtest: reader %q did not get into the state that was waited for: %w", name, ctx.Err())
 		}
 	}
 }

@@ -12,6 +12,7 @@ type seat struct {
 	index  int
 	addr   string
 	reader string
+	events *uint32 // see link.events
 }
 
 // seatCount is how many readers Debian's vpcd offers.
@@ -45,7 +46,7 @@ func (p *seatPool) take(ctx context.Context, group string) (seat, error) {
 		}
 	}
 	p.mu.Unlock()
-	return seat{}, errors.Join(fmt.Errorf("pivtest: there are %d virtual readers, and this test has a card in each", seatCount), p.leave())
+	return seat{}, errors.Join(errors.New("pivtest: there are two virtual readers, and this test has a card in each"), p.leave())
 }
 
 func (p *seatPool) giveBack(s seat) error {

@@ -46,7 +46,7 @@ func Start(tb TB, cfg Config) *Card {
 		tb.Fatalf("%v", err)
 	}
 	tb.Cleanup(card.Close)
-	card.link.reader = seat.reader
+	card.link.reader, card.link.events = seat.reader, seat.events
 	if err := card.Insert(ctx); err != nil {
 		tb.Fatalf("%v", err)
 	}
