@@ -105,7 +105,7 @@ var (
 	// to a trusted root, or contradicts what the card itself says.
 	ErrAttestation error = &faultError{
 		"the key is not attested",
-		"generate the key on a YubiKey with firmware 4.3 or newer; imported keys cannot be attested",
+		"only keys generated on a YubiKey (firmware 4.3 or newer) are; to believe another maker set Options.Trust",
 	}
 
 	// ErrClosed: the [Key] was closed.

@@ -41,7 +41,7 @@ func (p *fakePCSC) connect(reader string) (token, error) {
 	case !ok:
 		return nil, &pcscError{pcscUnknownReader, errors.New("unknown reader")}
 	case card == nil:
-		return nil, &pcscError{0x8010000c, errors.New("no card in the reader")}
+		return nil, &pcscError{pcscNoCard, errors.New("no card in the reader")}
 	}
 	return card.connect()
 }

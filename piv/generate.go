@@ -154,7 +154,7 @@ func (g *generating) generate(s *session, c *conn, managementKey []byte) (*Key, 
 	s.final = true
 	delete(c.slots, g.opts.Slot)
 	public, err := c.generate(managementKey, g.opts.Slot, g.spec)
-	if statusOf(err) == statusNotSatisfied {
+	if statusOf(err) == statusNotSatisfied && !errors.Is(err, ErrManagementKey) {
 		return nil, because(ErrManagementKey, err)
 	}
 	if err != nil {

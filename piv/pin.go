@@ -194,7 +194,10 @@ func (e *pinEntry) send(s *session, c *conn, do func(pin string) error) error {
 		return err
 	}
 	c.pin, e.verified = pinVerified, true
-	c.tries = s.sys.pins.accepted(c.card.Serial, c.tries)
+	s.sys.pins.accepted(c.card.Serial)
+	if c.tries == 1 {
+		c.tries = 0 // now there are more, or one is all that this card ever allows
+	}
 	return nil
 }
 
@@ -209,7 +212,6 @@ type refusals struct {
 type refusal struct {
 	pins  map[[sha256.Size]byte]bool
 	tries int // left after the last refusal
-	most  int // most tries the card was seen to allow
 }
 
 // refused reports whether the card refused this PIN before. More tries than were
@@ -219,7 +221,6 @@ func (r *refusals) refused(serial uint32, pin string, tries int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	card := r.card(serial)
-	card.most = max(card.most, tries)
 	if tries > card.tries {
 		clear(card.pins)
 	}
@@ -234,17 +235,11 @@ func (r *refusals) refuse(serial uint32, pin string, tries int) {
 	card.tries = tries
 }
 
-// accepted returns how many tries the card allows at least after the right PIN,
-// which makes it forget the wrong ones; 0 if that cannot be told.
-func (r *refusals) accepted(serial uint32, tries int) int {
+// accepted notes that the card was given the right PIN.
+func (r *refusals) accepted(serial uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	card := r.card(serial)
-	clear(card.pins)
-	if most := max(card.most, tries); most > 1 {
-		return most
-	}
-	return 0
+	clear(r.card(serial).pins)
 }
 
 func (r *refusals) card(serial uint32) *refusal {

@@ -3,6 +3,7 @@ package piv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -15,6 +16,12 @@ const (
 	// busyRetry is the time between two attempts at a card that another program
 	// holds.
 	busyRetry = 50 * time.Millisecond
+
+	// settle is how long a reader is left alone after its card stopped to answer.
+	// PC/SC can take that long to notice that a card was pulled out. go-piv
+	// v2.6.0 keeps the connection to a card that goes away while it is opened,
+	// and to PC/SC the reader is in use from then on, until the process ends.
+	settle = 500 * time.Millisecond
 )
 
 // reader is the one place of this process from which the card in a reader is
@@ -33,9 +40,10 @@ type reader struct {
 	idle    *time.Timer // ends the grace period
 	visits  uint64
 
-	// refused is why the card in this reader cannot be used. go-piv keeps the
-	// connection to a card that has no PIV application: to us, that card looks
-	// held by another program from then on.
+	settled time.Time // do not connect before
+
+	// refused is why the card could not be opened the last time. If the reader is
+	// in use since then, that may be ourselves; see settle.
 	refused error
 }
 
@@ -102,6 +110,11 @@ func (r *reader) connect(ctx context.Context, wait time.Duration) (*conn, error)
 	}
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
+	select {
+	case <-time.After(time.Until(r.settled)):
+	case <-ctx.Done():
+		return nil, ended(ctx)
+	}
 	for {
 		if r.opening == nil {
 			r.opening = r.open()
@@ -120,12 +133,10 @@ func (r *reader) connect(ctx context.Context, wait time.Duration) (*conn, error)
 			return r.conn, nil
 		}
 		if pcscCode(o.err) != pcscSharingViolation {
-			if errors.Is(o.err, ErrUnsupported) {
-				r.refused = o.err
-			}
+			r.lost(o.err)
 			return nil, o.err
 		}
-		if r.refused != nil {
+		if errors.Is(r.refused, ErrUnsupported) {
 			return nil, r.refused
 		}
 		select {
@@ -133,7 +144,7 @@ func (r *reader) connect(ctx context.Context, wait time.Duration) (*conn, error)
 		case <-ctx.Done():
 			return nil, because(ErrCardBusy, ended(ctx))
 		case <-timeout.C:
-			return nil, because(ErrCardBusy, o.err)
+			return nil, because(ErrCardBusy, r.culprit(o.err))
 		}
 	}
 }
@@ -170,6 +181,24 @@ func dial(b backend, reader string) (*conn, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// lost notes that the card did not answer, or could not be opened.
+func (r *reader) lost(err error) {
+	r.drop()
+	if gone(err) {
+		return // PC/SC knows
+	}
+	r.refused = err
+	r.settled = time.Now().Add(settle)
+}
+
+// culprit adds to a sharing violation that it may be our own doing.
+func (r *reader) culprit(err error) error {
+	if r.refused == nil {
+		return err
+	}
+	return fmt.Errorf("%w; if it is this program itself, since the card was lost, restart it: %w", err, r.refused)
 }
 
 // drop lets go of the card. A connection still on its way is dropped by whoever

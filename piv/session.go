@@ -68,7 +68,7 @@ func visitOnce[T any](ctx context.Context, sys *system, p *progress, t target, f
 	defer s.r.give()
 	value, err := fn(s)
 	if pcscCode(err) != 0 {
-		s.r.drop()
+		s.r.lost(err)
 	}
 	return value, s, err
 }
@@ -141,7 +141,7 @@ func (c *conn) slotByAttestation(slot Slot) (slotInfo, error) {
 	case statusIncorrectData, statusUnknownINS:
 		cert, err = c.certificate(slot)
 		if statusOf(err) == statusNotFound {
-			return slotInfo{}, becausef(ErrNoKey, "or an imported one without its certificate, which firmware %v cannot show", c.card.Firmware)
+			return slotInfo{}, becausef(ErrNoKey, "it may hold an imported key without certificate, which firmware %v cannot show", c.card.Firmware)
 		}
 		if err != nil {
 			return slotInfo{}, err

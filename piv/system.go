@@ -80,8 +80,11 @@ type search struct {
 	shapes bool
 }
 
-// errAbsent: no reader holds a card that is meant.
-var errAbsent = errors.New("no such card")
+// absentError: no reader holds a card that is meant. Its text says what they do
+// hold.
+type absentError struct{ found string }
+
+func (e *absentError) Error() string { return e.found }
 
 // scan returns the cards it found, or why there is none. Cards come with an error
 // where there may be more of them.
@@ -126,11 +129,11 @@ func (s *system) scan(ctx context.Context, q search) ([]Card, error) {
 	err = unreadable(errs)
 	switch {
 	case err == nil && len(names) == 0:
-		err = fmt.Errorf("%w: no reader is named like %q", errAbsent, q.filter)
+		err = &absentError{fmt.Sprintf("no reader is named like %q", q.filter)}
 	case err == nil && len(cards) == 0:
-		err = fmt.Errorf("%w: %s, no card", errAbsent, plural(len(names), "reader", "readers"))
+		err = &absentError{plural(len(names), "reader", "readers") + ", no card"}
 	case err == nil && q.serial != 0:
-		err = fmt.Errorf("%w: plugged in: %s", errAbsent, serials(cards))
+		err = &absentError{"plugged in: " + serials(cards)}
 	}
 	if q.serial != 0 {
 		cards = nil
@@ -219,10 +222,13 @@ func (s *system) only(ctx context.Context, q search) (uint32, error) {
 // explain turns what ended an operation into an error of this package. missing is
 // what a card that is not there is called.
 func explain(err, missing error) error {
+	var absent *absentError
 	switch code := pcscCode(err); {
+	case errors.Is(err, ErrCardBusy):
+		return err
 	case code == pcscNoService || code == pcscServiceStopped:
 		return because(ErrNoService, err)
-	case code != 0 && !errors.Is(err, ErrCardBusy), errors.Is(err, errAbsent), errors.Is(err, errElsewhere):
+	case code != 0, errors.As(err, &absent), errors.Is(err, errElsewhere):
 		return because(missing, err)
 	}
 	return err

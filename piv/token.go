@@ -108,6 +108,7 @@ const (
 	pcscInvalidHandle     = 0x80100003
 	pcscUnknownReader     = 0x80100009
 	pcscSharingViolation  = 0x8010000b
+	pcscNoCard            = 0x8010000c
 	pcscReaderUnavailable = 0x80100017
 	pcscNoService         = 0x8010001d
 	pcscServiceStopped    = 0x8010001e
@@ -122,6 +123,15 @@ func pcscCode(err error) uint32 {
 		return e.code
 	}
 	return 0
+}
+
+// gone reports whether PC/SC itself says that there is no card.
+func gone(err error) bool {
+	switch pcscCode(err) {
+	case pcscNoCard, pcscUnknownReader, pcscCardRemoved, pcscReaderUnavailable, pcscNoService, pcscServiceStopped:
+		return true
+	}
+	return false
 }
 
 // unsent reports whether PC/SC refused a command before it sent it to the card.
