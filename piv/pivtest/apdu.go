@@ -1,9 +1,6 @@
 package pivtest
 
-import (
-	"encoding/binary"
-	"errors"
-)
+import "encoding/binary"
 
 // Instructions of SP 800-73-4 part 2 and of Yubico's extensions, as they appear in [Exchange].
 const (
@@ -36,8 +33,6 @@ const (
 	maxChain = 4096
 )
 
-var errAPDU = errors.New("malformed command APDU")
-
 // command is a command APDU (ISO/IEC 7816-3, 12.1.3).
 type command struct {
 	cla, ins, p1, p2 byte
@@ -45,18 +40,18 @@ type command struct {
 	maxAnswer        int // Ne; the most data the answer may have
 }
 
-// parseCommand parses the four cases of short and extended command APDUs.
-func parseCommand(b []byte) (command, error) {
+// parseCommand parses the four cases of short and extended command APDUs. It reports false for what is none.
+func parseCommand(b []byte) (command, bool) {
 	if len(b) < 4 {
-		return command{}, errAPDU
+		return command{}, false
 	}
 	c := command{cla: b[0], ins: b[1], p1: b[2], p2: b[3], maxAnswer: maxShortAnswer}
 	switch body := b[4:]; {
 	case len(body) == 0:
-		return c, nil
+		return c, true
 	case len(body) == 1:
 		c.maxAnswer = shortNe(body[0])
-		return c, nil
+		return c, true
 	case body[0] == 0 && len(body) >= 3:
 		return c.parseExtended(body[1:])
 	default:
@@ -64,34 +59,34 @@ func parseCommand(b []byte) (command, error) {
 	}
 }
 
-func (c command) parseShort(body []byte) (command, error) {
+func (c command) parseShort(body []byte) (command, bool) {
 	n, body := int(body[0]), body[1:]
 	switch {
 	case n == 0 || len(body) < n || len(body) > n+1:
-		return command{}, errAPDU
+		return command{}, false
 	case len(body) == n+1:
 		c.maxAnswer = shortNe(body[n])
 	}
 	c.data = body[:n:n]
-	return c, nil
+	return c, true
 }
 
-func (c command) parseExtended(body []byte) (command, error) {
+func (c command) parseExtended(body []byte) (command, bool) {
 	n, body := int(binary.BigEndian.Uint16(body)), body[2:]
 	if len(body) == 0 { // no data: what was read is Le
 		c.maxAnswer = extendedNe(n)
-		return c, nil
+		return c, true
 	}
 	switch {
 	case n == 0 || len(body) < n:
-		return command{}, errAPDU
+		return command{}, false
 	case len(body) == n+2:
 		c.maxAnswer = extendedNe(int(binary.BigEndian.Uint16(body[n:])))
 	case len(body) != n:
-		return command{}, errAPDU
+		return command{}, false
 	}
 	c.data = body[:n:n]
-	return c, nil
+	return c, true
 }
 
 func shortNe(le byte) int {

@@ -31,9 +31,9 @@ func TestParseCommand(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := parseCommand([]byte(test.apdu))
-			if err != nil {
-				t.Fatal(err)
+			got, ok := parseCommand([]byte(test.apdu))
+			if !ok {
+				t.Fatal("malformed")
 			}
 			if got.cla != 0 || got.ins != 0xfd || got.p1 != 1 || got.p2 != 2 || string(got.data) != test.data || got.maxAnswer != test.maxAnswer {
 				t.Errorf("parsed %+v", got)
@@ -44,7 +44,7 @@ func TestParseCommand(t *testing.T) {
 		"", "\x00", "\x00\xfd\x01", "\x00\xfd\x01\x02\x02a", "\x00\xfd\x01\x02\x02abcd", "\x00\xfd\x01\x02\x00\x00",
 		"\x00\xfd\x01\x02\x00\x00\x03ab", "\x00\xfd\x01\x02\x00\x00\x02ab\x01", "\x00\xfd\x01\x02\x00\x00\x00\x01",
 	} {
-		if got, err := parseCommand([]byte(bad)); err == nil {
+		if got, ok := parseCommand([]byte(bad)); ok {
 			t.Errorf("parsed %x as %+v", bad, got)
 		}
 	}
@@ -62,17 +62,17 @@ func (c command) encode() []byte {
 
 func FuzzParseCommand(f *testing.F) {
 	f.Fuzz(func(t *testing.T, apdu []byte) {
-		got, err := parseCommand(apdu)
-		if err != nil {
+		got, ok := parseCommand(apdu)
+		if !ok {
 			return
 		}
 		if len(got.data) > len(apdu) || got.maxAnswer < 1 || got.maxAnswer > maxExtendedAnswer {
 			t.Fatalf("parsed %x as %+v", apdu, got)
 		}
-		again, err := parseCommand(got.encode())
-		if err != nil || again.cla != got.cla || again.ins != got.ins || again.p1 != got.p1 || again.p2 != got.p2 ||
+		again, ok := parseCommand(got.encode())
+		if !ok || again.cla != got.cla || again.ins != got.ins || again.p1 != got.p1 || again.p2 != got.p2 ||
 			!bytes.Equal(again.data, got.data) || again.maxAnswer != got.maxAnswer {
-			t.Fatalf("%x is %+v, encoded and parsed again %+v, %v", apdu, got, again, err)
+			t.Fatalf("%x is %+v, encoded and parsed again %+v, %v", apdu, got, again, ok)
 		}
 	})
 }

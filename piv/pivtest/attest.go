@@ -30,8 +30,7 @@ func (c *Card) AttestationCertificate() (*x509.Certificate, error) {
 	if err := c.ensureAttestation(); err != nil {
 		return nil, err
 	}
-	der, _ := certificateOf(c.objects[objectAttestation])
-	return x509.ParseCertificate(der)
+	return x509.ParseCertificate(certificateOf(c.objects[objectAttestation]))
 }
 
 // ensureAttestation makes the key in slot f9 and its certificate when something first wants them: the key is RSA, which takes
@@ -80,8 +79,7 @@ func (c *Card) attestation(slot Slot, key *keyPair) ([]byte, error) {
 	if !ok {
 		return nil, errInput
 	}
-	der, _ := certificateOf(c.objects[objectAttestation])
-	issuer, err := x509.ParseCertificate(der)
+	issuer, err := x509.ParseCertificate(certificateOf(c.objects[objectAttestation]))
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package pivtest
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -182,13 +183,13 @@ func (c *Card) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(data[:len(data):len(data)], byte(sw>>8), byte(sw)), nil
+	return append(slices.Clip(data), byte(sw>>8), byte(sw)), nil
 }
 
 // exchange runs one APDU: command chaining before the command, the split of a long answer after it.
 func (c *Card) exchange(ctx context.Context, apdu []byte, entry *Exchange) ([]byte, StatusWord, error) {
-	cmd, err := parseCommand(apdu)
-	if err != nil {
+	cmd, ok := parseCommand(apdu)
+	if !ok {
 		return nil, WrongLength, nil
 	}
 	entry.CLA, entry.INS, entry.P1, entry.P2, entry.DataLen = cmd.cla, cmd.ins, cmd.p1, cmd.p2, len(cmd.data)

@@ -23,14 +23,16 @@ const (
 	daemonPoll         = 20 * time.Millisecond
 	vpcdPort           = 35963
 	pcscPIDFile        = "/run/pcscd/pcscd.pid"
+	lockName           = "pivtest-pcscd.lock" // in the directory for temporary files
 )
 
 // daemon is pcscd with two virtual readers, and the lock that keeps the processes of other tests away from it.
 type daemon struct {
 	lock    *os.File
-	dir     string     // configuration and log; "" if the daemon is not ours
-	exited  chan error // gets the end of our daemon
+	dir     string // configuration and log; "" if the daemon is not ours
 	process *os.Process
+	exited  chan struct{} // closed at the end of the process, which is exitErr
+	exitErr error
 
 	readersWanted bool
 	names         [seatCount]string
@@ -41,7 +43,8 @@ type daemon struct {
 type Readers struct{ daemon *daemon }
 
 // RunReaders waits until no test on this machine uses the virtual readers and runs pcscd with them, as [Start] does for tests.
-// Cards made by [New] go into the first reader; the second one listens one port higher. It fails with [ErrNotInstalled].
+// It is for programs: a test that calls Start while its process has Readers would wait for itself. Cards made by [New] go into
+// the first reader; the second one listens one port higher. It fails with [ErrNotInstalled].
 func RunReaders(ctx context.Context) (*Readers, error) {
 	d, err := startDaemon(ctx, true)
 	if err != nil {
@@ -63,15 +66,20 @@ func (d *daemon) seat(i int) seat {
 // startDaemon waits for the lock, and runs pcscd unless one runs already: that of a developer's machine, say, which then has
 // to have the virtual readers.
 func startDaemon(ctx context.Context, readersWanted bool) (*daemon, error) {
-	lock, err := lockFile(ctx, filepath.Join(os.TempDir(), "pivtest-pcscd.lock"))
+	lock, err := lockFile(ctx, filepath.Join(os.TempDir(), lockName))
 	if err != nil {
 		return nil, fmt.Errorf("pivtest: waiting for the virtual readers: %w", err)
 	}
+	return startLocked(ctx, lock, readersWanted)
+}
+
+// startLocked is startDaemon with the lock at hand, which it closes if it fails.
+func startLocked(ctx context.Context, lock *os.File, readersWanted bool) (*daemon, error) {
 	d := &daemon{lock: lock, readersWanted: readersWanted}
 	ctx, cancel := context.WithTimeout(ctx, daemonStartTimeout)
 	defer cancel()
 	if _, err := readers(ctx); err != nil {
-		if err := d.run(); err != nil {
+		if err := d.run(ctx); err != nil {
 			return nil, errors.Join(err, lock.Close())
 		}
 	}
@@ -82,7 +90,7 @@ func startDaemon(ctx context.Context, readersWanted bool) (*daemon, error) {
 }
 
 // run starts pcscd in the foreground with a configuration of its own. It dies with this process.
-func (d *daemon) run() error {
+func (d *daemon) run(ctx context.Context) error {
 	pcscd, err := findDaemon()
 	if err != nil {
 		return err
@@ -97,38 +105,39 @@ func (d *daemon) run() error {
 	config := filepath.Join(d.dir, "reader.conf")
 	var content []byte
 	if d.readersWanted {
-		content = readerConfig(driver)
+		content = readerConfig(friendlyName, driver)
 	}
 	if err := os.WriteFile(config, content, 0o600); err != nil {
 		return errors.Join(err, os.RemoveAll(d.dir))
 	}
-	if err := d.exec(pcscd, config); err != nil {
+	if err := d.exec(ctx, pcscd, config); err != nil {
 		return errors.Join(fmt.Errorf("pivtest: starting pcscd: %w", err), os.RemoveAll(d.dir))
 	}
 	return nil
 }
 
 // exec starts the process from a thread that lives as long as it: the kernel sends the death signal when the thread that
-// started a process ends, not when its parent does.
-func (d *daemon) exec(pcscd, config string) error {
+// started a process ends, not when its parent does. The process outlives ctx.
+func (d *daemon) exec(ctx context.Context, pcscd, config string) error {
 	log, err := os.Create(filepath.Join(d.dir, "log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(pcscd, "--foreground", "--config", config)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), pcscd, "--foreground", "--config", config)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = dieWithParent()
 	cmd.ExtraFiles = []*os.File{d.lock} // should we die, the lock is held until pcscd is gone too
 	started := make(chan error)
-	d.exited = make(chan error, 1)
+	d.exited = make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			d.exited <- cmd.Wait()
+			d.exitErr = cmd.Wait()
+			close(d.exited)
 		}
 	}()
 	if err := <-started; err != nil {
@@ -155,9 +164,8 @@ func (d *daemon) waitReaders(ctx context.Context) error {
 		}
 		select {
 		case <-ticker.C:
-		case err := <-d.exited:
-			d.exited <- err
-			return fmt.Errorf("pivtest: pcscd ended at once (it needs root): %w\n%s", err, d.log())
+		case <-d.exited:
+			return fmt.Errorf("pivtest: pcscd ended at once (it needs root): %w\n%s", d.exitErr, d.log())
 		case <-ctx.Done():
 			return fmt.Errorf("pivtest: pcscd does not list its virtual readers: %w\n%s", ctx.Err(), d.log())
 		}
@@ -237,6 +245,6 @@ func findDriver() (string, error) {
 }
 
 // readerConfig is a reader.conf(5) with one virtual device, which has two slots.
-func readerConfig(driver string) []byte {
-	return fmt.Appendf(nil, "FRIENDLYNAME %q\nDEVICENAME /dev/null:0x%X\nLIBPATH %s\nCHANNELID 0x%X\n", friendlyName, vpcdPort, driver, vpcdPort)
+func readerConfig(name, driver string) []byte {
+	return fmt.Appendf(nil, "FRIENDLYNAME %q\nDEVICENAME /dev/null:0x%X\nLIBPATH %s\nCHANNELID 0x%X\n", name, vpcdPort, driver, vpcdPort)
 }

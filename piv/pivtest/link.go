@@ -89,7 +89,7 @@ func (c *Card) connect(ctx context.Context) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pivtest: no virtual reader: %w", err)
 	}
-	serveCtx, cancel := context.WithCancel(context.Background())
+	serveCtx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the card stays when Insert has returned
 	seen, done := make(chan struct{}), make(chan struct{})
 	l.mu.Lock()
 	l.conn, l.cancel, l.seen, l.stopped = conn, cancel, seen, done
@@ -123,14 +123,8 @@ func (c *Card) Inserted() bool {
 
 // Wait waits until the card is in no reader any more: it was removed, or the reader is gone.
 func (c *Card) Wait(ctx context.Context) error {
-	c.link.mu.Lock()
-	stopped := c.link.stopped
-	c.link.mu.Unlock()
-	if stopped == nil {
-		return nil
-	}
 	select {
-	case <-stopped:
+	case <-c.link.ended():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -155,7 +149,18 @@ func (c *Card) WaitRemoved(ctx context.Context) error {
 // Close removes the card and waits until nothing of it runs any more. It is not for TouchFuncs.
 func (c *Card) Close() {
 	c.Remove()
-	_ = c.Wait(context.Background()) // ends, as what runs on the card ends with it
+	<-c.link.ended()
+}
+
+// ended returns a channel that is closed when nothing serves a reader.
+func (l *link) ended() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped == nil { // never inserted
+		l.stopped = make(chan struct{})
+		close(l.stopped)
+	}
+	return l.stopped
 }
 
 func (l *link) remove() {

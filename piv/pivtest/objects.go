@@ -101,11 +101,12 @@ func certificateObject(der []byte) []byte {
 	return appendTLV(b, tagErrorCode, nil)
 }
 
-// certificateOf returns the certificate in an object.
-func certificateOf(object []byte) ([]byte, bool) {
+// certificateOf returns the certificate in an object, nil if there is none.
+func certificateOf(object []byte) []byte {
 	all, err := parseTLVs(object)
 	if err != nil {
-		return nil, false
+		return nil
 	}
-	return find(all, tagCertificate)
+	der, _ := find(all, tagCertificate)
+	return der
 }

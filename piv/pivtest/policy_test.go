@@ -148,12 +148,12 @@ func TestTouchPolicies(t *testing.T) {
 			f := &fingers{after: time.Second}
 			p := newSigner(t, pivtest.Config{Touch: f.touch}, pivtest.PINNever, pivtest.TouchCached)
 			p.must(signP256)
-			time.Sleep(15*time.Second - 1)
+			time.Sleep(15*time.Second - time.Nanosecond)
 			p.must(signP256)
 			if f.touches != 1 {
 				t.Errorf("blinked %d times within 15 s", f.touches)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			p.must(signP256)
 			if f.touches != 2 {
 				t.Errorf("blinked %d times after 15 s", f.touches)
@@ -178,7 +178,7 @@ func TestTouchPolicies(t *testing.T) {
 			f := new(fingers)
 			p := newSigner(t, pivtest.Config{Touch: f.touch, TouchCache: time.Minute}, pivtest.PINNever, pivtest.TouchCached)
 			p.must(signP256)
-			time.Sleep(time.Minute - 1)
+			time.Sleep(time.Minute - time.Nanosecond)
 			p.must(signP256)
 			if f.touches != 1 {
 				t.Errorf("blinked %d times", f.touches)

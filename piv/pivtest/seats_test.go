@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,8 +37,8 @@ func (tb *fakeTB) run(f func()) {
 
 // end ends the test.
 func (tb *fakeTB) end() {
-	for i := len(tb.cleanups) - 1; i >= 0; i-- {
-		tb.cleanups[i]()
+	for _, cleanup := range slices.Backward(tb.cleanups) {
+		cleanup()
 	}
 	tb.cleanups = nil
 }
