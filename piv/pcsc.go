@@ -1,0 +1,189 @@
+//go:build windows || (cgo && (linux || darwin || freebsd || openbsd))
+
+package piv
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	gopiv "github.com/go-piv/piv-go/v2/piv"
+)
+
+// pcsc is the backend of builds with PC/SC: go-piv, which needs cgo everywhere
+// but on Windows.
+type pcsc struct{}
+
+func (pcsc) readers() ([]string, error) {
+	names, err := gopiv.Cards()
+	return names, numbered(err)
+}
+
+func (pcsc) connect(reader string) (token, error) {
+	yk, err := gopiv.Open(reader)
+	if err != nil {
+		return nil, numbered(err)
+	}
+	return yubikey{yk}, nil
+}
+
+// numbered gives an error of go-piv its number.
+func numbered(err error) error {
+	if err == nil {
+		return nil
+	}
+	var status interface{ Status() uint16 }
+	if errors.As(err, &status) {
+		return &statusError{status.Status(), err}
+	}
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if code, ok := returnCode(e); ok {
+			return &pcscError{code, err}
+		}
+	}
+	return err
+}
+
+// returnCode reads the PC/SC return code from go-piv's error for it. The type and
+// its only field are not exported (go-piv issue 179), and its text is for people:
+// the field is read by reflection. A test against a real PC/SC service notices
+// when that stops to work.
+func returnCode(err error) (uint32, bool) {
+	v := reflect.ValueOf(err)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return 0, false
+	}
+	if t := v.Elem().Type(); t.Name() != "scErr" || t.PkgPath() != reflect.TypeFor[gopiv.Slot]().PkgPath() {
+		return 0, false
+	}
+	rc := v.Elem().FieldByName("rc")
+	if !rc.IsValid() || !rc.CanInt() {
+		return 0, false
+	}
+	return uint32(rc.Int()), true //nolint:gosec // PC/SC return codes have 32 bits
+}
+
+// yubikey is a connection of go-piv.
+type yubikey struct{ yk *gopiv.YubiKey }
+
+func (y yubikey) version() Version {
+	v := y.yk.Version()
+	return Version{v.Major, v.Minor, v.Patch}
+}
+
+func (y yubikey) serial() (uint32, error) {
+	n, err := y.yk.Serial()
+	return n, numbered(err)
+}
+
+func (y yubikey) formFactor() (FormFactor, error) {
+	f, err := y.yk.FormFactor()
+	return FormFactor(f), numbered(err) //nolint:gosec // go-piv read it from one byte
+}
+
+func (y yubikey) keyInfo(slot Slot) (slotInfo, error) {
+	info, err := y.yk.KeyInfo(gopivSlot(slot))
+	if err != nil {
+		return slotInfo{}, numbered(err)
+	}
+	return slotInfo{info.PublicKey, PINPolicy(info.PINPolicy), TouchPolicy(info.TouchPolicy)}, nil //nolint:gosec // same numbers
+}
+
+func (y yubikey) attest(slot Slot) (*x509.Certificate, error) {
+	cert, err := y.yk.Attest(gopivSlot(slot))
+	if errors.Is(err, gopiv.ErrNotFound) {
+		return nil, &statusError{statusIncorrectData, err} // go-piv swallows the number
+	}
+	return cert, numbered(err)
+}
+
+func (y yubikey) certificate(slot Slot) (*x509.Certificate, error) {
+	cert, err := y.yk.Certificate(gopivSlot(slot))
+	return cert, numbered(err)
+}
+
+func (y yubikey) pinTries() (n int, verified bool, err error) {
+	n, err = y.yk.Retries()
+	if err = numbered(err); err != nil && statusOf(err) == 0 && pcscCode(err) == 0 {
+		// The card answered with success, for which go-piv has an error without
+		// a number: there is nothing to count, the PIN is verified.
+		return 0, true, nil
+	}
+	return n, false, err
+}
+
+func (y yubikey) verifyPIN(pin string) error { return numbered(y.yk.VerifyPIN(pin)) }
+
+func (y yubikey) managementKey(pin string) ([]byte, error) {
+	m, err := y.yk.Metadata(pin)
+	if err != nil || m.ManagementKey == nil {
+		return nil, numbered(err)
+	}
+	return *m.ManagementKey, nil
+}
+
+func (y yubikey) generate(managementKey []byte, slot Slot, spec KeySpec) (crypto.PublicKey, error) {
+	if managementKey == nil {
+		managementKey = gopiv.DefaultManagementKey
+	}
+	public, err := y.yk.GenerateKey(managementKey, gopivSlot(slot), gopiv.Key{
+		Algorithm:   gopivAlgorithms[spec.Algorithm],
+		PINPolicy:   gopiv.PINPolicy(spec.PINPolicy),
+		TouchPolicy: gopiv.TouchPolicy(spec.TouchPolicy),
+	})
+	err = numbered(err)
+	// Which of its two steps failed, go-piv tells only in words. Without a number
+	// it was the check of the key's length, or of the card's own answer.
+	if err != nil && pcscCode(err) == 0 && strings.HasPrefix(err.Error(), "authenticating with management key") {
+		return nil, because(ErrManagementKey, err)
+	}
+	return public, err
+}
+
+func (y yubikey) sign(slot Slot, public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	// The policy "never" is not the key's: it keeps go-piv from sending PIN
+	// commands of its own.
+	private, err := y.yk.PrivateKey(gopivSlot(slot), public, gopiv.KeyAuth{PINPolicy: gopiv.PINPolicyNever})
+	if err != nil {
+		return nil, numbered(err)
+	}
+	signer, ok := private.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("a %T does not sign", public)
+	}
+	signature, err := signer.Sign(rand.Reader, digest, opts)
+	return signature, numbered(err)
+}
+
+func (y yubikey) close() error { return numbered(y.yk.Close()) }
+
+var gopivAlgorithms = map[Algorithm]gopiv.Algorithm{
+	AlgorithmP256:    gopiv.AlgorithmEC256,
+	AlgorithmP384:    gopiv.AlgorithmEC384,
+	AlgorithmEd25519: gopiv.AlgorithmEd25519,
+	AlgorithmRSA2048: gopiv.AlgorithmRSA2048,
+	AlgorithmRSA3072: gopiv.AlgorithmRSA3072,
+	AlgorithmRSA4096: gopiv.AlgorithmRSA4096,
+}
+
+// gopivSlot adds the number of the slot's certificate object.
+func gopivSlot(slot Slot) gopiv.Slot {
+	switch slot {
+	case SlotAuthentication:
+		return gopiv.SlotAuthentication
+	case SlotSignature:
+		return gopiv.SlotSignature
+	case SlotKeyManagement:
+		return gopiv.SlotKeyManagement
+	case SlotCardAuthentication:
+		return gopiv.SlotCardAuthentication
+	case slotAttestation:
+		return gopiv.Slot{Key: uint32(slot), Object: 0x5fff01}
+	}
+	retired, _ := gopiv.RetiredKeyManagementSlot(uint32(slot)) // Options were checked
+	return retired
+}

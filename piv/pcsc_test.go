@@ -1,0 +1,108 @@
+//go:build cgo && linux
+
+package piv
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"testing"
+
+	gopiv "github.com/go-piv/piv-go/v2/piv"
+
+	"github.com/ycauth/ycauth-go/piv/pivtest"
+)
+
+// TestNumbersOfErrors checks against the real service that the numbers behind
+// go-piv's errors are found, one of which it does not export.
+func TestNumbersOfErrors(t *testing.T) {
+	card := pivtest.Start(t, pivtest.Config{})
+	h, err := card.Hold(t.Context(), pivtest.HoldOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = pcsc{}.connect(card.Reader())
+	if got := pcscCode(err); got != pcscSharingViolation {
+		t.Errorf("held card: code %08x, %v", got, err)
+	}
+	if err := h.Release(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = pcsc{}.connect("no such reader")
+	if got := pcscCode(err); got != pcscUnknownReader {
+		t.Errorf("no reader: code %08x, %v", got, err)
+	}
+
+	yk, err := pcsc{}.connect(card.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer yk.close()
+	_, err = yk.keyInfo(SlotSignature)
+	if got := statusOf(err); got != statusNoReference {
+		t.Errorf("no key: status %04x, %v", got, err)
+	}
+	_, err = yk.attest(SlotSignature)
+	if got := statusOf(err); got != statusIncorrectData {
+		t.Errorf("nothing to attest: status %04x, %v", got, err)
+	}
+	_, err = yk.certificate(SlotSignature)
+	if got := statusOf(err); got != statusNotFound {
+		t.Errorf("no certificate: status %04x, %v", got, err)
+	}
+	if left, wrong := wrongPIN(statusOf(yk.verifyPIN("000000"))); left != 2 || !wrong {
+		t.Errorf("wrong PIN: %d tries left, %v", left, wrong)
+	}
+	if n, verified, err := yk.pinTries(); n != 2 || verified || err != nil {
+		t.Errorf("tries: %d, %v, %v", n, verified, err)
+	}
+	if err := yk.verifyPIN(pivtest.DefaultPIN); err != nil {
+		t.Fatal(err)
+	}
+	if n, verified, err := yk.pinTries(); n != 0 || !verified || err != nil {
+		t.Errorf("tries with the PIN verified: %d, %v, %v", n, verified, err)
+	}
+	card.Remove()
+	err = yk.verifyPIN(pivtest.DefaultPIN)
+	if pcscCode(err) == 0 || statusOf(err) != 0 {
+		t.Errorf("card pulled out: code %08x, %v", pcscCode(err), err)
+	}
+	if _, verified, err := yk.pinTries(); verified || pcscCode(err) == 0 {
+		t.Errorf("card pulled out: verified %v, %v", verified, err)
+	}
+}
+
+// scErr has the name of go-piv's error, but is not it.
+type scErr struct{ rc int64 } //nolint:errname // see above
+
+func (*scErr) Error() string { return "not go-piv's" }
+
+func TestErrorsWithoutNumbers(t *testing.T) {
+	plain := errors.New("plain")
+	for _, err := range []error{plain, fmt.Errorf("wrapped: %w", plain), &scErr{pcscSharingViolation}} {
+		if got := numbered(err); !errors.Is(got, err) || pcscCode(got) != 0 || statusOf(got) != 0 {
+			t.Errorf("numbered(%v): code %08x, status %04x", err, pcscCode(got), statusOf(got))
+		}
+	}
+}
+
+// TestAgreesWithGoPiv verifies the attestations of real cards both ways.
+func TestAgreesWithGoPiv(t *testing.T) {
+	five, four := realChain(t, "yubikey5.pem"), realChain(t, "yubikey4.pem")
+	for _, chain := range [][]*x509.Certificate{
+		five, four, {five[0], four[1]}, {four[0], five[1]}, {five[1], five[0]}, {five[1], five[1]},
+	} {
+		ours, err := VerifyAttestation(chain, Trust{})
+		copied := *chain[1] // go-piv changes it
+		theirs, theirErr := gopiv.Verify(&copied, chain[0])
+		if err != nil && theirErr == nil && theirs.Slot != (gopiv.Slot{}) {
+			t.Errorf("go-piv believes %+v, we say %v", theirs, err)
+		}
+		if err == nil && theirErr != nil {
+			t.Errorf("we believe %+v, go-piv says %v", ours, theirErr)
+		}
+		if err == nil && (theirs.Serial != ours.Serial || int(theirs.PINPolicy) != int(ours.PINPolicy) || int(theirs.TouchPolicy) != int(ours.TouchPolicy)) {
+			t.Errorf("go-piv reads %+v, we read %+v", theirs, ours)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package pivtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// friendlyName is what a YubiKey 5 calls itself over USB. pcscd adds two numbers to it.
+const friendlyName = "Yubico YubiKey OTP+FIDO+CCID"
+
+const (
+	daemonStartTimeout = 30 * time.Second
+	daemonPoll         = 20 * time.Millisecond
+	vpcdPort           = 35963
+	pcscPIDFile        = "/run/pcscd/pcscd.pid"
+	lockName           = "pivtest-pcscd.lock" // in the directory for temporary files
+)
+
+// daemon is pcscd with two virtual readers, and the lock that keeps the processes of other tests away from it.
+type daemon struct {
+	lock    *os.File
+	dir     string // configuration and log; "" if the daemon is not ours
+	process *os.Process
+	exited  chan struct{} // closed at the end of the process, which is exitErr
+	exitErr error
+
+	readersWanted bool
+	names         [seatCount]string
+	events        [seatCount]uint32
+}
+
+// Readers is a pcscd with two virtual readers that this process runs, or that was running already.
+type Readers struct{ daemon *daemon }
+
+// RunReaders waits until no test on this machine uses the virtual readers and runs pcscd with them, as [Start] does for tests.
+// It is for programs: a test that calls Start while its process has Readers would wait for itself. Cards made by [New] go into
+// the first reader; the second one listens one port higher. It fails with [ErrNotInstalled].
+func RunReaders(ctx context.Context) (*Readers, error) {
+	d, err := startDaemon(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	return &Readers{d}, nil
+}
+
+// Names returns the names of the readers in PC/SC.
+func (r *Readers) Names() []string { return r.daemon.names[:] }
+
+// Close ends pcscd, unless it was running before.
+func (r *Readers) Close() error { return r.daemon.stop() }
+
+func (d *daemon) seat(i int) seat {
+	return seat{i, net.JoinHostPort("127.0.0.1", strconv.Itoa(vpcdPort+i)), d.names[i], &d.events[i]}
+}
+
+// startDaemon waits for the lock, and runs pcscd unless one runs already: that of a developer's machine, say, which then has
+// to have the virtual readers.
+func startDaemon(ctx context.Context, readersWanted bool) (*daemon, error) {
+	lock, err := lockFile(ctx, filepath.Join(os.TempDir(), lockName))
+	if err != nil {
+		return nil, fmt.Errorf("pivtest: waiting for the virtual readers: %w", err)
+	}
+	return startLocked(ctx, lock, readersWanted)
+}
+
+// startLocked is startDaemon with the lock at hand, which it closes if it fails.
+func startLocked(ctx context.Context, lock *os.File, readersWanted bool) (*daemon, error) {
+	d := &daemon{lock: lock, readersWanted: readersWanted}
+	ctx, cancel := context.WithTimeout(ctx, daemonStartTimeout)
+	defer cancel()
+	if _, err := readers(ctx); err != nil {
+		if err := d.run(ctx); err != nil {
+			return nil, errors.Join(err, lock.Close())
+		}
+	}
+	if err := d.waitReaders(ctx); err != nil {
+		return nil, errors.Join(err, d.stop())
+	}
+	return d, nil
+}
+
+// run starts pcscd in the foreground with a configuration of its own. It dies with this process.
+func (d *daemon) run(ctx context.Context) error {
+	pcscd, err := findDaemon()
+	if err != nil {
+		return err
+	}
+	driver, err := findDriver()
+	if err != nil {
+		return err
+	}
+	if d.dir, err = os.MkdirTemp("", "pivtest-pcscd-"); err != nil {
+		return err
+	}
+	config := filepath.Join(d.dir, "reader.conf")
+	var content []byte
+	if d.readersWanted {
+		content = readerConfig(friendlyName, driver)
+	}
+	if err := os.WriteFile(config, content, 0o600); err != nil {
+		return errors.Join(err, os.RemoveAll(d.dir))
+	}
+	if err := d.exec(ctx, pcscd, config); err != nil {
+		return errors.Join(fmt.Errorf("pivtest: starting pcscd: %w", err), os.RemoveAll(d.dir))
+	}
+	return nil
+}
+
+// exec starts the process from a thread that lives as long as it: the kernel sends the death signal when the thread that
+// started a process ends, not when its parent does. The process outlives ctx.
+func (d *daemon) exec(ctx context.Context, pcscd, config string) error {
+	log, err := os.Create(filepath.Join(d.dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), pcscd, "--foreground", "--config", config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = dieWithParent()
+	cmd.ExtraFiles = []*os.File{d.lock} // should we die, the lock is held until pcscd is gone too
+	started := make(chan error)
+	d.exited = make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			d.exitErr = cmd.Wait()
+			close(d.exited)
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	d.process = cmd.Process
+	return nil
+}
+
+// waitReaders waits until PC/SC lists both readers and learns their names, or until it answers if none are wanted.
+func (d *daemon) waitReaders(ctx context.Context) error {
+	ticker := time.NewTicker(daemonPoll)
+	defer ticker.Stop()
+	for {
+		all, err := readers(ctx)
+		if err == nil && d.findReaders(all) {
+			return nil
+		}
+		if err == nil && d.dir == "" && !d.readersWanted {
+			return errors.New("pivtest: a pcscd with readers runs already: stop it")
+		}
+		if err == nil && d.dir == "" {
+			return fmt.Errorf("pivtest: a pcscd runs already, without two virtual readers named %q (FRIENDLYNAME in /etc/reader.conf.d/vpcd): stop it, or name them so", friendlyName)
+		}
+		select {
+		case <-ticker.C:
+		case <-d.exited:
+			return fmt.Errorf("pivtest: pcscd ended at once (it needs root): %w\n%s", d.exitErr, d.log())
+		case <-ctx.Done():
+			return fmt.Errorf("pivtest: pcscd does not list its virtual readers: %w\n%s", ctx.Err(), d.log())
+		}
+	}
+}
+
+func (d *daemon) findReaders(all []readerState) bool {
+	if !d.readersWanted {
+		return len(all) == 0
+	}
+	found := 0
+	for _, r := range all {
+		if strings.HasPrefix(r.name(), friendlyName) && found < seatCount {
+			d.names[found] = r.name()
+			found++
+		}
+	}
+	return found == seatCount
+}
+
+// stop ends pcscd by its process id, if it is ours, and lets the next process have the readers. An orderly end would take
+// pcscd two seconds, and it has nothing to put in order but its socket.
+func (d *daemon) stop() error {
+	defer d.lock.Close()
+	if d.dir == "" {
+		return nil
+	}
+	if err := d.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-d.exited
+	var errs []error
+	for _, name := range []string{pcscSocket, pcscPIDFile} {
+		if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, os.RemoveAll(d.dir))
+	return errors.Join(errs...)
+}
+
+// log returns the end of what pcscd printed. It logs errors only: no commands.
+func (d *daemon) log() []byte {
+	const enough = 4096
+	b, err := os.ReadFile(filepath.Join(d.dir, "log"))
+	if err != nil {
+		return nil
+	}
+	return b[max(0, len(b)-enough):]
+}
+
+func findDaemon() (string, error) {
+	for _, name := range []string{"pcscd", "/usr/sbin/pcscd", "/usr/local/sbin/pcscd"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", ErrNotInstalled
+}
+
+// findDriver looks for vpcd where the configuration of its package says, and where distributions put drivers.
+func findDriver() (string, error) {
+	config, err := os.ReadFile("/etc/reader.conf.d/vpcd")
+	if err == nil {
+		for line := range bytes.Lines(config) {
+			if f := strings.Fields(string(line)); len(f) == 2 && f[0] == "LIBPATH" {
+				return f[1], nil
+			}
+		}
+	}
+	for _, pattern := range []string{"/usr/lib*/pcsc/drivers/serial/libifdvpcd.so*", "/usr/lib/*/pcsc/drivers/serial/libifdvpcd.so*"} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[0], nil
+		}
+	}
+	return "", ErrNotInstalled
+}
+
+// readerConfig is a reader.conf(5) with one virtual device, which has two slots.
+func readerConfig(name, driver string) []byte {
+	return fmt.Appendf(nil, "FRIENDLYNAME %q\nDEVICENAME /dev/null:0x%X\nLIBPATH %s\nCHANNELID 0x%X\n", name, vpcdPort, driver, vpcdPort)
+}

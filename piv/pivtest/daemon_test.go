@@ -1,0 +1,164 @@
+//go:build linux
+
+package pivtest
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// lockReaders keeps the tests of other processes away from pcscd until the test ends.
+func lockReaders(t *testing.T) {
+	t.Helper()
+	for _, find := range []func() (string, error){findDaemon, findDriver} {
+		if _, err := find(); err != nil {
+			if os.Getenv("CI") != "true" {
+				t.Skip(err)
+			}
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	lock, err := lockFile(ctx, filepath.Join(os.TempDir(), lockName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+}
+
+// start starts a daemon as if with the lock.
+func start(t *testing.T, readersWanted bool) (*daemon, error) {
+	t.Helper()
+	noLock, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startLocked(t.Context(), noLock, readersWanted)
+}
+
+// runForeign runs a pcscd that is not ours.
+func runForeign(t *testing.T, name string) {
+	t.Helper()
+	pcscd, err := findDaemon()
+	if err != nil {
+		t.Fatal(err)
+	}
+	driver, err := findDriver()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "reader.conf")
+	if err := os.WriteFile(config, readerConfig(name, driver), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), pcscd, "--foreground", "--config", config)
+	cmd.SysProcAttr = dieWithParent()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		for _, name := range []string{pcscSocket, pcscPIDFile} {
+			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+	})
+	for range 500 { // until it listens
+		if _, err := readers(t.Context()); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("pcscd does not answer")
+}
+
+func TestForeignDaemon(t *testing.T) {
+	lockReaders(t)
+	t.Run("with our readers", func(t *testing.T) {
+		runForeign(t, friendlyName)
+		d, err := start(t, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.names != [seatCount]string{friendlyName + " 00 00", friendlyName + " 00 01"} {
+			t.Errorf("readers %q", d.names)
+		}
+		if err := d.stop(); err != nil {
+			t.Error(err)
+		}
+		if _, err := readers(t.Context()); err != nil {
+			t.Errorf("a pcscd that is not ours was ended: %v", err)
+		}
+		if _, err := start(t, false); err == nil || !strings.Contains(err.Error(), "stop it") {
+			t.Errorf("start without readers: %v", err)
+		}
+	})
+	t.Run("with others", func(t *testing.T) {
+		runForeign(t, "Virtual PCD")
+		if _, err := start(t, true); err == nil || !strings.Contains(err.Error(), "FRIENDLYNAME") {
+			t.Errorf("start: %v", err)
+		}
+		if _, err := readers(t.Context()); err != nil {
+			t.Errorf("a pcscd that is not ours was ended: %v", err)
+		}
+	})
+}
+
+func TestDaemonThatEndsAtOnce(t *testing.T) {
+	lockReaders(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "pcscd"), []byte("#!/bin/sh\necho no root here\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	_, err := start(t, true)
+	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no root here") {
+		t.Errorf("start: %v", err)
+	}
+}
+
+func TestDaemonThatDoesNotRun(t *testing.T) {
+	lockReaders(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "pcscd"), []byte("\x7fELF, but no more"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	if _, err := start(t, true); err == nil || !strings.Contains(err.Error(), "starting pcscd") {
+		t.Errorf("start: %v", err)
+	}
+}
+
+func TestLockFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := lockFile(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := lockFile(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("locked twice: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := lockFile(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+	if _, err := lockFile(t.Context(), filepath.Join(path, "below a file")); err == nil {
+		t.Error("locked a file that cannot be")
+	}
+}

@@ -1,0 +1,159 @@
+package piv
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"time"
+)
+
+// target is the card that an operation is about.
+type target struct {
+	serial uint32
+	filter string
+	wait   time.Duration
+
+	// missing is what the card is called when it is not there: ErrCardRemoved
+	// if it was there before, else ErrNoCard.
+	missing error
+}
+
+// session is one turn at one card.
+type session struct {
+	ctx    context.Context
+	sys    *system
+	target target
+	at     func(stage)
+	r      *reader
+
+	// final is set when the command that failed must not be sent again: it may
+	// have cost a PIN try, or a person's touch.
+	final bool
+}
+
+// errElsewhere: the reader holds another card than the one wanted.
+var errElsewhere = errors.New("another card is in the reader")
+
+// visit finds the card, waits for a turn at it and calls fn.
+//
+// A connection that went stale while it was idle (the card was pulled out, reset,
+// or put into another reader) fails at its first command. The card is then
+// looked for everywhere and fn called once more, so fn must be ready for that.
+func visit[T any](ctx context.Context, sys *system, p *progress, t target, fn func(*session) (T, error)) (T, error) {
+	for attempt := 1; ; attempt++ {
+		value, s, err := visitOnce(ctx, sys, p, t, fn)
+		lost := pcscCode(err) != 0 && !errors.Is(err, ErrCardBusy) || errors.Is(err, errElsewhere)
+		if lost {
+			sys.forget(t.serial)
+		}
+		if !lost || attempt > 1 || s.final {
+			return value, explain(err, t.missing)
+		}
+	}
+}
+
+func visitOnce[T any](ctx context.Context, sys *system, p *progress, t target, fn func(*session) (T, error)) (T, *session, error) {
+	var none T
+	s := &session{ctx: ctx, sys: sys, target: t, at: p.at}
+	var err error
+	if s.r, err = s.find(); err != nil {
+		s.final = true
+		return none, s, err
+	}
+	s.at(stageTurn)
+	if err := s.r.take(ctx); err != nil {
+		s.final = true
+		return none, s, err
+	}
+	defer s.r.give()
+	value, err := fn(s)
+	if pcscCode(err) != 0 {
+		s.r.lost(err)
+	}
+	return value, s, err
+}
+
+// find returns the reader that holds the card, or held it last.
+func (s *session) find() (*reader, error) {
+	if r, ok := s.sys.whereabouts(s.target.serial); ok {
+		return r, nil
+	}
+	s.at(stageOpen)
+	cards, err := s.sys.scan(s.ctx, search{filter: s.target.filter, wait: s.target.wait, serial: s.target.serial})
+	if err != nil {
+		return nil, err
+	}
+	return s.sys.reader(cards[0].Reader), nil
+}
+
+// conn returns the connection to the card.
+func (s *session) conn() (*conn, error) {
+	if err := s.ctx.Err(); err != nil {
+		return nil, ended(s.ctx) // nobody waits for what would come
+	}
+	s.at(stageOpen)
+	c, err := s.r.connect(s.ctx, s.target.wait)
+	if err != nil {
+		return nil, err
+	}
+	if c.card.Serial != s.target.serial {
+		return nil, errElsewhere
+	}
+	s.sys.remember(c.card)
+	return c, nil
+}
+
+// slot returns what the card knows of the key in a slot, or [ErrNoKey].
+func (c *conn) slot(slot Slot) (slotInfo, error) {
+	if info, ok := c.slots[slot]; ok {
+		return info, nil
+	}
+	read := c.slotByAttestation
+	if c.card.Firmware.hasMetadata() {
+		read = c.slotByMetadata
+	}
+	info, err := read(slot)
+	if err != nil {
+		return slotInfo{}, err
+	}
+	if _, ok := info.public.(interface{ Equal(crypto.PublicKey) bool }); !ok {
+		return slotInfo{}, becausef(ErrUnsupported, "the slot holds a key of type %T", info.public)
+	}
+	c.slots[slot] = info
+	return info, nil
+}
+
+func (c *conn) slotByMetadata(slot Slot) (slotInfo, error) {
+	info, err := c.keyInfo(slot)
+	switch statusOf(err) {
+	case statusNoReference, statusNotFound:
+		return slotInfo{}, because(ErrNoKey, err)
+	}
+	return info, err
+}
+
+// slotByAttestation is for firmware before 5.3. It cannot attest imported keys:
+// of those, the certificate that usually comes with them tells the public key,
+// and nothing tells the policies.
+func (c *conn) slotByAttestation(slot Slot) (slotInfo, error) {
+	cert, err := c.attest(slot)
+	switch statusOf(err) {
+	case statusIncorrectData, statusUnknownINS:
+		cert, err = c.certificate(slot)
+		if statusOf(err) == statusNotFound {
+			return slotInfo{}, becausef(ErrNoKey, "it may hold an imported key without certificate, which firmware %v cannot show", c.card.Firmware)
+		}
+		if err != nil {
+			return slotInfo{}, err
+		}
+		return slotInfo{public: cert.PublicKey}, nil
+	}
+	if err != nil {
+		return slotInfo{}, err
+	}
+	a, err := parseAttestation(cert)
+	if err != nil {
+		return slotInfo{}, because(ErrAttestation, err)
+	}
+	return slotInfo{a.PublicKey, a.PINPolicy, a.TouchPolicy}, nil
+}

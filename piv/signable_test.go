@@ -1,0 +1,57 @@
+package piv
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	_ "crypto/sha512"
+	"math/big"
+	"testing"
+)
+
+func TestSignable(t *testing.T) {
+	ecKey := &ecdsa.PublicKey{Curve: elliptic.P256()}
+	rsaKey := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 2047), E: 65537}
+	edKey := ed25519.PublicKey(make([]byte, ed25519.PublicKeySize))
+	for _, test := range []struct {
+		name   string
+		public crypto.PublicKey
+		digest int
+		opts   crypto.SignerOpts
+		ok     bool
+	}{
+		{"ECDSA", ecKey, 32, crypto.SHA256, true},
+		{"ECDSA, hash not told", ecKey, 32, crypto.Hash(0), true},
+		{"ECDSA, long hash", ecKey, 64, crypto.SHA512, true},
+		{"ECDSA, not a digest", ecKey, 31, crypto.SHA256, false},
+		{"ECDSA, nothing", ecKey, 0, crypto.Hash(0), false},
+		{"RSA", rsaKey, 32, crypto.SHA256, true},
+		{"RSA-PSS", rsaKey, 32, &rsa.PSSOptions{Hash: crypto.SHA256, SaltLength: rsa.PSSSaltLengthEqualsHash}, true},
+		{"RSA, not a digest", rsaKey, 33, crypto.SHA256, false},
+		{"RSA, hash not told", rsaKey, 32, crypto.Hash(0), false},
+		{"RSA, hash not linked in", rsaKey, 20, crypto.RIPEMD160, false},
+		{"Ed25519", edKey, 1000, crypto.Hash(0), true},
+		{"Ed25519, options", edKey, 0, &ed25519.Options{}, true},
+		{"Ed25519ph", edKey, 64, crypto.SHA512, false},
+		{"Ed25519ctx", edKey, 64, &ed25519.Options{Context: "x"}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := signable(test.public, make([]byte, test.digest), test.opts); (err == nil) != test.ok {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestSignRefusesBeforeAnybodyIsBothered(t *testing.T) {
+	prompt := person()
+	card, k := pinCard(t, PINPolicyAlways, prompt)
+	if _, err := k.Sign(nil, fakeDigest[:5], crypto.SHA256); err == nil {
+		t.Error("signed five bytes")
+	}
+	if got := card.commands(); got != "" || len(prompt.asked) != 0 {
+		t.Errorf("sent %s, asked %d times", got, len(prompt.asked))
+	}
+}
