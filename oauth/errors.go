@@ -37,28 +37,28 @@ var (
 type Reason string
 
 const (
-	// ReasonNoSession: nobody has logged in. The error matches [ErrNoSession].
+	// ReasonNoSession means that nobody has logged in. The error matches [ErrNoSession].
 	ReasonNoSession Reason = "no_session"
 
-	// ReasonRejected: the server does not accept the refresh token any more: it
+	// ReasonRejected means that the server does not accept the refresh token any more: it
 	// expired, was revoked, or was replaced. The error wraps the [*ServerError].
 	ReasonRejected Reason = "rejected"
 
-	// ReasonOutcomeUnknown: the server does not accept the refresh token, after
+	// ReasonOutcomeUnknown means that the server does not accept the refresh token, after
 	// the answer to an earlier request with it was lost. Most likely that answer
 	// held its successor. The error matches [ErrOutcomeUnknown].
 	ReasonOutcomeUnknown Reason = "outcome_unknown"
 
-	// ReasonNoRefreshToken: the login gave no refresh token, and the access
+	// ReasonNoRefreshToken means that the login gave no refresh token, and the access
 	// token has expired.
 	ReasonNoRefreshToken Reason = "no_refresh_token"
 
-	// ReasonWrongKey: the refresh token is bound to another DPoP key than the
+	// ReasonWrongKey means that the refresh token is bound to another DPoP key than the
 	// one configured. It was not sent: some servers end a session for that.
 	// Configuring the right key helps as well.
 	ReasonWrongKey Reason = "wrong_key"
 
-	// ReasonWrongClient: the session was made by another provider or for another
+	// ReasonWrongClient means that the session was made by another provider or for another
 	// client_id than those configured.
 	ReasonWrongClient Reason = "wrong_client"
 )

@@ -11,25 +11,25 @@ import (
 type EventKind string
 
 const (
-	// EventRenewed: the server issued an access token for the refresh token.
+	// EventRenewed means that the server issued an access token for the refresh token.
 	EventRenewed EventKind = "renewed"
-	// EventAdopted: the store had a newer token, which another process or
+	// EventAdopted means that the store had a newer token, which another process or
 	// client obtained; no request was made.
 	EventAdopted EventKind = "adopted"
-	// EventRetry: one attempt of a request failed and another one follows.
+	// EventRetry means that one attempt of a request failed and another one follows.
 	EventRetry EventKind = "retry"
-	// EventRenewFailed: a renewal failed. A token that is still valid goes on
+	// EventRenewFailed means that a renewal failed. A token that is still valid goes on
 	// being served.
 	EventRenewFailed EventKind = "renew_failed"
-	// EventSaveFailed: the session could not be saved; Err is a [*PersistError].
+	// EventSaveFailed means that the session could not be saved; Err is a [*PersistError].
 	EventSaveFailed EventKind = "save_failed"
-	// EventSaved: a session was saved after EventSaveFailed.
+	// EventSaved means that a session was saved after EventSaveFailed.
 	EventSaved EventKind = "saved"
-	// EventInvalidated: a resource refused the token.
+	// EventInvalidated means that a resource refused the token.
 	EventInvalidated EventKind = "invalidated"
-	// EventLogin: a user logged in, or a refresh token was imported.
+	// EventLogin means that a user logged in, or a refresh token was imported.
 	EventLogin EventKind = "login"
-	// EventLogout: the session was forgotten.
+	// EventLogout means that the session was forgotten.
 	EventLogout EventKind = "logout"
 )
 
@@ -37,11 +37,11 @@ const (
 type Cause string
 
 const (
-	// CauseStale: the token nears its expiry; callers are not kept waiting.
+	// CauseStale means that the token nears its expiry; callers are not kept waiting.
 	CauseStale Cause = "stale"
-	// CauseInvalid: there is no token, or it has expired; callers wait.
+	// CauseInvalid means that there is no token, or it has expired; callers wait.
 	CauseInvalid Cause = "invalid"
-	// CauseRejected: a resource refused the token; callers wait.
+	// CauseRejected means that a resource refused the token; callers wait.
 	CauseRejected Cause = "rejected"
 )
 
@@ -51,10 +51,10 @@ type Event struct {
 	Time       time.Time
 	Cause      Cause         // of renewals; "" otherwise
 	Duration   time.Duration // of what ended with this event
-	Attempt    int           // EventRetry: the attempt that failed, from 1
-	Wait       time.Duration // EventRetry: the wait before the next attempt
+	Attempt    int           // EventRetry means that the attempt that failed, from 1
+	Wait       time.Duration // EventRetry means that the wait before the next attempt
 	Generation uint64        // of the session after the event; 0 if unknown
-	Rotated    bool          // EventRenewed: the server replaced the refresh token
+	Rotated    bool          // EventRenewed means that the server replaced the refresh token
 	Expiry     time.Time     // of the access token, where there is one
 	Err        error         // what failed
 }

@@ -93,12 +93,12 @@ type exchangeError struct {
 func (e *exchangeError) Error() string { return e.err.Error() }
 func (e *exchangeError) Unwrap() error { return e.err }
 
-// errLost marks a request that was written, and whose answer did not arrive
+// lostError marks a request that was written, and whose answer did not arrive
 // whole.
-type errLost struct{ err error }
+type lostError struct{ err error }
 
-func (e *errLost) Error() string { return "no whole answer came: " + e.err.Error() }
-func (e *errLost) Unwrap() error { return e.err }
+func (e *lostError) Error() string { return "no whole answer came: " + e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
 
 // exchange makes one token request, with as many attempts as it takes and the
 // policy allows. On failure the error is an [*exchangeError], and the answer can
@@ -112,8 +112,8 @@ func (c *Client) exchange(ctx context.Context, g grant) (tokenAnswer, error) {
 	ans, err := retry.Do(ctx, policy, func(ctx context.Context, _ int) (tokenAnswer, error) {
 		ans, err := c.attempt(ctx, g)
 		var server *ServerError
-		var gone *errLost
-		var unsent *errUnsent
+		var gone *lostError
+		var unsent *unsentError
 		switch {
 		case err == nil:
 			return ans, nil
@@ -174,11 +174,11 @@ func (c *Client) attempt(ctx context.Context, g grant) (tokenAnswer, error) {
 	}
 }
 
-// errUnsent marks a request that surely did not reach the server.
-type errUnsent struct{ err error }
+// unsentError marks a request that surely did not reach the server.
+type unsentError struct{ err error }
 
-func (e *errUnsent) Error() string { return e.err.Error() }
-func (e *errUnsent) Unwrap() error { return e.err }
+func (e *unsentError) Error() string { return e.err.Error() }
+func (e *unsentError) Unwrap() error { return e.err }
 
 // send makes one HTTP exchange with a proof of its own. gotNonce reports whether
 // the answer had a nonce.
@@ -214,12 +214,12 @@ func (c *Client) send(ctx context.Context, g grant, correction time.Duration) (_
 	}
 	req.Header = header
 	sent := c.now()
-	resp, err := c.http.Do(req)
+	resp, err := c.http.Do(req) //nolint:bodyclose // ReadBody closes it
 	if err != nil {
 		if dialed.Load() && !wrote.Load() || isDialError(err) {
-			return tokenAnswer{}, false, &errUnsent{fmt.Errorf("oauth: the authorization server cannot be reached: %w", err)}
+			return tokenAnswer{}, false, &unsentError{fmt.Errorf("oauth: the authorization server cannot be reached: %w", err)}
 		}
-		return tokenAnswer{}, false, &errLost{err}
+		return tokenAnswer{}, false, &lostError{err}
 	}
 	body, err := wire.ReadBody(resp)
 	received := c.now()
@@ -231,7 +231,7 @@ func (c *Client) send(ctx context.Context, g grant, correction time.Duration) (_
 		return tokenAnswer{}, gotNonce, parseRefusal(resp, body, err, received, secrets)
 	}
 	if err != nil && !errors.Is(err, wire.ErrTooLarge) {
-		return tokenAnswer{}, gotNonce, &errLost{err}
+		return tokenAnswer{}, gotNonce, &lostError{err}
 	}
 	var ans tokenAnswer
 	if err == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -101,9 +102,7 @@ func (c *Client) authorizationURL(redirectURI string, state, verifier Secret, op
 	p := c.cfg.Provider
 	u := *c.authURL
 	q := u.Query()
-	for name, values := range p.AuthParams {
-		q[name] = values
-	}
+	maps.Copy(q, p.AuthParams)
 	q.Set("response_type", "code")
 	q.Set("client_id", c.cfg.ClientID)
 	q.Set("redirect_uri", redirectURI)

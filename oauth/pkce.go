@@ -11,7 +11,7 @@ import (
 // 32-octet sequence" (RFC 7636 §4.1). It serves as code verifier and as state.
 func randomText() Secret {
 	var b [32]byte
-	rand.Read(b[:]) //nolint:errcheck // never returns an error since Go 1.24: it crashes the program instead
+	rand.Read(b[:]) // never fails since Go 1.24: it ends the program instead
 	return Secret(base64.RawURLEncoding.EncodeToString(b[:]))
 }
 

@@ -3,7 +3,6 @@ package oauth_test
 import (
 	"context"
 	"errors"
-	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,7 +257,7 @@ func TestImport(t *testing.T) {
 func TestStoreErrorAfterAdoptionIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFaultyStore()
-		srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) { return rotate(n, r) })
+		srv := newFakeServer(rotate)
 		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
 		ts := c.TokenSource()
 		wantToken(t, ts, "at-1")

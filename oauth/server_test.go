@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -88,7 +89,7 @@ func answer(status int, body string, header ...string) *http.Response {
 		h.Set(header[i], header[i+1])
 	}
 	return &http.Response{
-		StatusCode: status, Status: fmt.Sprint(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		StatusCode: status, Status: strconv.Itoa(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
 	}
 }
@@ -220,11 +221,10 @@ func closeSource(t *testing.T, c *oauth.Client) {
 // faultyStore is a memory store whose steps can be made to fail.
 type faultyStore struct {
 	oauth.Store
-	mu        sync.Mutex
-	failSave  error
-	failLock  error
-	failLoad  error
-	afterSave func()
+	mu       sync.Mutex
+	failSave error
+	failLock error
+	failLoad error
 }
 
 func newFaultyStore() *faultyStore { return &faultyStore{Store: oauth.NewMemoryStore()} }

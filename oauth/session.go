@@ -54,11 +54,11 @@ type Session struct {
 type Warning string
 
 const (
-	// WarnNoOfflineScope: the scope that asks for a refresh token (usually
+	// WarnNoOfflineScope means that the scope that asks for a refresh token (usually
 	// offline_access) was not requested or not granted.
 	WarnNoOfflineScope Warning = "no_offline_scope"
 
-	// WarnRefreshTokensOff: the scope was granted, and still no refresh token
+	// WarnRefreshTokensOff means that the scope was granted, and still no refresh token
 	// came. In Yandex Cloud the organization has refresh tokens switched off.
 	WarnRefreshTokensOff Warning = "refresh_tokens_off"
 )
