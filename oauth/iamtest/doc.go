@@ -66,6 +66,15 @@
 // spends the grant of the next token request and closes the connection without an
 // answer. [AllFaults] is for tests that go through all of them.
 //
+// # What is assumed
+//
+// Yandex Cloud does not document everything that a client can run into. The
+// server assumes, and lets [Options] change, that a refresh token which was
+// replaced cannot be used again; that an attestation travels as the x5c header of
+// a proof; that the User-Agent of the login becomes the clientInstanceInfo; and
+// that dpop_jkt is made with SHA-512. A refresh token that takes another's place
+// has an id of its own.
+//
 // # Looking inside
 //
 // [Server.Requests] and [Server.Count] tell what clients did,

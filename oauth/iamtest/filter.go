@@ -1,6 +1,7 @@
 package iamtest
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -31,20 +32,11 @@ func (f filter) match(t *refreshToken) bool {
 		case fieldProtection:
 			v = string(t.grant.protection)
 		}
-		if !contains(c.values, v) {
+		if !slices.Contains(c.values, v) {
 			return false
 		}
 	}
 	return true
-}
-
-func contains(values []string, v string) bool {
-	for _, w := range values {
-		if v == w {
-			return true
-		}
-	}
-	return false
 }
 
 // parseFilter reads an expression as the API's documentation describes it:
@@ -54,7 +46,7 @@ func contains(values []string, v string) bool {
 // The length of values (3 to 63 characters) is checked; the regular expression
 // that the documentation gives for them is not, because the service's own client
 // identifiers and versions ("yc.oauth.public-sdk", "yc/0.141.0") do not match it.
-func parseFilter(s string) (filter, *Status) {
+func parseFilter(s string) (filter, *StatusError) {
 	if s == "" {
 		return nil, nil
 	}
@@ -102,7 +94,7 @@ func (p *filterParser) word(w string) bool {
 func (p *filterParser) name() string {
 	p.space()
 	end := strings.IndexFunc(p.rest, func(r rune) bool {
-		return !(r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
+		return r != '_' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 	})
 	if end < 0 {
 		return p.rest
@@ -110,7 +102,7 @@ func (p *filterParser) name() string {
 	return p.rest[:end]
 }
 
-func (p *filterParser) condition() (condition, *Status) {
+func (p *filterParser) condition() (condition, *StatusError) {
 	c := condition{field: p.name()}
 	switch c.field {
 	case fieldClientID, fieldInfo, fieldProtection:
@@ -144,7 +136,7 @@ func (p *filterParser) condition() (condition, *Status) {
 	}
 }
 
-func (p *filterParser) value(field string) (string, *Status) {
+func (p *filterParser) value(field string) (string, *StatusError) {
 	if !p.take(`"`) {
 		return "", invalid("filter", "a value in double quotes is expected")
 	}

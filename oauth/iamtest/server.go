@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -211,8 +209,6 @@ func listen(h http.Handler, logger *slog.Logger) (*listener, error) {
 	}
 	if logger != nil {
 		l.http.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelError)
-	} else {
-		l.http.ErrorLog = log.New(io.Discard, "", 0)
 	}
 	return l, nil
 }

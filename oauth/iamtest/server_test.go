@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +45,7 @@ func TestOptionsMistakes(t *testing.T) {
 		{iamtest.Options{AuthMethod: "magic"}, "Options.AuthMethod"},
 		{iamtest.Options{AuthMethod: oauth.AuthNone, ClientSecret: "x"}, "Options.ClientSecret"},
 		{iamtest.Options{AuthMethod: oauth.AuthClientSecretPost}, "Options.ClientSecret"},
-		{iamtest.Options{OperationError: &iamtest.Status{}}, "Options.OperationError"},
+		{iamtest.Options{OperationError: &iamtest.StatusError{}}, "Options.OperationError"},
 	}
 	for _, tt := range tests {
 		srv, err := iamtest.New(tt.opts)
@@ -231,7 +232,7 @@ func TestConcurrentRefresh(t *testing.T) {
 			}
 			defer resp.Body.Close()
 			_, _ = io.Copy(io.Discard, resp.Body)
-			won <- resp.StatusCode == 200
+			won <- resp.StatusCode == http.StatusOK
 		})
 	}
 	wg.Wait()
