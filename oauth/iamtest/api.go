@@ -112,26 +112,26 @@ type APIEndpoint struct {
 
 // Authenticate finds out whose access token it is. It is for other faces of the
 // same server, such as gRPC: bound tokens, which need a proof, are refused. Errors
-// are of type [*StatusError].
+// are of type [*Status].
 func (s *Server) Authenticate(token string) (Caller, error) {
 	t, problem := s.lookupAccess(s.clock.Now(), token)
 	switch {
 	case problem != "":
-		return Caller{}, &StatusError{Code: Unauthenticated, Message: problem}
+		return Caller{}, &Status{Code: Unauthenticated, Message: problem}
 	case t.jkt != "":
-		return Caller{}, &StatusError{Code: Unauthenticated, Message: "the access token is bound to a key"}
+		return Caller{}, &Status{Code: Unauthenticated, Message: "the access token is bound to a key"}
 	}
 	return Caller{t.subject, t.client}, nil
 }
 
 // ListRefreshTokens is RefreshTokenService.List. Tokens come in the order in
-// which they were issued. Errors are of type [*StatusError].
+// which they were issued. Errors are of type [*Status].
 func (s *Server) ListRefreshTokens(c Caller, req ListRequest) (*ListResponse, error) {
 	return orNil(s.list(s.clock.Now(), s.options(), c, req))
 }
 
-// orNil keeps a nil *StatusError from becoming an error that is not nil.
-func orNil[T any](v *T, err *StatusError) (*T, error) {
+// orNil keeps a nil *Status from becoming an error that is not nil.
+func orNil[T any](v *T, err *Status) (*T, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func orNil[T any](v *T, err *StatusError) (*T, error) {
 }
 
 // tooLong checks the length of a field in characters.
-func tooLong(field, v string, limit int) *StatusError {
+func tooLong(field, v string, limit int) *Status {
 	if !utf8.ValidString(v) {
 		return invalid(field, "is not UTF-8")
 	}
@@ -150,7 +150,7 @@ func tooLong(field, v string, limit int) *StatusError {
 }
 
 // firstError is the first that is not nil.
-func firstError(errs ...*StatusError) *StatusError {
+func firstError(errs ...*Status) *Status {
 	for _, err := range errs {
 		if err != nil {
 			return err
@@ -159,7 +159,7 @@ func firstError(errs ...*StatusError) *StatusError {
 	return nil
 }
 
-func (r *ListRequest) check() *StatusError {
+func (r *ListRequest) check() *Status {
 	if r.PageSize < 0 || r.PageSize > maxPageSize {
 		return invalid("page_size", "is %d, and may be 0 to %d", r.PageSize, maxPageSize)
 	}
@@ -182,7 +182,7 @@ func (r *ListRequest) pager(c Caller) pager {
 	return pager{query: r.subject(c) + "\x00" + r.Filter}
 }
 
-func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*ListResponse, *StatusError) {
+func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*ListResponse, *Status) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}
@@ -230,7 +230,7 @@ func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*Li
 
 // permitted reports whether the caller may do something with the tokens of a
 // subject.
-func (o *Options) permitted(c Caller, subject, verb string, roles ...string) *StatusError {
+func (o *Options) permitted(c Caller, subject, verb string, roles ...string) *Status {
 	if subject == c.SubjectID {
 		return nil
 	}
@@ -239,7 +239,7 @@ func (o *Options) permitted(c Caller, subject, verb string, roles ...string) *St
 			return nil
 		}
 	}
-	return &StatusError{Code: PermissionDenied, Message: "to " + verb + " the refresh tokens of another subject takes one of the roles " + strings.Join(roles, ", ")}
+	return &Status{Code: PermissionDenied, Message: "to " + verb + " the refresh tokens of another subject takes one of the roles " + strings.Join(roles, ", ")}
 }
 
 // A pager makes page tokens, which are good for one query only.
@@ -255,7 +255,7 @@ func (p pager) token(seq int64) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(seq, 10) + "." + p.mark()))
 }
 
-func (p pager) parse(token string) (seq int64, err *StatusError) {
+func (p pager) parse(token string) (seq int64, err *Status) {
 	if token == "" {
 		return 0, nil
 	}

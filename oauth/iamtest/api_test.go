@@ -460,7 +460,7 @@ func TestOperation(t *testing.T) {
 		}
 	})
 	t.Run("error", func(t *testing.T) {
-		srv := iamtest.Start(t, iamtest.Options{OperationError: &iamtest.StatusError{Code: iamtest.Internal, Message: "out of order"}})
+		srv := iamtest.Start(t, iamtest.Options{OperationError: &iamtest.Status{Code: iamtest.Internal, Message: "out of order"}})
 		u := newUser(t, srv)
 		token, value := srv.IssueAccessToken("", ""), srv.Seed(1, named)[0]
 		op := wantOK(t, u.revoke(token, `{"refreshTokenId":"id0"}`))
@@ -555,7 +555,7 @@ func TestOtherFaces(t *testing.T) {
 	}
 	status := func(err error, code iamtest.Code) {
 		t.Helper()
-		var s *iamtest.StatusError
+		var s *iamtest.Status
 		if !errors.As(err, &s) || s.Code != code || !strings.Contains(err.Error(), code.String()) {
 			t.Errorf("got %v, want %v", err, code)
 		}

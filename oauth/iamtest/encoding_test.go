@@ -27,21 +27,21 @@ func TestProtoJSON(t *testing.T) {
 		}},
 		NextPageToken: "bmV4dA",
 	}
-	op := func(done bool, result *RevokeResponse, err *StatusError, ids ...string) *Operation {
+	op := func(done bool, result *RevokeResponse, err *Status, ids ...string) *Operation {
 		return &Operation{
 			ID: "ajo00000000000000001", Description: "Revoke refresh tokens", CreatedAt: at(0),
 			CreatedBy: "ajeiamtestuser000001", ModifiedAt: at(1_000), Done: done,
 			Metadata: RevokeMetadata{"ajeiamtestuser000001", ids}, Response: result, Error: err,
 		}
 	}
-	tooLarge := &StatusError{Code: InvalidArgument, Message: "page_size: too large", Field: "page_size"}
+	tooLarge := &Status{Code: InvalidArgument, Message: "page_size: too large", Field: "page_size"}
 	for name, got := range map[string][]byte{
 		"list":              list.append(nil),
 		"list_empty":        new(ListResponse).append(nil),
 		"operation_running": op(false, nil, nil, "a", "b").append(nil),
 		"operation_done":    op(true, &RevokeResponse{[]string{"a", "b"}}, nil, "a", "b").append(nil),
 		"operation_nothing": op(true, &RevokeResponse{}, nil).append(nil),
-		"operation_failed":  op(true, nil, &StatusError{Code: Internal, Message: "out of order"}).append(nil),
+		"operation_failed":  op(true, nil, &Status{Code: Internal, Message: "out of order"}).append(nil),
 		"status":            tooLarge.append(nil, "7d1ec2b2-0000-4000-8000-000000000000"),
 		"endpoints":         appendEndpoints([]APIEndpoint{{"iam", "127.0.0.1:1"}, {"operation", "127.0.0.1:2"}}),
 	} {

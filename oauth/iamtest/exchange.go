@@ -139,7 +139,7 @@ func (e *exchange) json(status int, body []byte) {
 }
 
 func (e *exchange) notFound() {
-	e.apiError(&StatusError{Code: NotFound, Message: "there is nothing at this path and method"})
+	e.apiError(&Status{Code: NotFound, Message: "there is nothing at this path and method"})
 }
 
 // serveElsewhere is the other origin. It answers with something that looks like

@@ -46,7 +46,7 @@ func (f filter) match(t *refreshToken) bool {
 // The length of values (3 to 63 characters) is checked; the regular expression
 // that the documentation gives for them is not, because the service's own client
 // identifiers and versions ("yc.oauth.public-sdk", "yc/0.141.0") do not match it.
-func parseFilter(s string) (filter, *StatusError) {
+func parseFilter(s string) (filter, *Status) {
 	if s == "" {
 		return nil, nil
 	}
@@ -102,7 +102,7 @@ func (p *filterParser) name() string {
 	return p.rest[:end]
 }
 
-func (p *filterParser) condition() (condition, *StatusError) {
+func (p *filterParser) condition() (condition, *Status) {
 	c := condition{field: p.name()}
 	switch c.field {
 	case fieldClientID, fieldInfo, fieldProtection:
@@ -136,7 +136,7 @@ func (p *filterParser) condition() (condition, *StatusError) {
 	}
 }
 
-func (p *filterParser) value(field string) (string, *StatusError) {
+func (p *filterParser) value(field string) (string, *Status) {
 	if !p.take(`"`) {
 		return "", invalid("filter", "a value in double quotes is expected")
 	}

@@ -16,7 +16,7 @@ type Operation struct {
 	ModifiedAt  time.Time
 	Done        bool
 	Metadata    RevokeMetadata
-	Error       *StatusError
+	Error       *Status
 	Response    *RevokeResponse
 }
 
@@ -37,7 +37,7 @@ type operation struct {
 	polls  int // that have to see it unfinished
 	doneAt time.Time
 	tokens []*refreshToken
-	fails  *StatusError
+	fails  *Status
 }
 
 // operations are those begun so far. Methods are called with Server.mu held.
@@ -77,14 +77,14 @@ func newOperations() operations {
 
 // RevokeRefreshTokens is RefreshTokenService.Revoke. The tokens are revoked when
 // the Operation is done. The same idempotencyKey of the same caller gives the same
-// Operation again; "" is none. Errors are of type [*StatusError].
+// Operation again; "" is none. Errors are of type [*Status].
 func (s *Server) RevokeRefreshTokens(c Caller, req RevokeRequest, idempotencyKey string) (*Operation, error) {
 	return orNil(s.revoke(s.clock.Now(), s.options(), c, req, idempotencyKey))
 }
 
 var uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
-func (r *RevokeRequest) check() *StatusError {
+func (r *RevokeRequest) check() *Status {
 	n := 0
 	for _, set := range []bool{r.RefreshTokenID != nil, r.RefreshToken != nil, r.RevokeFilter != nil} {
 		if set {
@@ -114,19 +114,19 @@ func (r *RevokeRequest) check() *StatusError {
 	)
 }
 
-func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, key string) (*Operation, *StatusError) {
+func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, key string) (*Operation, *Status) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}
 	if key != "" && !uuid.MatchString(key) {
-		return nil, &StatusError{Code: InvalidArgument, Message: "the idempotency key is not a UUID"}
+		return nil, &Status{Code: InvalidArgument, Message: "the idempotency key is not a UUID"}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle(now)
 	if k := s.ops.byKey[idempotency{c.SubjectID, key}]; k != nil && key != "" {
 		if k.request != req.key() {
-			return nil, &StatusError{Code: AlreadyExists, Message: "the idempotency key came with another request before"}
+			return nil, &Status{Code: AlreadyExists, Message: "the idempotency key came with another request before"}
 		}
 		return k.op.snapshot(), nil
 	}
@@ -151,7 +151,7 @@ func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, 
 }
 
 // targets are the tokens that the request means.
-func (s *Server) targets(now time.Time, o *Options, c Caller, req RevokeRequest) (tokens []*refreshToken, subject string, err *StatusError) {
+func (s *Server) targets(now time.Time, o *Options, c Caller, req RevokeRequest) (tokens []*refreshToken, subject string, err *Status) {
 	var one *refreshToken
 	switch {
 	case req.RefreshTokenID != nil:
@@ -163,13 +163,13 @@ func (s *Server) targets(now time.Time, o *Options, c Caller, req RevokeRequest)
 		return s.filtered(now, o, c, *req.RevokeFilter)
 	}
 	if one == nil || !one.listed(now, o) {
-		return nil, "", &StatusError{Code: NotFound, Message: "there is no such refresh token"}
+		return nil, "", &Status{Code: NotFound, Message: "there is no such refresh token"}
 	}
 	subject = one.grant.subject
 	return []*refreshToken{one}, subject, o.mayRevoke(c, subject)
 }
 
-func (s *Server) filtered(now time.Time, o *Options, c Caller, f RevokeFilter) (tokens []*refreshToken, subject string, err *StatusError) {
+func (s *Server) filtered(now time.Time, o *Options, c Caller, f RevokeFilter) (tokens []*refreshToken, subject string, err *Status) {
 	subject = f.SubjectID
 	if subject == "" {
 		subject = c.SubjectID
@@ -186,17 +186,17 @@ func (s *Server) filtered(now time.Time, o *Options, c Caller, f RevokeFilter) (
 	return tokens, subject, nil
 }
 
-func (o *Options) mayRevoke(c Caller, subject string) *StatusError {
+func (o *Options) mayRevoke(c Caller, subject string) *Status {
 	return o.permitted(c, subject, "revoke", RoleUserAdmin, RoleTokenRevoker)
 }
 
 // GetOperation is OperationService.Get, for the operations of the caller. Errors
-// are of type [*StatusError].
+// are of type [*Status].
 func (s *Server) GetOperation(c Caller, id string) (*Operation, error) {
 	return orNil(s.operation(s.clock.Now(), c, id))
 }
 
-func (s *Server) operation(now time.Time, c Caller, id string) (*Operation, *StatusError) {
+func (s *Server) operation(now time.Time, c Caller, id string) (*Operation, *Status) {
 	if err := tooLong("operation_id", id, maxID); err != nil {
 		return nil, err
 	}
@@ -205,9 +205,9 @@ func (s *Server) operation(now time.Time, c Caller, id string) (*Operation, *Sta
 	op := s.ops.byID[id]
 	switch {
 	case op == nil:
-		return nil, &StatusError{Code: NotFound, Message: "there is no such operation"}
+		return nil, &Status{Code: NotFound, Message: "there is no such operation"}
 	case op.CreatedBy != c.SubjectID:
-		return nil, &StatusError{Code: PermissionDenied, Message: "the operation is another subject's"}
+		return nil, &Status{Code: PermissionDenied, Message: "the operation is another subject's"}
 	}
 	s.settle(now)
 	defer func() { op.polls = max(0, op.polls-1) }()

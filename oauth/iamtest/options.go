@@ -236,7 +236,7 @@ type Options struct {
 
 	// OperationError is what Operations end with, nothing having been revoked.
 	// Optional. Default: nil, they succeed.
-	OperationError *StatusError
+	OperationError *Status
 
 	// SparsePages filters after paging: a page holds what matches of the next
 	// pageSize tokens, and can be empty and still have a nextPageToken. Optional.

@@ -17,14 +17,14 @@ import (
 func (e *exchange) apiCaller() (Caller, bool) {
 	t, err := e.caller()
 	if err != nil {
-		e.apiError(&StatusError{Code: Unauthenticated, Message: err.description})
+		e.apiError(&Status{Code: Unauthenticated, Message: err.description})
 		return Caller{}, false
 	}
 	return Caller{t.subject, t.client}, true
 }
 
 // answer sends what an API method returned.
-func answer[T any](e *exchange, v *T, err *StatusError, write func(*T, []byte) []byte) {
+func answer[T any](e *exchange, v *T, err *Status, write func(*T, []byte) []byte) {
 	if err != nil {
 		e.apiError(err)
 		return
@@ -53,10 +53,10 @@ func (e *exchange) listRefreshTokens() {
 
 // parseListQuery is stricter than the service: a parameter that it does not know
 // is an error, so that a test notices a misspelt one.
-func parseListQuery(query string) (req ListRequest, err *StatusError) {
+func parseListQuery(query string) (req ListRequest, err *Status) {
 	q, parseErr := url.ParseQuery(query)
 	if parseErr != nil {
-		return req, &StatusError{Code: InvalidArgument, Message: "the query is malformed"}
+		return req, &Status{Code: InvalidArgument, Message: "the query is malformed"}
 	}
 	for name, values := range q {
 		if len(values) > 1 {
@@ -97,7 +97,7 @@ func (e *exchange) revokeRefreshTokens() {
 
 // parseRevokeBody reads the JSON form of a RevokeRefreshTokenRequest. It does not
 // ignore members that it does not know: a misspelt filter would revoke too much.
-func parseRevokeBody(body []byte) (req RevokeRequest, err *StatusError) {
+func parseRevokeBody(body []byte) (req RevokeRequest, err *Status) {
 	members, err := objectOf("body", body)
 	if err != nil {
 		return req, err
@@ -120,7 +120,7 @@ func parseRevokeBody(body []byte) (req RevokeRequest, err *StatusError) {
 	return req, nil
 }
 
-func parseRevokeFilter(raw json.RawMessage) (*RevokeFilter, *StatusError) {
+func parseRevokeFilter(raw json.RawMessage) (*RevokeFilter, *Status) {
 	members, err := objectOf("revoke_filter", raw)
 	if err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func parseRevokeFilter(raw json.RawMessage) (*RevokeFilter, *StatusError) {
 	return f, nil
 }
 
-func objectOf(field string, data []byte) (map[string]json.RawMessage, *StatusError) {
+func objectOf(field string, data []byte) (map[string]json.RawMessage, *Status) {
 	members, err := strictjson.Object(data)
 	if err != nil {
 		return nil, invalid(field, "is not a JSON object with distinct names")
@@ -153,7 +153,7 @@ func objectOf(field string, data []byte) (map[string]json.RawMessage, *StatusErr
 	return members, nil
 }
 
-func jsonString(field string, raw json.RawMessage) (*string, *StatusError) {
+func jsonString(field string, raw json.RawMessage) (*string, *Status) {
 	var v string
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return nil, invalid(field, "is not a string")
@@ -180,7 +180,7 @@ func (e *exchange) endpoints() {
 				return
 			}
 		}
-		e.apiError(&StatusError{Code: NotFound, Message: "there is no such endpoint"})
+		e.apiError(&Status{Code: NotFound, Message: "there is no such endpoint"})
 		return
 	}
 	e.json(http.StatusOK, appendEndpoints(all))

@@ -45,7 +45,7 @@ func TestOptionsMistakes(t *testing.T) {
 		{iamtest.Options{AuthMethod: "magic"}, "Options.AuthMethod"},
 		{iamtest.Options{AuthMethod: oauth.AuthNone, ClientSecret: "x"}, "Options.ClientSecret"},
 		{iamtest.Options{AuthMethod: oauth.AuthClientSecretPost}, "Options.ClientSecret"},
-		{iamtest.Options{OperationError: &iamtest.StatusError{}}, "Options.OperationError"},
+		{iamtest.Options{OperationError: &iamtest.Status{}}, "Options.OperationError"},
 	}
 	for _, tt := range tests {
 		srv, err := iamtest.New(tt.opts)

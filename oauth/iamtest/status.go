@@ -57,8 +57,8 @@ func (c Code) HTTPStatus() int {
 	return http.StatusInternalServerError
 }
 
-// A StatusError is an error of the API, a google.rpc.Status.
-type StatusError struct {
+// A Status is an error of the API, a google.rpc.Status.
+type Status struct { //nolint:errname // the name that google.rpc gives it
 	Code    Code
 	Message string
 
@@ -67,15 +67,15 @@ type StatusError struct {
 	Field string
 }
 
-func (s *StatusError) Error() string { return fmt.Sprintf("iamtest: %v: %s", s.Code, s.Message) }
+func (s *Status) Error() string { return fmt.Sprintf("iamtest: %v: %s", s.Code, s.Message) }
 
-func invalid(field, format string, args ...any) *StatusError {
-	return &StatusError{Code: InvalidArgument, Message: field + ": " + fmt.Sprintf(format, args...), Field: field}
+func invalid(field, format string, args ...any) *Status {
+	return &Status{Code: InvalidArgument, Message: field + ": " + fmt.Sprintf(format, args...), Field: field}
 }
 
 // append writes the status as protojson does. requestID adds a
 // google.rpc.RequestInfo detail.
-func (s *StatusError) append(b []byte, requestID string) []byte {
+func (s *Status) append(b []byte, requestID string) []byte {
 	o := object(b)
 	o.number("code", int64(s.Code))
 	o.string("message", s.Message)
@@ -108,7 +108,7 @@ func (s *StatusError) append(b []byte, requestID string) []byte {
 }
 
 // apiError answers with the status.
-func (e *exchange) apiError(s *StatusError) {
+func (e *exchange) apiError(s *Status) {
 	e.rec.Error = s.Code.String()
 	e.json(s.Code.HTTPStatus(), s.append(nil, e.rec.RequestID))
 }
