@@ -1,6 +1,7 @@
 package iamtest
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -208,7 +209,7 @@ func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*Li
 	defer s.mu.Unlock()
 	s.settle(now)
 	tokens := s.state.of(subject)
-	first, _ := slices.BinarySearchFunc(tokens, after+1, func(t *refreshToken, seq int64) int { return int(t.seq - seq) })
+	first, _ := slices.BinarySearchFunc(tokens, after+1, func(t *refreshToken, seq int64) int { return cmp.Compare(t.seq, seq) })
 	resp := &ListResponse{}
 	room := size // for tokens, or with SparsePages for those looked at
 	for _, t := range tokens[first:] {

@@ -121,8 +121,8 @@ func NonceChallenge() Fault { return Fault{Kind: FaultNonceChallenge} }
 func NonceChallengeTwice() Fault { return Fault{Kind: FaultNonceChallenge, Times: 2} }
 
 // RepeatedPage answers a page with the page token that asked for it, so that a
-// client which trusts the server comes back to the same page for ever. The first
-// page gets a next one even if it is the last.
+// client which trusts the server comes back to the same page for ever. A first
+// page that is the last one gets a next one all the same, which is empty.
 func RepeatedPage() Fault { return Fault{Kind: FaultRepeatedPage, TakesEffect: true} }
 
 // ClockSkew makes the server's clock be ahead by d, or behind if d is negative:

@@ -309,6 +309,11 @@ func TestRepeatedPage(t *testing.T) {
 			t.Fatalf("the page token changed from %q to %q", first, got)
 		}
 	}
+	whole := wantOK(t, u.list(token))
+	next := wantOK(t, u.list(token, "pageToken", whole.str("nextPageToken")))
+	if len(ids(whole)) != 3 || len(ids(next)) != 0 || next.str("nextPageToken") != whole.str("nextPageToken") {
+		t.Errorf("after the last page came %s", next.body)
+	}
 }
 
 func TestChallengeOfBoundResource(t *testing.T) {
