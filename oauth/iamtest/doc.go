@@ -79,5 +79,9 @@
 //
 // [Server.Requests] and [Server.Count] tell what clients did,
 // [Server.Introspect] what became of a refresh token, and [Server.Secrets] every
-// credential that must not show up in a log.
+// credential that must not show up in a log. [Server.Quiet] waits until what a
+// killed client sent has been handled.
+//
+// [Server.RoundTripper] reaches the server without a network, for tests whose
+// time testing/synctest makes.
 package iamtest
