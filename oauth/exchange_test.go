@@ -432,6 +432,25 @@ func TestLostAnswer(t *testing.T) {
 			})
 		})
 	}
+	t.Run("then a refusal that says more", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+				if n == 1 {
+					return nil, errLine
+				}
+				return refuse("invalid_client")(n, r)
+			})
+			c, log := newClient(t, srv)
+			_, err := c.TokenSource().Token()
+			var server *oauth.ServerError
+			if !errors.As(err, &server) || server.Code != "invalid_client" || errors.Is(err, oauth.ErrOutcomeUnknown) {
+				t.Errorf("error %v", err)
+			}
+			if failed := log.of(oauth.EventRenewFailed); len(failed) != 1 || failed[0].ErrorKind() != "server" {
+				t.Errorf("events %+v", failed)
+			}
+		})
+	})
 	t.Run("a body that ends early", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			srv := newFakeServer(nil)

@@ -342,6 +342,23 @@ func TestLoginFailures(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+	t.Run("cancelled after the code was redeemed", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+			cancel() // too late: the server has issued the tokens
+			return rotate(n, r)
+		})
+		c, _ := newClient(t, srv)
+		session, err := c.Login(ctx, oauth.LoginOptions{OpenURL: browser(t, func(cb *url.URL) {
+			if resp, err := http.Get(cb.String()); err == nil {
+				resp.Body.Close()
+			}
+		})})
+		if err != nil || session.RefreshToken != "rt-1" {
+			t.Errorf("session %+v, %v", session, err)
+		}
+		wantStored(t, c, "rt-1")
+	})
 	t.Run("impossible options", func(t *testing.T) {
 		c, _ := newClient(t, newFakeServer(rotate))
 		for _, opts := range []oauth.LoginOptions{{}, {Headless: true}, {Headless: true, Out: io.Discard}} {

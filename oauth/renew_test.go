@@ -3,6 +3,8 @@ package oauth_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,6 +232,49 @@ func TestLogout(t *testing.T) {
 			wantReason(t, err, oauth.ReasonNoSession)
 		})
 	})
+}
+
+// slowStore returns from a client's first Update only when told to, although the
+// session is stored.
+type slowStore struct {
+	oauth.Store
+	stored, release chan struct{}
+	slow            atomic.Bool // once
+}
+
+func (s *slowStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	err := s.Store.Update(ctx, fn)
+	if s.slow.CompareAndSwap(true, false) {
+		close(s.stored)
+		<-s.release
+	}
+	return err
+}
+
+func TestLogoutBetweenSavingAndServing(t *testing.T) {
+	store := &slowStore{Store: oauth.NewMemoryStore(), stored: make(chan struct{}), release: make(chan struct{})}
+	store.slow.Store(true)
+	put(t, store.Store, func(s *oauth.Session) { s.Provider, s.ClientID, s.RefreshToken = "test", "client", "rt-0" })
+	srv := newFakeServer(issue)
+	c, err := oauth.New(oauth.Config{
+		Provider: testProvider(), ClientID: "client", HTTPClient: &http.Client{Transport: srv}, Store: store,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		_, _ = c.TokenSource().Token()
+	}()
+	<-store.stored
+	if err := c.Logout(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(store.release)
+	<-renewed
+	_, err = c.TokenSource().Token()
+	wantReason(t, err, oauth.ReasonNoSession)
 }
 
 func TestImport(t *testing.T) {
