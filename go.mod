@@ -7,3 +7,6 @@ require (
 	github.com/go-jose/go-jose/v4 v4.1.8
 	golang.org/x/oauth2 v0.36.0
 )
+
+// Tests only.
+require go.uber.org/goleak v1.3.0
