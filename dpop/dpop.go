@@ -146,7 +146,7 @@ func algorithmFor(pub crypto.PublicKey, want jose.SignatureAlgorithm) (algorithm
 	var alg algorithm
 	switch pub := pub.(type) {
 	case *ecdsa.PublicKey:
-		if pub == nil || pub.Curve == nil {
+		if pub == nil || pub.Curve == nil || pub.X == nil || pub.Y == nil {
 			return alg, errors.New("dpop: the signer has an empty ECDSA public key")
 		}
 		switch pub.Curve {
@@ -197,8 +197,8 @@ func joseHeader(alg algorithm, jwk jose.JSONWebKey, chain []*x509.Certificate) (
 		X5C  []string                `json:"x5c,omitempty"`
 	}{Type: proofType, Alg: alg.name, JWK: jwk}
 	for i, cert := range chain {
-		if cert == nil {
-			return nil, fmt.Errorf("dpop: certificate %d of the chain is nil", i)
+		if cert == nil || len(cert.Raw) == 0 {
+			return nil, fmt.Errorf("dpop: certificate %d of the chain is empty", i)
 		}
 		if i == 0 && !samePublicKey(cert.PublicKey, jwk.Key) {
 			return nil, errors.New("dpop: the first certificate of the chain is not for the key that signs")

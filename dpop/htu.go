@@ -2,6 +2,7 @@ package dpop
 
 import (
 	"errors"
+	"net/netip"
 	"net/url"
 	"strings"
 )
@@ -56,20 +57,35 @@ func normalizeHost(u *url.URL, scheme string) (string, error) {
 	if host == "" {
 		return "", errors.New("dpop: the URL of the request has no host")
 	}
-	for i := range len(host) {
-		c := host[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"\<>^{}|`+"`", c) >= 0 {
-			return "", errors.New("dpop: the host of the URL has characters outside a DNS name or an IP address: write international names in their ASCII form")
-		}
-	}
 	if strings.Contains(host, ":") {
-		host = "[" + strings.ReplaceAll(host, "%", "%25") + "]" // an IPv6 zone is escaped, RFC 6874
+		// "An HTTP client ... MUST remove any ZoneID attached to an outgoing
+		// URI, as it has only local significance at the sending host" (RFC
+		// 6874 §4): the server does not see it.
+		host, _, _ = strings.Cut(host, "%")
+		// url.Parse lets a second colon pass unless GODEBUG urlstrictcolons is set.
+		if _, err := netip.ParseAddr(host); err != nil || u.Host[0] != '[' {
+			return "", errors.New("dpop: the host of the URL is neither a name nor an IPv6 address in brackets")
+		}
+		host = "[" + host + "]"
+	} else if !isRegName(host) {
+		return "", errors.New("dpop: the host of the URL has characters outside a DNS name or an IP address: write international names in their ASCII form")
 	}
 	port := u.Port()
 	if port == "" || (scheme == "https" && port == "443") || (scheme == "http" && port == "80") {
 		return host, nil
 	}
 	return host + ":" + port, nil
+}
+
+// isRegName reports whether host is a reg-name of RFC 3986 §3.2.2 without
+// percent-encodings, as every DNS name and IPv4 address is.
+func isRegName(host string) bool {
+	for i := range len(host) {
+		if c := host[i]; !isUnreserved(c) && strings.IndexByte("!$&'()*+,;=", c) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // normalizeEscapes writes percent-encodings with upper-case hex digits

@@ -100,7 +100,7 @@ func LoadOrGenerateKeyFile(path string) (crypto.Signer, error) {
 }
 
 func readKeyFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
 	if err != nil {
 		var pe *fs.PathError
 		if errors.As(err, &pe) {
@@ -138,10 +138,13 @@ func parseKey(data []byte) (crypto.Signer, string) {
 		return nil, "no PEM block in it: expected -----BEGIN PRIVATE KEY-----"
 	}
 	if next, _ := pem.Decode(rest); next != nil {
-		return nil, "more than one PEM block in it: keep one private key to a file"
+		return nil, "more than one PEM block in it: keep one private key and nothing else in a file (openssl ecparam needs -noout)"
 	}
 	var key any
 	var err error
+	if block.Headers["DEK-Info"] != "" { // RFC 1421 §4.6.1.3, as OpenSSL used it
+		block.Type = "ENCRYPTED PRIVATE KEY"
+	}
 	switch block.Type {
 	case "PRIVATE KEY":
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
@@ -159,10 +162,7 @@ func parseKey(data []byte) (crypto.Signer, string) {
 		return nil, "its PEM block is not a private key: expected -----BEGIN PRIVATE KEY-----"
 	}
 	if err != nil {
-		return nil, "the private key in it is damaged"
-	}
-	if block.Headers["DEK-Info"] != "" {
-		return nil, "the key is encrypted: decrypt it (openssl pkey), or keep the key on a YubiKey"
+		return nil, "the private key in it is damaged or of an unknown kind"
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {

@@ -43,11 +43,10 @@ func (n *Nonces) Nonce(u *url.URL) string {
 // ones too: "the new nonce value might also be provided on a response with a
 // 200" (RFC 9449 §8.2). A malformed nonce, or several, are ignored.
 func (n *Nonces) Learn(u *url.URL, h http.Header) bool {
-	values := h.Values(NonceHeader)
-	if len(values) != 1 || !validNonce(values[0]) {
+	if !hasNonce(h) {
 		return false
 	}
-	nonce, key := values[0], origin(u)
+	nonce, key := h.Get(NonceHeader), origin(u)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	old, known := n.m[key]
@@ -73,6 +72,12 @@ func (n *Nonces) Learn(u *url.URL, h http.Header) bool {
 	return true
 }
 
+// hasNonce reports whether there is one nonce, and it is well-formed.
+func hasNonce(h http.Header) bool {
+	values := h.Values(NonceHeader)
+	return len(values) == 1 && validNonce(values[0])
+}
+
 // validNonce implements "nonce = 1*NQCHAR" (RFC 9449 §8.1); NQCHAR is visible
 // ASCII but for the double quote and the backslash (RFC 6749 Appendix A).
 func validNonce(s string) bool {
@@ -91,6 +96,9 @@ func validNonce(s string) bool {
 func origin(u *url.URL) string {
 	scheme := strings.ToLower(u.Scheme)
 	host, port := strings.ToLower(u.Hostname()), u.Port()
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]" // else [::1]:8443 and [::1:8443] were one
+	}
 	if port == "" || (scheme == "https" && port == "443") || (scheme == "http" && port == "80") {
 		return scheme + "://" + host
 	}

@@ -59,10 +59,10 @@ func (p *Prover) Proof(ctx context.Context, c Claims) (string, error) {
 		return "", errors.New("dpop: the method is empty or not an HTTP method")
 	}
 	if c.Nonce != "" && !validNonce(c.Nonce) {
-		return "", errors.New("dpop: the nonce has characters that RFC 9449 §8.1 does not allow")
+		return "", errors.New("dpop: the nonce has characters that RFC 9449 §8.1 does not allow, or is longer than 4096 octets")
 	}
 	if err := ctx.Err(); err != nil {
-		return "", context.Cause(ctx)
+		return "", fmt.Errorf("dpop: no proof was made: %w", doneError(ctx))
 	}
 
 	// One buffer takes the whole compact form. Nothing in the payload needs
@@ -82,6 +82,16 @@ func (p *Prover) Proof(ctx context.Context, c Claims) (string, error) {
 	out = append(out, '.')
 	out = enc.AppendEncode(out, sig)
 	return string(out), nil
+}
+
+// doneError is the error of a context that is done, together with its cause
+// where that is another one.
+func doneError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 func appendPayload(b []byte, c Claims, htu string) []byte {

@@ -24,16 +24,22 @@ import (
 // with the access tokens of Yandex Cloud, whose refresh tokens alone are bound.
 //
 // A request that the server refuses with 401 because of its token is sent once
-// more if Source comes up with another token.
+// more if Source comes up with another token. A 401 because of the proof
+// (invalid_dpop_proof) is handed to the caller: often a clock is wrong, and
+// another token does not help.
 //
 // A second attempt needs the body again: requests with a body are sent again
 // only if they have GetBody, which [http.NewRequest] sets for the usual readers.
 //
-// Credentials are sent over https, or to this machine. A redirect to another
-// origin is followed without them, as [http.Client] does for headers that its
-// caller set.
+// Credentials are sent over https, or to this machine. Once a redirect has led to
+// another origin, the rest of the way is gone without them, as [http.Client] does
+// for headers that its caller set. A redirect within the origin gets a proof for
+// its own URL.
+//
+// A Transport is safe for concurrent use, and must not be copied after first use.
+// The Request of the responses it returns is the caller's, without credentials.
 type Transport struct {
-	// Source gives the token for each request. If it has a method
+	// Source gives the token for each request. Required. If it has a method
 	// TokenContext(context.Context) (*oauth2.Token, error), that is called with
 	// the request's context. If it has a method Invalidate(*oauth2.Token), that
 	// is called with the token that a server refused. Package oauth's
@@ -62,7 +68,10 @@ type contextSource interface {
 
 type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 
-// RoundTrip implements [http.RoundTripper].
+// RoundTrip implements [http.RoundTripper]. Its errors are those of Source, of
+// [Prover.Proof] and of Base, and those of a Transport or request that cannot be
+// used. A nonce challenge that is answered by a second one is a response, not an
+// error.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	closeBody := true
 	defer func() {
@@ -70,6 +79,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Body.Close() // RoundTrip must close it, also on errors
 		}
 	}()
+	if req.URL == nil {
+		return nil, errors.New("dpop: the request has no URL")
+	}
 	if crossOrigin(req) {
 		closeBody = false
 		return t.base().RoundTrip(req)
@@ -87,17 +99,23 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	closeBody = false // the first attempt closes it
 	resp, err := t.attempt(req, req.Body, tok)
 	for nonceTried, tokenTried := false, false; err == nil && resp.StatusCode == http.StatusUnauthorized; {
-		switch {
-		case !nonceTried && wantsNonce(resp) && isDPoP(tok):
+		switch proofError(resp) {
+		case "use_dpop_nonce": // without a usable nonce, or again: the caller's
+			if nonceTried || !isDPoP(tok) || !hasNonce(resp.Header) {
+				return resp, nil
+			}
 			nonceTried = true
-		case !tokenTried && !wantsNonce(resp):
+		case "":
+			if tokenTried {
+				return resp, nil
+			}
 			tokenTried = true
 			next, ok := t.replacement(req.Context(), tok)
 			if !ok {
 				return resp, nil
 			}
 			tok = next
-		default:
+		default: // invalid_dpop_proof
 			return resp, nil
 		}
 		body, ok := rewind(req)
@@ -111,6 +129,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (t *Transport) token(ctx context.Context) (*oauth2.Token, error) {
+	tok, err := t.sourceToken(ctx)
+	if err == nil && (tok == nil || tok.AccessToken == "") {
+		return nil, errors.New("dpop: Transport.Source returned no access token")
+	}
+	return tok, err
+}
+
+func (t *Transport) sourceToken(ctx context.Context) (*oauth2.Token, error) {
 	if s, ok := t.Source.(contextSource); ok {
 		return s.TokenContext(ctx)
 	}
@@ -146,14 +172,14 @@ func (t *Transport) attempt(req *http.Request, body io.ReadCloser, tok *oauth2.T
 	}
 	if !isDPoP(tok) {
 		r.Header.Set("Authorization", tok.Type()+" "+tok.AccessToken)
-		return t.base().RoundTrip(r)
+		return t.send(r, req)
 	}
 	if t.Prover == nil {
 		return fail(errors.New("dpop: the access token is bound to a key, and Transport.Prover is nil"))
 	}
 	claims := Claims{
 		Method:      req.Method,
-		URL:         req.URL.String(),
+		URL:         targetURI(req),
 		Nonce:       t.nonces().Nonce(req.URL),
 		AccessToken: tok.AccessToken,
 	}
@@ -169,11 +195,33 @@ func (t *Transport) attempt(req *http.Request, body io.ReadCloser, tok *oauth2.T
 	}
 	r.Header.Set("Authorization", "DPoP "+tok.AccessToken)
 	r.Header.Set("DPoP", proof)
-	resp, err := t.base().RoundTrip(r)
+	resp, err := t.send(r, req)
 	if err == nil {
 		t.nonces().Learn(req.URL, resp.Header)
 	}
 	return resp, err
+}
+
+// send makes the request r for the caller's req, which the response will name:
+// r has credentials in its header, and crossOrigin relies on the chain of
+// requests.
+func (t *Transport) send(r, req *http.Request) (*http.Response, error) {
+	resp, err := t.base().RoundTrip(r)
+	if err == nil {
+		resp.Request = req
+	}
+	return resp, err
+}
+
+// targetURI is the URL of the request as the server puts it together: a Host
+// that the caller chose stands in the place of the host dialled (RFC 9110 §7.1,
+// §7.2).
+func targetURI(req *http.Request) string {
+	u := *req.URL
+	if req.Host != "" {
+		u.Host = req.Host
+	}
+	return u.String()
 }
 
 func (t *Transport) base() http.RoundTripper {
@@ -192,18 +240,19 @@ func (t *Transport) nonces() *Nonces {
 
 func isDPoP(tok *oauth2.Token) bool { return strings.EqualFold(tok.TokenType, "DPoP") }
 
-// wantsNonce: "WWW-Authenticate: DPoP error="use_dpop_nonce", …" (RFC 9449 §9).
-// The code alone is looked for: servers differ in how they quote around it.
-func wantsNonce(resp *http.Response) bool {
-	if resp.Header.Get(NonceHeader) == "" {
-		return false
-	}
+// proofError is the code by which a 401 blames the proof and not the token:
+// WWW-Authenticate: DPoP error="use_dpop_nonce" (RFC 9449 §9), or
+// "invalid_dpop_proof" (§7.1); else "". The code alone is looked for: servers
+// differ in how they quote around it.
+func proofError(resp *http.Response) string {
 	for _, challenge := range resp.Header.Values("WWW-Authenticate") {
-		if strings.Contains(challenge, "use_dpop_nonce") {
-			return true
+		for _, code := range []string{"use_dpop_nonce", "invalid_dpop_proof"} {
+			if strings.Contains(challenge, code) {
+				return code
+			}
 		}
 	}
-	return false
+	return ""
 }
 
 // rewind gives the body for another attempt.
@@ -224,12 +273,17 @@ func drain(resp *http.Response) {
 	resp.Body.Close()
 }
 
-// crossOrigin reports whether req follows a redirect that left the origin of
-// the request that its caller made.
+// crossOrigin reports whether req follows redirects of which one left the origin
+// of the request that the caller made, even if a later one came back: then it is
+// another origin that chose this URL. Where the chain cannot be followed, that
+// counts as having left.
 func crossOrigin(req *http.Request) bool {
-	first := req
-	for first.Response != nil && first.Response.Request != nil {
-		first = first.Response.Request
+	for req.Response != nil {
+		from := req.Response.Request
+		if from == nil || from.URL == nil || origin(from.URL) != origin(req.URL) {
+			return true
+		}
+		req = from
 	}
-	return origin(first.URL) != origin(req.URL)
+	return false
 }

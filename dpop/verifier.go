@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -173,10 +174,10 @@ func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	}
 	now := v.now()
 	issued := time.Unix(c.IssuedAt, 0)
-	if age := now.Sub(issued); age > v.maxAge()+v.leeway() { // 11
+	if age := now.Sub(issued); age > v.window() { // 11
 		return nil, &ProofError{fmt.Sprintf("made %v ago (iat): the prover's clock is behind, or the proof is old", age.Round(time.Second)), ErrIssuedAt}
 	} else if age < -v.leeway() {
-		return nil, &ProofError{fmt.Sprintf("made %v in the future (iat): the prover's clock is ahead", (-age).Round(time.Second)), ErrIssuedAt}
+		return nil, &ProofError{fmt.Sprintf("made %v in the future (iat): the prover's clock is ahead", issued.Sub(now).Round(time.Second)), ErrIssuedAt}
 	}
 	if err := checkATH(c.ATH, want.AccessToken); err != nil { // 12a
 		return nil, err
@@ -192,7 +193,7 @@ func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	if limit <= 0 {
 		limit = 100_000
 	}
-	if !v.seen.add(htu, c.ID, now, issued.Add(v.maxAge()+v.leeway()), limit) { // §11.1
+	if !v.seen.add(htu, c.ID, now, issued.Add(v.window()), limit) { // §11.1
 		return nil, &ProofError{"the same proof was sent before (jti)", ErrReplay}
 	}
 	return &VerifiedProof{
@@ -222,6 +223,15 @@ func (v *Verifier) leeway() time.Duration {
 	return 10 * time.Second
 }
 
+// window is how long after its iat a proof is accepted.
+func (v *Verifier) window() time.Duration {
+	sum := v.maxAge() + v.leeway()
+	if sum < 0 { // overflow: a MaxAge meant to be without end
+		return math.MaxInt64
+	}
+	return sum
+}
+
 var defaultAlgorithms = []jose.SignatureAlgorithm{
 	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA, jose.PS256, jose.RS256,
 }
@@ -238,9 +248,12 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 		algs = defaultAlgorithms
 	}
 	jws, err := jose.ParseSignedCompact(proof, algs)
+	if alg := (*jose.ErrUnexpectedSignatureAlgorithm)(nil); errors.As(err, &alg) {
+		return nil, &ProofError{Reason: "the algorithm is not an accepted one (alg)"}
+	}
 	if err != nil {
 		// The parser's error can quote the proof.
-		return nil, &ProofError{Reason: "not a compact JWS with an accepted algorithm and a public key"}
+		return nil, &ProofError{Reason: "not a compact JWS with a public key"}
 	}
 	h := jws.Signatures[0].Protected
 	if typ, _ := h.ExtraHeaders[jose.HeaderType].(string); !strings.EqualFold(typ, proofType) {
@@ -256,16 +269,20 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 	if _, err := algorithmFor(key.Key, jose.SignatureAlgorithm(h.Algorithm)); err != nil {
 		return nil, &ProofError{Reason: "the key does not fit the algorithm, or is too weak"}
 	}
-	chain, err := parseChain(proof, key)
+	members, err := headerMembers(proof)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := parseChain(members["x5c"], key)
 	if err != nil {
 		return nil, err
 	}
 	return &proofHeader{jws, key, chain}, nil
 }
 
-// parseChain reads x5c, which go-jose hands out only together with verifying
-// it. Whoever cares for the chain verifies it against roots of their own.
-func parseChain(proof string, key jose.JSONWebKey) ([]*x509.Certificate, error) {
+// headerMembers reads the header once more, without go-jose's leniency: a name
+// must not stand in it twice, and it must not ask for extensions.
+func headerMembers(proof string) (map[string]json.RawMessage, error) {
 	encoded, _, _ := strings.Cut(proof, ".")
 	raw, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
@@ -273,14 +290,27 @@ func parseChain(proof string, key jose.JSONWebKey) ([]*x509.Certificate, error) 
 	}
 	members, err := strictjson.Object(raw)
 	if err != nil {
-		return nil, &ProofError{Reason: "the header is not a JSON object with distinct names"}
+		return nil, &ProofError{Reason: "the header is not a JSON object in UTF-8 with distinct names"}
 	}
-	if members["x5c"] == nil {
+	// "If any of the listed extension Header Parameters are not understood and
+	// supported by the recipient, then the JWS is invalid" (RFC 7515 §4.1.11).
+	// go-jose supports b64, which JWTs must not use (RFC 7797 §7).
+	if members["crit"] != nil || members["b64"] != nil {
+		return nil, &ProofError{Reason: "the header asks for an extension (crit)"}
+	}
+	return members, nil
+}
+
+// parseChain reads x5c, which go-jose hands out only together with verifying
+// it. Whoever cares for the chain verifies it against roots of their own.
+func parseChain(raw json.RawMessage, key jose.JSONWebKey) ([]*x509.Certificate, error) {
+	if raw == nil {
 		return nil, nil
 	}
 	bad := &ProofError{Reason: "the certificate chain in the header is malformed (x5c)"}
 	var x5c [][]byte // JSON strings in standard base64, as RFC 7515 §4.1.6 has them
-	if err := json.Unmarshal(members["x5c"], &x5c); err != nil || len(x5c) == 0 {
+	err := json.Unmarshal(raw, &x5c)
+	if err != nil || len(x5c) == 0 {
 		return nil, bad
 	}
 	chain := make([]*x509.Certificate, len(x5c))
@@ -304,11 +334,21 @@ func parseClaims(payload []byte) (proofClaims, error) {
 	var c proofClaims
 	members, err := strictjson.Object(payload)
 	if err != nil {
-		return c, &ProofError{Reason: "the payload is not a JSON object with distinct names"}
+		return c, &ProofError{Reason: "the payload is not a JSON object in UTF-8 with distinct names"}
 	}
-	for name, dst := range map[string]*string{"jti": &c.ID, "htm": &c.Method, "htu": &c.URL, "nonce": &c.Nonce, "ath": &c.ATH} {
-		if raw := members[name]; raw != nil && json.Unmarshal(raw, dst) != nil {
-			return c, &ProofError{Reason: "the claim " + name + " is not a string"}
+	for _, claim := range []struct {
+		name     string
+		dst      *string
+		required bool
+	}{
+		{"jti", &c.ID, true}, {"htm", &c.Method, true}, {"htu", &c.URL, true},
+		{"nonce", &c.Nonce, false}, {"ath", &c.ATH, false},
+	} {
+		if raw := members[claim.name]; raw != nil && json.Unmarshal(raw, claim.dst) != nil {
+			return c, &ProofError{Reason: "the claim " + claim.name + " is not a string"}
+		}
+		if claim.required && *claim.dst == "" {
+			return c, &ProofError{Reason: "the claim " + claim.name + " is missing"}
 		}
 	}
 	// NumericDate may have a fraction (RFC 7519 §2), and float64 is exact to
@@ -318,11 +358,6 @@ func parseClaims(payload []byte) (proofClaims, error) {
 		return c, &ProofError{Reason: "the claim iat is missing or not a time"}
 	}
 	c.IssuedAt = int64(iat)
-	for name, value := range map[string]string{"jti": c.ID, "htm": c.Method, "htu": c.URL} {
-		if value == "" {
-			return c, &ProofError{Reason: "the claim " + name + " is missing"}
-		}
-	}
 	if len(c.ID) > 512 {
 		return c, &ProofError{Reason: "the claim jti is longer than 512 octets"}
 	}

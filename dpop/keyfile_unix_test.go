@@ -1,0 +1,139 @@
+//go:build unix
+
+package dpop
+
+import (
+	"crypto"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestKeyFileMode(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	path := filepath.Join(t.TempDir(), "key.pem")
+	if _, err := GenerateKeyFile(path); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi.Mode() != 0o600 {
+		t.Errorf("mode %v, want 0600 with any umask", fi.Mode())
+	}
+	for mode, ok := range map[fs.FileMode]bool{
+		0o600: true, 0o400: true, 0o700: true,
+		0o640: false, 0o604: false, 0o620: false, 0o602: false, 0o610: false, 0o601: false, 0o644: false, 0o666: false, 0o777: false,
+	} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, load := range []func(string) (crypto.Signer, error){LoadKeyFile, LoadOrGenerateKeyFile} {
+			_, err := load(path)
+			var kfe *KeyFileError
+			switch {
+			case ok && err != nil:
+				t.Errorf("mode %v: %v", mode, err)
+			case !ok && (!errors.As(err, &kfe) || !strings.Contains(err.Error(), "chmod 600")):
+				t.Errorf("mode %v: %v, want the remedy", mode, err)
+			}
+		}
+	}
+}
+
+// A file that others can read is refused before anybody looks into it.
+func TestKeyFileModeBeforeContent(t *testing.T) {
+	path := writeKeyFile(t, []byte("no key"))
+	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // the mode is what is tested
+		t.Fatal(err)
+	}
+	if _, err := LoadKeyFile(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("LoadKeyFile: %v", err)
+	}
+}
+
+func TestKeyFileLinks(t *testing.T) {
+	dir := t.TempDir()
+	target, link, dangling, loop := filepath.Join(dir, "target"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling"), filepath.Join(dir, "loop")
+	key, err := GenerateKeyFile(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range [][2]string{{"target", link}, {"none", dangling}, {"loop", loop}} {
+		if err := os.Symlink(l[0], l[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := LoadKeyFile(link) // secrets are often mounted as links
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !samePublicKey(got.Public(), key.Public()) {
+		t.Error("another key through the link")
+	}
+	if err := os.Chmod(target, 0o644); err != nil { //nolint:gosec // the mode is what is tested
+		t.Fatal(err)
+	}
+	if _, err := LoadKeyFile(link); err == nil || !strings.Contains(err.Error(), "mode 0644") {
+		t.Errorf("through a link to an exposed file: %v", err)
+	}
+	if key, err := LoadOrGenerateKeyFile(dangling); key != nil || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("through a link to nothing: %v, %v", key, err)
+	}
+	if _, err := GenerateKeyFile(dangling); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over a link to nothing: %v", err)
+	}
+	if _, err := LoadKeyFile(loop); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("through a loop: %v", err)
+	}
+	folder(t, dir, "dangling", "link", "loop", "target")
+}
+
+// What is not a file must not be waited for.
+func TestKeyFileIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, sock := filepath.Join(dir, "fifo"), filepath.Join(dir, "s")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, path := range []string{fifo, sock, "/dev/zero", dir} {
+		done := make(chan error, 1)
+		go func() {
+			_, err := LoadKeyFile(path)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			var kfe *KeyFileError
+			if !errors.As(err, &kfe) {
+				t.Errorf("%s: %v", path, err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: still waiting", path)
+		}
+	}
+}
+
+// A file of any size is refused by its size, not read.
+func TestKeyFileHuge(t *testing.T) {
+	path := writeKeyFile(t, nil)
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadKeyFile(path); err == nil || !strings.Contains(err.Error(), "larger than 64 KiB") {
+		t.Errorf("LoadKeyFile: %v", err)
+	}
+}

@@ -1,0 +1,94 @@
+package dpop
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestReplays(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	var r replays
+	add := func(htu, jti string, now time.Time) bool { return r.add(htu, jti, now, now.Add(time.Minute), 100) }
+	for _, step := range []struct {
+		name, htu, jti string
+		after          time.Duration
+		want           bool
+	}{
+		{"first", "https://h/", "a", 0, true},
+		{"again", "https://h/", "a", 0, false},
+		{"another id", "https://h/", "b", 0, true},
+		{"another target", "https://h/2", "a", 0, true},
+		{"parts moved", "https://h/\x00a", "", 0, true}, // no URL has a NUL: only so that the hash is of both
+		{"at the end of its time", "https://h/", "a", time.Minute, false},
+		{"still there, though expired, as nothing was added", "https://h/", "a", 2 * time.Minute, false},
+		{"something new", "https://h/", "c", 2 * time.Minute, true},
+		{"forgotten", "https://h/", "a", 2 * time.Minute, true},
+	} {
+		if got := add(step.htu, step.jti, now.Add(step.after)); got != step.want {
+			t.Errorf("%s: %v", step.name, got)
+		}
+	}
+	if len(r.until) != 2 {
+		t.Errorf("%d remembered, want 2", len(r.until))
+	}
+}
+
+func TestReplaysBounded(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	var r replays
+	const limit = 50
+	add := func(i int) bool { return r.add("https://h/", fmt.Sprint(i), now, now.Add(time.Minute), limit) }
+	for i := range 10_000 {
+		if !add(i) {
+			t.Fatalf("%d is not new", i)
+		}
+		if len(r.until) > limit || cap(r.queue) > 4*limit {
+			t.Fatalf("after %d: %d remembered, room for %d", i, len(r.until), cap(r.queue))
+		}
+	}
+	for i := 10_000 - limit; i < 10_000; i++ {
+		if add(i) {
+			t.Errorf("%d, one of the newest, was forgotten", i)
+		}
+	}
+	if !add(10_000 - limit - 1) {
+		t.Error("the oldest was not forgotten")
+	}
+}
+
+// With a lower limit than before, the surplus goes.
+func TestReplaysLimitLowered(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	var r replays
+	for i := range 100 {
+		r.add("https://h/", fmt.Sprint(i), now, now.Add(time.Minute), 100)
+	}
+	r.add("https://h/", "x", now, now.Add(time.Minute), 1)
+	if len(r.until) != 1 {
+		t.Errorf("%d remembered", len(r.until))
+	}
+}
+
+// Of many that bring the same proof at once, one is the first.
+func TestReplaysConcurrently(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	var r replays
+	var first atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 200 {
+				if r.add("https://h/", fmt.Sprint(i), now, now.Add(time.Minute), 1000) {
+					first.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if first.Load() != 200 {
+		t.Errorf("%d were new, want 200", first.Load())
+	}
+}
