@@ -18,7 +18,6 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(home)
 	dir := filepath.Join(home, "sessions")
 
 	for range 2 {
@@ -47,6 +46,7 @@ func Example() {
 			fmt.Println("session of", session.ClientID)
 		}
 	}
+	_ = os.RemoveAll(home)
 	// Output:
 	// no session yet
 	// session of yc.oauth.public-sdk
@@ -58,7 +58,6 @@ func ExampleStore_Discard() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(home)
 	store, err := filestore.New(home, "default")
 	if err != nil {
 		log.Fatal(err)
@@ -79,6 +78,7 @@ func ExampleStore_Discard() {
 	}
 	_, err = store.Load(context.Background())
 	fmt.Println(err)
+	_ = os.RemoveAll(home)
 	// Output:
 	// no session that this release can read; discarding it
 	// oauth: no session
@@ -90,7 +90,6 @@ func ExampleProfiles() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(home)
 	for _, profile := range []string{"work", "home"} {
 		store, err := filestore.New(home, profile)
 		if err != nil {
@@ -109,5 +108,6 @@ func ExampleProfiles() {
 		log.Fatal(err)
 	}
 	fmt.Println(profiles)
+	_ = os.RemoveAll(home)
 	// Output: [home work]
 }

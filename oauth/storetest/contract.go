@@ -129,7 +129,7 @@ func checkFnError(ctx context.Context, b *bench) error {
 		for _, result := range []oauth.Session{{}, numbered(2), before} {
 			err := b.update(ctx, s, func(oauth.Session) (oauth.Session, error) { return result, refused })
 			if err != refused { //nolint:errorlint // it must come back as it is
-				return fmt.Errorf("Update returned %v, want fn's error as it is", err)
+				return fmt.Errorf("Update returned %s, want fn's error as it is", said(err))
 			}
 			if err := b.expect(ctx, s, before); err != nil {
 				return failed("after an error of fn", err)
@@ -162,7 +162,7 @@ func checkFnPanic(ctx context.Context, b *bench) error {
 func (b *bench) panicInside(ctx context.Context, s oauth.Store) (err error) {
 	defer func() {
 		if r := recover(); r != "fn's own" {
-			err = fmt.Errorf("Update let a panic of fn out as %v and returned %v", r, err) //nolint:errorlint // it may be nil
+			err = fmt.Errorf("Update let a panic of fn out as %v and returned %s", r, said(err))
 		}
 	}()
 	return b.update(ctx, s, func(oauth.Session) (oauth.Session, error) { panic("fn's own") })
@@ -224,7 +224,7 @@ func (b *bench) updateUncalled(ctx context.Context, s oauth.Store, want error) e
 	case called:
 		return errors.New("Update called fn, though ctx had ended before it could")
 	case !errors.Is(err, want):
-		return fmt.Errorf("Update with a ctx that ended: the error %v does not match %v", err, want)
+		return fmt.Errorf("Update with a ctx that ended returned %s, which does not match %q", said(err), want.Error())
 	}
 	return nil
 }

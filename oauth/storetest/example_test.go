@@ -20,14 +20,14 @@ func Example() {
 		storetest.Child(subject)
 		os.Exit(m.Run())
 	}
-	TestContract := func(t *testing.T) { storetest.Run(t, subject) }
+	TestContract := func(t *testing.T) { storetest.Run(t, subject) } //nolint:thelper // it is a test
 
 	_, _ = TestMain, TestContract
 }
 
 // A store whose session is seen by nobody else passes what makes sense for it.
 func ExampleSubject_unshared() {
-	TestContract := func(t *testing.T) {
+	TestContract := func(t *testing.T) { //nolint:thelper // it is a test
 		storetest.Run(t, storetest.Subject{
 			Name:     "memory",
 			Open:     func(string) (oauth.Store, error) { return oauth.NewMemoryStore(), nil },

@@ -16,7 +16,7 @@ import (
 func numbered(generation uint64) oauth.Session {
 	padding := 0
 	if generation%3 == 0 {
-		padding = 5000
+		padding = 2500
 	}
 	return padded(generation, padding)
 }
@@ -107,7 +107,7 @@ func (b *bench) expect(ctx context.Context, s oauth.Store, want oauth.Session) e
 	got, err := s.Load(ctx)
 	if want.IsZero() {
 		if !errors.Is(err, oauth.ErrNoSession) {
-			return fmt.Errorf("Load without a session: the error %v does not match ErrNoSession", err)
+			return fmt.Errorf("Load without a session returned %s, which does not match ErrNoSession", said(err))
 		}
 		return same(got, want)
 	}
@@ -138,6 +138,14 @@ func (b *bench) update(ctx context.Context, s oauth.Store, fn func(oauth.Session
 		return fmt.Errorf("Update called fn %d times", calls)
 	}
 	return err
+}
+
+// said quotes an error, or says that there is none.
+func said(err error) string {
+	if err == nil {
+		return "no error"
+	}
+	return fmt.Sprintf("the error %q", err.Error())
 }
 
 func failed(what string, err error) error { return fmt.Errorf("%s: %w", what, err) }
