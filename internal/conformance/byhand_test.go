@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -236,9 +237,21 @@ func (p *provider) token(t *testing.T, client registration, form url.Values, pro
 	return do(t, newForm(t, p.Endpoints.Token, client, form, proof))
 }
 
-// newForm is a POST of a form with the client's authentication.
+// newForm is a POST of a form with the client's authentication and, unless it is
+// "", a proof.
 func newForm(t *testing.T, endpoint string, client registration, form url.Values, proof string) *http.Request {
 	t.Helper()
+	req, err := formRequest(t.Context(), endpoint, client, form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if proof != "" {
+		req.Header.Set("DPoP", proof)
+	}
+	return req
+}
+
+func formRequest(ctx context.Context, endpoint string, client registration, form url.Values) (*http.Request, error) {
 	form = maps.Clone(form)
 	if client.Auth != "client_secret_basic" {
 		form.Set("client_id", client.ID)
@@ -246,19 +259,16 @@ func newForm(t *testing.T, endpoint string, client registration, form url.Values
 	if client.Auth == "client_secret_post" {
 		form.Set("client_secret", client.Secret)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if client.Auth == "client_secret_basic" {
 		// RFC 6749 §2.3.1: both are form-urlencoded first.
 		req.SetBasicAuth(url.QueryEscape(client.ID), url.QueryEscape(client.Secret))
 	}
-	if proof != "" {
-		req.Header.Set("DPoP", proof)
-	}
-	return req
+	return req, nil
 }
 
 // nonce asks for the newest nonce, as a request without one does.

@@ -9,4 +9,10 @@
 // The tests of the peer (peer_test.go) speak net/http and make their proofs
 // with go-jose alone. They pin down what a client has to live with, so a
 // failing test of our client can be told from a server that has changed.
+//
+// The tests of the flows (flow*_test.go) run package oauth and dpop.Transport
+// through the life of a session, and judge them by what the server received:
+// how many requests, each with which answer, and that every proof verifies. Each
+// ends with a search for credentials in what errors, events, log lines and pages
+// have said.
 package conformance

@@ -221,6 +221,15 @@ func TestAuthorization(t *testing.T) {
 		}
 	})
 
+	t.Run("a user who denies", func(t *testing.T) {
+		p.setDeny(t, true)
+		defer p.setDeny(t, false)
+		_, end, page := p.authorize(t, loginRequest{client: native})
+		if end.Get("error") != "access_denied" || end.Get("error_description") == "" || end.Has("code") {
+			t.Errorf("%v %s", end, page)
+		}
+	})
+
 	t.Run("any port of the loopback redirect", func(t *testing.T) {
 		for _, redirect := range []string{"http://127.0.0.1/auth/callback", "http://127.0.0.1:1/auth/callback", "http://127.0.0.1:65535/auth/callback"} {
 			c := p.login(t, loginRequest{client: native, redirect: redirect})
@@ -347,6 +356,18 @@ func TestAccessTokenLife(t *testing.T) {
 	p.userinfo(t, "DPoP", got.AccessToken, k, claims).expect(t, http.StatusUnauthorized, "invalid_token")
 }
 
+// The Date header is by the same clock as everything else.
+func TestServerClock(t *testing.T) {
+	t.Parallel()
+	p := startProvider(t)
+	now := p.stopClock(t)
+	p.advance(t, time.Hour)
+	a := p.userinfo(t, "DPoP", "no such token", newKey(t), nil)
+	if got, want := a.header.Get("Date"), now.Add(time.Hour).UTC().Format(http.TimeFormat); got != want {
+		t.Errorf("Date %q, want %q", got, want)
+	}
+}
+
 // Where nonces are not required, the server judges a proof by its iat, and
 // answers a clock that is wrong with a nonce.
 func TestNoncesNotRequired(t *testing.T) {
@@ -454,6 +475,9 @@ func TestLog(t *testing.T) {
 		log := p.log(t)
 		if len(log) != 2 || !log[0].Proof.Verified || log[1].Proof.Verified || log[1].Proof.Problem != "jti was seen before" {
 			t.Fatalf("%+v", log)
+		}
+		if got := log[1]; got.Error != "invalid_grant" || got.Problem != "grant request is invalid" || got.Detail != "DPoP proof JWT Replay detected" {
+			t.Errorf("%+v", got)
 		}
 		if log[0].GrantType != "refresh_token" || log[0].Client != p.Clients.Post.ID ||
 			!slices.Equal(log[0].Params, []string{"client_id", "client_secret", "grant_type", "refresh_token"}) {

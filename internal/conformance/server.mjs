@@ -9,9 +9,10 @@
 // Control routes, for the tests:
 //   GET    /_test/log       what was received, as JSON, oldest first
 //   DELETE /_test/log       forget it
-//   PUT    /_test/settings  {"accessTokenTTL": s, "requireNonce": bool}: either or both
+//   PUT    /_test/settings  {"accessTokenTTL": s, "requireNonce": bool, "deny": bool}: any of them
 //   POST   /_test/clock     {"stop": true}: stops it, at the start of a minute;
-//                           {"advance": s}: puts it forward
+//                           {"advance": s}: puts it forward;
+//                           answers {"now": ms since the epoch}
 
 import { createHash, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -28,9 +29,10 @@ const { Provider } = await import('oidc-provider');
 
 const account = 'alice';
 const algorithms = ['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519', 'PS256', 'RS256'];
-const settings = { accessTokenTTL: 300, requireNonce: true };
+const settings = { accessTokenTTL: 300, requireNonce: true, deny: false };
 
-// The library reads the time with Date.now: nonces and tokens age with it.
+// The library reads the time with Date.now: nonces and tokens age with it. The
+// Date header is set from it too, so that the server has one clock.
 const realNow = Date.now;
 let stopped;
 let ahead = 0;
@@ -96,16 +98,25 @@ async function configuration() {
   };
 }
 
-// consent answers as a person would who signs in and agrees to everything.
+// consent answers as a person would who signs in and agrees to everything, or
+// to nothing.
 async function consent(ctx, next) {
   if (!ctx.path.startsWith('/interaction/')) return next();
   const { params } = await provider.interactionDetails(ctx.req, ctx.res);
+  if (settings.deny) {
+    ctx.redirect(await provider.interactionResult(ctx.req, ctx.res, {
+      error: 'access_denied',
+      error_description: 'the user said no',
+    }));
+    return undefined;
+  }
   const grant = new provider.Grant({ accountId: account, clientId: params.client_id });
   grant.addOIDCScope(params.scope);
   ctx.redirect(await provider.interactionResult(ctx.req, ctx.res, {
     login: { accountId: account },
     consent: { grantId: await grant.save() },
   }));
+  return undefined;
 }
 
 const seen = new Set();
@@ -132,7 +143,7 @@ async function examine(ctx, token) {
       [htu !== provider.issuer + ctx.path, 'htu is not the normalised URL of the request'],
       [typeof jti !== 'string' || jti === '', 'jti is missing'],
       [seen.has(jti), 'jti was seen before'],
-      [!(Math.abs(realNow() / 1000 - iat) <= 300), 'iat is missing or not recent'],
+      [!(Math.abs(Date.now() / 1000 - iat) <= 300), 'iat is missing or not recent'],
       [ath !== (wanted || undefined), wanted ? 'ath is not the hash of the access token' : 'ath without an access token'],
     ].find(([bad]) => bad)?.[1];
     seen.add(jti);
@@ -144,6 +155,7 @@ async function examine(ctx, token) {
 }
 
 let log = [];
+const details = new WeakMap();
 
 // record notes each request before it is answered. No secret, token, code or
 // nonce is noted: of parameters only the names.
@@ -166,6 +178,7 @@ async function record(ctx, next) {
       status: status ?? ctx.status,
       error: ctx.body?.error,
       problem: ctx.body?.error_description,
+      detail: details.get(ctx),
       client: ctx.oidc?.client?.clientId,
       grantType: body.grant_type,
       params: [...names].sort(),
@@ -194,7 +207,7 @@ const control = {
     const { stop, advance = 0 } = await readJSON(ctx.req);
     if (stop) stopped = Math.floor(realNow() / 60_000) * 60_000;
     ahead += advance * 1000;
-    ctx.status = 204;
+    ctx.body = { now: Date.now() };
   },
 };
 
@@ -204,7 +217,13 @@ const server = createServer();
 await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
 const provider = new Provider(`http://127.0.0.1:${server.address().port}`, await configuration());
 provider.on('server_error', (_ctx, err) => console.error(err));
-provider.use((ctx, next) => control[`${ctx.method} ${ctx.path}`]?.(ctx) ?? record(ctx, next));
+for (const event of ['grant.error', 'userinfo.error', 'revocation.error']) {
+  provider.on(event, (ctx, err) => details.set(ctx, err.error_detail));
+}
+provider.use((ctx, next) => {
+  ctx.set('Date', new Date(Date.now()).toUTCString());
+  return control[`${ctx.method} ${ctx.path}`]?.(ctx) ?? record(ctx, next);
+});
 provider.use(consent);
 server.on('request', provider.callback());
 

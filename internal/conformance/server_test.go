@@ -54,6 +54,7 @@ type exchange struct {
 	Status    int
 	Error     string // the code of an OAuth error answer
 	Problem   string // its description
+	Detail    string // what the server knows of the cause and does not say
 	Client    string // client_id, once the client is authenticated
 	GrantType string
 	Params    []string // names of the query and body parameters, sorted
@@ -219,10 +220,14 @@ func (p *provider) forget(t *testing.T) {
 }
 
 // stopClock stops the server's clock at the start of a minute, so that only
-// advance moves it.
-func (p *provider) stopClock(t *testing.T) {
+// advance moves it, and returns what it shows.
+func (p *provider) stopClock(t *testing.T) time.Time {
 	t.Helper()
-	p.control(t, http.MethodPost, "/_test/clock", `{"stop":true}`)
+	var clock struct{ Now int64 }
+	if err := json.Unmarshal(p.control(t, http.MethodPost, "/_test/clock", `{"stop":true}`), &clock); err != nil {
+		t.Fatal(err)
+	}
+	return time.UnixMilli(clock.Now)
 }
 
 // advance puts the server's clock forward. Nonces change every minute and live
@@ -242,6 +247,12 @@ func (p *provider) setAccessTokenTTL(t *testing.T, d time.Duration) {
 func (p *provider) setRequireNonce(t *testing.T, required bool) {
 	t.Helper()
 	p.control(t, http.MethodPut, "/_test/settings", fmt.Sprintf(`{"requireNonce":%t}`, required))
+}
+
+// setDeny says whether the user denies what a login asks for.
+func (p *provider) setDeny(t *testing.T, deny bool) {
+	t.Helper()
+	p.control(t, http.MethodPut, "/_test/settings", fmt.Sprintf(`{"deny":%t}`, deny))
 }
 
 func (p *provider) control(t *testing.T, method, path, body string) []byte {
