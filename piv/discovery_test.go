@@ -1,6 +1,9 @@
 package piv
 
 import (
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
@@ -139,6 +142,55 @@ func TestCardWithoutPIV(t *testing.T) {
 	})
 }
 
+// TestConnectionBreaks has a connection that breaks while it is made, and go-piv
+// keeps. Nothing helps against that, but the error can say so.
+func TestConnectionBreaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever)
+		s, _ := fakeSystem(card)
+		k := mustOpen(t, s, Options{})
+		defer time.Sleep(2 * grace)
+		time.Sleep(2 * grace)
+		card.change(func() { card.breaks = true })
+		start := time.Now()
+		err := trySign(t.Context(), k)
+		wantError(t, err, ErrCardBusy)
+		if !strings.Contains(err.Error(), "restart it") {
+			t.Errorf("error: %v", err)
+		}
+		if took := time.Since(start); took != 10*time.Second+settle && took != 10*time.Second {
+			t.Errorf("gave up after %v", took)
+		}
+		card.change(func() { card.foreign = false }) // the reader was pulled out
+		mustSign(t, k)
+	})
+}
+
+// TestSettle gives PC/SC the time to notice that a card is gone, before the reader
+// is tried again.
+func TestSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyAlways)
+		s, p := fakeSystem(card)
+		k := mustOpen(t, s, Options{})
+		defer time.Sleep(2 * grace)
+		card.touchAfter = 5 * time.Second
+		time.AfterFunc(time.Second, func() {
+			p.put(fakeReader, nil)
+			p.put(fakeReader, card)
+		})
+		wantError(t, trySign(t.Context(), k), ErrCardRemoved)
+		card.commands()
+		ctx, cancel := context.WithTimeout(t.Context(), settle-time.Millisecond)
+		defer cancel()
+		wantError(t, trySign(ctx, k), context.DeadlineExceeded)
+		if got := card.commands(); got != "" {
+			t.Errorf("sent %s too early", got)
+		}
+		mustSign(t, k)
+	})
+}
+
 func TestReaderFilter(t *testing.T) {
 	s, p := fakeSystem()
 	p.put("ACME Contactless Reader", newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever))
@@ -241,6 +293,25 @@ func TestSlotChanges(t *testing.T) {
 		mustSign(t, mustOpen(t, s, stored.Options(nil)))
 	})
 }
+
+func TestSlotWithKeyAgreement(t *testing.T) {
+	private, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &conn{token: agreeing{public: private.PublicKey()}, card: Card{Firmware: Version{5, 7, 4}}}
+	_, err = c.slot(SlotKeyManagement)
+	wantError(t, err, ErrUnsupported)
+	wantError(t, c.vacant(SlotKeyManagement), ErrSlotOccupied)
+}
+
+// agreeing is a card with a key that does not sign.
+type agreeing struct {
+	token
+	public *ecdh.PublicKey
+}
+
+func (a agreeing) keyInfo(Slot) (slotInfo, error) { return slotInfo{public: a.public}, nil }
 
 func TestBadSlot(t *testing.T) {
 	s, _ := fakeSystem(newFakeCard(1))

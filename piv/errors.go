@@ -120,7 +120,7 @@ func (f *faultError) Error() string { return f.cause + "; " + f.remedy }
 // Is makes a removed card, and a card that is not seen for want of the service,
 // a missing one.
 func (f *faultError) Is(target error) bool {
-	return target == ErrNoCard && (error(f) == ErrNoService || error(f) == ErrCardRemoved) //nolint:errorlint // errors.Is calls this to compare
+	return target == ErrNoCard && (error(f) == ErrNoService || error(f) == ErrCardRemoved)
 }
 
 // Remedy returns what a person can do about err, or "" where this package has

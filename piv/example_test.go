@@ -40,8 +40,7 @@ func (t terminal) SpendLastTry(context.Context, piv.PINRequest) (bool, error) {
 var _ piv.LastTryPrompt = terminal{}
 
 func ExampleOpen() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	ctx := context.Background()
 	key, err := piv.Open(ctx, piv.Options{
 		Slot:   piv.SlotAuthentication,
 		Prompt: terminal{bufio.NewReader(os.Stdin)},
@@ -49,9 +48,10 @@ func ExampleOpen() {
 	if err != nil {
 		log.Fatal(err) // the text says what to do about it
 	}
-	defer key.Close()
 	digest := sha256.Sum256([]byte("what is to be signed"))
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	signature, err := key.SignContext(ctx, digest[:], crypto.SHA256)
+	cancel()
 	var wrong *piv.WrongPINError
 	switch {
 	case errors.As(err, &wrong):
@@ -79,7 +79,6 @@ func ExampleGenerate() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer key.Close()
 
 	attestation, err := key.Attestation(ctx)
 	if err != nil {
@@ -117,6 +116,6 @@ func ExampleCards() {
 		fmt.Printf("%v (%v) in %s\n", card, card.FormFactor, card.Reader)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err, piv.Remedy(err))
+		fmt.Fprintln(os.Stderr, err)
 	}
 }

@@ -86,6 +86,7 @@ type fakeCard struct {
 	foreign bool          // another program has it open
 	hold    chan struct{} // connecting blocks until it is closed, if set
 	noPIV   bool
+	breaks  bool // the next connection breaks, and PC/SC does not notice
 
 	touchAfter time.Duration // when a finger comes; 0: at once
 	noTouch    bool          // it never comes
@@ -152,6 +153,10 @@ func (c *fakeCard) connect() (token, error) {
 	if c.noPIV {
 		c.foreign = true // as go-piv v2.6.0 leaves it
 		return nil, status(statusNotFound)
+	}
+	if c.breaks {
+		c.breaks, c.foreign = false, true // as go-piv v2.6.0 leaves it
+		return nil, &pcscError{0x80100016, errors.New("not transacted")}
 	}
 	c.log = append(c.log, "open")
 	c.open = &fakeToken{c}
