@@ -65,10 +65,16 @@ func (h *Holder) open(ctx context.Context, reader string, opts HoldOptions) erro
 	return nil
 }
 
-// Transmit sends a command to the card, as the foreign program would.
+var errReleased = errors.New("pivtest: the card is not held any more")
+
+// Transmit sends a command to the card, as the foreign program would. If ctx ends before the card answers, the program is as
+// good as killed. An error of PC/SC is a [PCSCError].
 func (h *Holder) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.client == nil {
+		return nil, errReleased
+	}
 	stop := h.client.bound(ctx)
 	defer stop()
 	return h.client.transmit(h.card, apdu)

@@ -59,6 +59,9 @@ func TestStart(t *testing.T) {
 		t.Error(err)
 	}
 	h.Kill() // after Release does nothing
+	if _, err := h.Transmit(t.Context(), unhex(t, getVersion)); err == nil {
+		t.Error("sent a command after Release")
+	}
 }
 
 func TestTwoCards(t *testing.T) {
