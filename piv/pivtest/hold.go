@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // HoldOptions says how a foreign program holds a card.
@@ -80,13 +81,18 @@ func (h *Holder) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
 	return h.client.transmit(h.card, apdu)
 }
 
-// Release ends the transaction, if any, and closes the card in good order. A second call does nothing.
+// Release ends the transaction, if any, and closes the card in good order: when it returns, another program can open it. A
+// second call does nothing.
 func (h *Holder) Release() error {
+	const timeout = 10 * time.Second
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.client == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	defer h.client.bound(ctx)()
 	var errs []error
 	if h.transaction {
 		errs = append(errs, h.client.end(h.card))
@@ -97,8 +103,8 @@ func (h *Holder) Release() error {
 	return errors.Join(errs...)
 }
 
-// Kill ends the foreign program as a signal would: its connection to pcscd breaks with the card open. pcscd resets a card
-// that was left in a transaction.
+// Kill ends the foreign program as a signal would: its connection to pcscd breaks with the card open. pcscd cleans up in its own
+// time, and resets a card that was left in a transaction.
 func (h *Holder) Kill() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
