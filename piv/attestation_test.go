@@ -301,6 +301,49 @@ func TestContradicts(t *testing.T) {
 	}
 }
 
+// stating is a card that states this.
+type stating struct {
+	token
+	chain []*x509.Certificate
+}
+
+func (s stating) attest(Slot) (*x509.Certificate, error)      { return s.chain[0], nil }
+func (s stating) certificate(Slot) (*x509.Certificate, error) { return s.chain[1], nil }
+
+// TestStatementIsCompared has a statement that leads to a trusted root, but is
+// about something else than the key at hand.
+func TestStatementIsCompared(t *testing.T) {
+	virtual, chain := virtualChain(t, pivtest.Firmware57, pivtest.PINOnce, pivtest.TouchAlways)
+	card := Card{Serial: virtual.Serial(), Firmware: Version{5, 7, 4}}
+	key := slotInfo{chain[0].PublicKey, PINPolicyOnce, TouchPolicyAlways}
+	attest := func(card Card, key slotInfo) (*Attestation, error) {
+		c := &conn{token: stating{chain: chain}, card: card, slots: map[Slot]slotInfo{SlotAuthentication: key}}
+		return c.attestation(SlotAuthentication, trustIn(virtual))
+	}
+	if a, err := attest(card, key); err != nil || !a.Secure() {
+		t.Fatalf("attestation = %+v, %v", a, err)
+	}
+	otherKey := realChain(t, "yubikey5.pem")[0].PublicKey
+	for name, test := range map[string]struct {
+		card Card
+		key  slotInfo
+		want error
+	}{
+		"key":    {card, slotInfo{otherKey, PINPolicyOnce, TouchPolicyAlways}, ErrKeyMismatch},
+		"policy": {card, slotInfo{chain[0].PublicKey, PINPolicyNever, TouchPolicyAlways}, ErrAttestation},
+		"card":   {Card{Serial: 1, Firmware: card.Firmware}, key, ErrAttestation},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := attest(test.card, test.key)
+			wantError(t, err, test.want, ErrAttestation)
+			var unproven *AttestationError
+			if !errors.As(err, &unproven) || unproven.Attestation.Secure() {
+				t.Errorf("error: %v", err)
+			}
+		})
+	}
+}
+
 func TestSamePublicKey(t *testing.T) {
 	type opaque struct{ crypto.PublicKey }
 	if samePublicKey(opaque{}, opaque{}) || samePublicKey(nil, nil) {

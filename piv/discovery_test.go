@@ -109,6 +109,14 @@ func TestWhichCard(t *testing.T) {
 		if took := time.Since(start); took != 0 {
 			t.Errorf("waited %v for a card that was not wanted", took)
 		}
+		two.change(func() { two.foreign = false })
+		time.Sleep(2 * grace)
+		mustOpen(t, newSystem(p), Options{Serial: 11})
+		synctest.Wait()
+		if two.connected() {
+			t.Error("a card that is not wanted is held")
+		}
+		two.change(func() { two.foreign = true })
 		time.Sleep(20 * time.Second)
 		cards, err := s.cards(t.Context())
 		wantError(t, err, ErrCardBusy)
@@ -229,6 +237,15 @@ func TestRemovedWhileIdle(t *testing.T) {
 				p.put(elsewhere, nil)
 				p.put(fakeReader, card) // back before anybody noticed
 				mustSign(t, k)
+
+				time.Sleep(idle)
+				p.put(fakeReader, newFakeCard(3).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever))
+				p.put(elsewhere, card)
+				start := time.Now()
+				mustSign(t, k)
+				if took := time.Since(start); took != 0 {
+					t.Errorf("found after %v", took)
+				}
 			})
 		})
 	}

@@ -45,9 +45,9 @@ var (
 			"a browser, mail program or ssh-agent with a PKCS#11 module, or Yubico Authenticator",
 	}
 
-	// ErrCardRemoved: the card was pulled out, or lost its connection, since the
-	// key was opened. It is looked for again, by its serial number, at the next
-	// use. It is also an ErrNoCard.
+	// ErrCardRemoved: the card was there, and then was pulled out or lost its
+	// connection. It is looked for again, by its serial number, at the next use.
+	// It is also an ErrNoCard.
 	ErrCardRemoved error = &faultError{
 		"the YubiKey was removed",
 		"plug it in again and repeat",

@@ -62,6 +62,7 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	fmt.Printf("%x\n", signature)
+	key.Close()
 }
 
 func ExampleGenerate() {
@@ -87,6 +88,7 @@ func ExampleGenerate() {
 	fmt.Println("counts as secure:", attestation.Secure())
 	fmt.Println("certificates for the x5c header:", len(attestation.Certificates()))
 	fmt.Println("to be stored:", key.Reference())
+	key.Close()
 }
 
 func ExampleReference() {

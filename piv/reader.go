@@ -35,11 +35,9 @@ type reader struct {
 	// a channel, so that waiting for it can be given up.
 	turn chan struct{}
 
-	conn    *conn       // nil while the card is free for others
-	opening *opening    // an attempt to connect that nobody has seen the end of
-	idle    *time.Timer // ends the grace period
-	visits  uint64
-
+	conn    *conn     // nil while the card is free for others
+	opening *opening  // an attempt to connect that nobody has seen the end of
+	visits  uint64    // turns taken so far
 	settled time.Time // do not connect before
 
 	// refused is why the card could not be opened the last time. If the reader is
@@ -71,9 +69,6 @@ func (r *reader) take(ctx context.Context) error {
 		return ended(ctx)
 	}
 	r.visits++
-	if r.idle != nil {
-		r.idle.Stop()
-	}
 	return nil
 }
 
@@ -81,9 +76,9 @@ func (r *reader) take(ctx context.Context) error {
 func (r *reader) give() {
 	if r.conn != nil || r.opening != nil {
 		visit := r.visits
-		r.idle = time.AfterFunc(grace, func() {
+		time.AfterFunc(grace, func() {
 			r.ifFree(func() {
-				if r.visits == visit {
+				if r.visits == visit { // nobody came since
 					r.drop()
 				}
 			})

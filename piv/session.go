@@ -28,9 +28,8 @@ type session struct {
 	at     func(stage)
 	r      *reader
 
-	// final is set when the command that failed must not be sent again: it may
-	// have cost a PIN try, or a person's touch.
-	final bool
+	met   bool // the card was there
+	final bool // the command that failed may have cost a PIN try or a touch: do not repeat it
 }
 
 // errElsewhere: the reader holds another card than the one wanted.
@@ -48,6 +47,9 @@ func visit[T any](ctx context.Context, sys *system, p *progress, t target, fn fu
 			return value, err
 		}
 		sys.forget(t.serial)
+		if s.met {
+			t.missing = ErrCardRemoved
+		}
 		if attempt > 1 || s.final {
 			return value, explain(err, t.missing)
 		}
@@ -120,6 +122,7 @@ func (s *session) conn() (*conn, error) {
 	if c.card.Serial != s.target.serial {
 		return nil, errElsewhere
 	}
+	s.met = true
 	s.sys.remember(c.card)
 	return c, nil
 }
