@@ -21,11 +21,11 @@ import (
 )
 
 // realChain reads the attestation of a real card.
-func realChain(t testing.TB, name string) []*x509.Certificate {
-	t.Helper()
+func realChain(tb testing.TB, name string) []*x509.Certificate {
+	tb.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var chain []*x509.Certificate
 	for {
@@ -35,43 +35,43 @@ func realChain(t testing.TB, name string) []*x509.Certificate {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		chain = append(chain, cert)
 	}
 }
 
 // virtualChain lets a virtual card attest a key; no PC/SC is involved.
-func virtualChain(t testing.TB, firmware pivtest.Firmware, pin pivtest.PINPolicy, touch pivtest.TouchPolicy) (*pivtest.Card, []*x509.Certificate) {
-	t.Helper()
+func virtualChain(tb testing.TB, firmware pivtest.Firmware, pin pivtest.PINPolicy, touch pivtest.TouchPolicy) (*pivtest.Card, []*x509.Certificate) {
+	tb.Helper()
 	card, err := pivtest.New(pivtest.Config{Firmware: firmware})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(card.Close)
+	tb.Cleanup(card.Close)
 	if _, err := card.GenerateKey(pivtest.SlotAuthentication, pivtest.P256, pin, touch); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	transmit(t, card, "\x00\xa4\x04\x00\x05\xa0\x00\x00\x03\x08")
-	slot, err := x509.ParseCertificate(transmit(t, card, "\x00\xf9\x9a\x00\x00"))
+	transmit(tb, card, "\x00\xa4\x04\x00\x05\xa0\x00\x00\x03\x08")
+	slot, err := x509.ParseCertificate(transmit(tb, card, "\x00\xf9\x9a\x00\x00"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	device, err := card.AttestationCertificate()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return card, []*x509.Certificate{slot, device}
 }
 
 // transmit sends a command and collects the answer.
-func transmit(t testing.TB, card *pivtest.Card, command string) []byte {
-	t.Helper()
+func transmit(tb testing.TB, card *pivtest.Card, command string) []byte {
+	tb.Helper()
 	var data []byte
 	for {
-		answer, err := card.Transmit(t.Context(), []byte(command))
+		answer, err := card.Transmit(tb.Context(), []byte(command))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		n := len(answer) - 2
 		data = append(data, answer[:n]...)
@@ -81,7 +81,7 @@ func transmit(t testing.TB, card *pivtest.Card, command string) []byte {
 		case answer[n] == 0x90 && answer[n+1] == 0:
 			return data
 		default:
-			t.Fatalf("status %x", answer[n:])
+			tb.Fatalf("status %x", answer[n:])
 		}
 	}
 }
@@ -298,6 +298,49 @@ func TestContradicts(t *testing.T) {
 	// What the card does not tell, it cannot contradict.
 	if err := good.contradicts(card, SlotAuthentication, slotInfo{public: mine.Public()}); err != nil {
 		t.Error(err)
+	}
+}
+
+// stating is a card that states this.
+type stating struct {
+	token
+	chain []*x509.Certificate
+}
+
+func (s stating) attest(Slot) (*x509.Certificate, error)      { return s.chain[0], nil }
+func (s stating) certificate(Slot) (*x509.Certificate, error) { return s.chain[1], nil }
+
+// TestStatementIsCompared has a statement that leads to a trusted root, but is
+// about something else than the key at hand.
+func TestStatementIsCompared(t *testing.T) {
+	virtual, chain := virtualChain(t, pivtest.Firmware57, pivtest.PINOnce, pivtest.TouchAlways)
+	card := Card{Serial: virtual.Serial(), Firmware: Version{5, 7, 4}}
+	key := slotInfo{chain[0].PublicKey, PINPolicyOnce, TouchPolicyAlways}
+	attest := func(card Card, key slotInfo) (*Attestation, error) {
+		c := &conn{token: stating{chain: chain}, card: card, slots: map[Slot]slotInfo{SlotAuthentication: key}}
+		return c.attestation(SlotAuthentication, trustIn(virtual))
+	}
+	if a, err := attest(card, key); err != nil || !a.Secure() {
+		t.Fatalf("attestation = %+v, %v", a, err)
+	}
+	otherKey := realChain(t, "yubikey5.pem")[0].PublicKey
+	for name, test := range map[string]struct {
+		card Card
+		key  slotInfo
+		want error
+	}{
+		"key":    {card, slotInfo{otherKey, PINPolicyOnce, TouchPolicyAlways}, ErrKeyMismatch},
+		"policy": {card, slotInfo{chain[0].PublicKey, PINPolicyNever, TouchPolicyAlways}, ErrAttestation},
+		"card":   {Card{Serial: 1, Firmware: card.Firmware}, key, ErrAttestation},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := attest(test.card, test.key)
+			wantError(t, err, test.want, ErrAttestation)
+			var unproven *AttestationError
+			if !errors.As(err, &unproven) || unproven.Attestation.Secure() {
+				t.Errorf("error: %v", err)
+			}
+		})
 	}
 }
 

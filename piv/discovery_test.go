@@ -1,6 +1,9 @@
 package piv
 
 import (
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
@@ -106,6 +109,14 @@ func TestWhichCard(t *testing.T) {
 		if took := time.Since(start); took != 0 {
 			t.Errorf("waited %v for a card that was not wanted", took)
 		}
+		two.change(func() { two.foreign = false })
+		time.Sleep(2 * grace)
+		mustOpen(t, newSystem(p), Options{Serial: 11})
+		synctest.Wait()
+		if two.connected() {
+			t.Error("a card that is not wanted is held")
+		}
+		two.change(func() { two.foreign = true })
 		time.Sleep(20 * time.Second)
 		cards, err := s.cards(t.Context())
 		wantError(t, err, ErrCardBusy)
@@ -136,6 +147,55 @@ func TestCardWithoutPIV(t *testing.T) {
 		if len(cards) != 1 {
 			t.Errorf("Cards = %v", cards)
 		}
+	})
+}
+
+// TestConnectionBreaks has a connection that breaks while it is made, and go-piv
+// keeps. Nothing helps against that, but the error can say so.
+func TestConnectionBreaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever)
+		s, _ := fakeSystem(card)
+		k := mustOpen(t, s, Options{})
+		defer time.Sleep(2 * grace)
+		time.Sleep(2 * grace)
+		card.change(func() { card.breaks = true })
+		start := time.Now()
+		err := trySign(t.Context(), k)
+		wantError(t, err, ErrCardBusy)
+		if !strings.Contains(err.Error(), "restart it") {
+			t.Errorf("error: %v", err)
+		}
+		if took := time.Since(start); took != 10*time.Second+settle && took != 10*time.Second {
+			t.Errorf("gave up after %v", took)
+		}
+		card.change(func() { card.foreign = false }) // the reader was pulled out
+		mustSign(t, k)
+	})
+}
+
+// TestSettle gives PC/SC the time to notice that a card is gone, before the reader
+// is tried again.
+func TestSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyAlways)
+		s, p := fakeSystem(card)
+		k := mustOpen(t, s, Options{})
+		defer time.Sleep(2 * grace)
+		card.touchAfter = 5 * time.Second
+		time.AfterFunc(time.Second, func() {
+			p.put(fakeReader, nil)
+			p.put(fakeReader, card)
+		})
+		wantError(t, trySign(t.Context(), k), ErrCardRemoved)
+		card.commands()
+		ctx, cancel := context.WithTimeout(t.Context(), settle-time.Millisecond)
+		defer cancel()
+		wantError(t, trySign(ctx, k), context.DeadlineExceeded)
+		if got := card.commands(); got != "" {
+			t.Errorf("sent %s too early", got)
+		}
+		mustSign(t, k)
 	})
 }
 
@@ -177,6 +237,15 @@ func TestRemovedWhileIdle(t *testing.T) {
 				p.put(elsewhere, nil)
 				p.put(fakeReader, card) // back before anybody noticed
 				mustSign(t, k)
+
+				time.Sleep(idle)
+				p.put(fakeReader, newFakeCard(3).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever))
+				p.put(elsewhere, card)
+				start := time.Now()
+				mustSign(t, k)
+				if took := time.Since(start); took != 0 {
+					t.Errorf("found after %v", took)
+				}
 			})
 		})
 	}
@@ -241,6 +310,25 @@ func TestSlotChanges(t *testing.T) {
 		mustSign(t, mustOpen(t, s, stored.Options(nil)))
 	})
 }
+
+func TestSlotWithKeyAgreement(t *testing.T) {
+	private, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &conn{token: agreeing{public: private.PublicKey()}, card: Card{Firmware: Version{5, 7, 4}}}
+	_, err = c.slot(SlotKeyManagement)
+	wantError(t, err, ErrUnsupported)
+	wantError(t, c.vacant(SlotKeyManagement), ErrSlotOccupied)
+}
+
+// agreeing is a card with a key that does not sign.
+type agreeing struct {
+	token
+	public *ecdh.PublicKey
+}
+
+func (a agreeing) keyInfo(Slot) (slotInfo, error) { return slotInfo{public: a.public}, nil }
 
 func TestBadSlot(t *testing.T) {
 	s, _ := fakeSystem(newFakeCard(1))

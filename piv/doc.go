@@ -49,6 +49,8 @@
 // compared first. A card that another program holds is tried again until ctx ends
 // or [Options].BusyTimeout has passed, which is then an [ErrCardBusy].
 //
+// A program that signs without a pause keeps the card all the time.
+//
 // A card that was pulled out is an [ErrCardRemoved]; the same [Key] works again
 // when it is back, in whatever port.
 //

@@ -45,9 +45,9 @@ var (
 			"a browser, mail program or ssh-agent with a PKCS#11 module, or Yubico Authenticator",
 	}
 
-	// ErrCardRemoved: the card was pulled out, or lost its connection, since the
-	// key was opened. It is looked for again, by its serial number, at the next
-	// use. It is also an ErrNoCard.
+	// ErrCardRemoved: the card was there, and then was pulled out or lost its
+	// connection. It is looked for again, by its serial number, at the next use.
+	// It is also an ErrNoCard.
 	ErrCardRemoved error = &faultError{
 		"the YubiKey was removed",
 		"plug it in again and repeat",
@@ -120,7 +120,7 @@ func (f *faultError) Error() string { return f.cause + "; " + f.remedy }
 // Is makes a removed card, and a card that is not seen for want of the service,
 // a missing one.
 func (f *faultError) Is(target error) bool {
-	return target == ErrNoCard && (error(f) == ErrNoService || error(f) == ErrCardRemoved) //nolint:errorlint // errors.Is calls this to compare
+	return target == ErrNoCard && (error(f) == ErrNoService || error(f) == ErrCardRemoved)
 }
 
 // Remedy returns what a person can do about err, or "" where this package has

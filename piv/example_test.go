@@ -40,8 +40,7 @@ func (t terminal) SpendLastTry(context.Context, piv.PINRequest) (bool, error) {
 var _ piv.LastTryPrompt = terminal{}
 
 func ExampleOpen() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	ctx := context.Background()
 	key, err := piv.Open(ctx, piv.Options{
 		Slot:   piv.SlotAuthentication,
 		Prompt: terminal{bufio.NewReader(os.Stdin)},
@@ -49,9 +48,10 @@ func ExampleOpen() {
 	if err != nil {
 		log.Fatal(err) // the text says what to do about it
 	}
-	defer key.Close()
 	digest := sha256.Sum256([]byte("what is to be signed"))
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	signature, err := key.SignContext(ctx, digest[:], crypto.SHA256)
+	cancel()
 	var wrong *piv.WrongPINError
 	switch {
 	case errors.As(err, &wrong):
@@ -62,6 +62,7 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	fmt.Printf("%x\n", signature)
+	key.Close()
 }
 
 func ExampleGenerate() {
@@ -79,7 +80,6 @@ func ExampleGenerate() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer key.Close()
 
 	attestation, err := key.Attestation(ctx)
 	if err != nil {
@@ -88,6 +88,7 @@ func ExampleGenerate() {
 	fmt.Println("counts as secure:", attestation.Secure())
 	fmt.Println("certificates for the x5c header:", len(attestation.Certificates()))
 	fmt.Println("to be stored:", key.Reference())
+	key.Close()
 }
 
 func ExampleReference() {
@@ -117,6 +118,6 @@ func ExampleCards() {
 		fmt.Printf("%v (%v) in %s\n", card, card.FormFactor, card.Reader)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err, piv.Remedy(err))
+		fmt.Fprintln(os.Stderr, err)
 	}
 }

@@ -1,6 +1,7 @@
 package piv
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -86,6 +87,7 @@ type fakeCard struct {
 	foreign bool          // another program has it open
 	hold    chan struct{} // connecting blocks until it is closed, if set
 	noPIV   bool
+	breaks  bool // the next connection breaks, and PC/SC does not notice
 
 	touchAfter time.Duration // when a finger comes; 0: at once
 	noTouch    bool          // it never comes
@@ -94,8 +96,15 @@ type fakeCard struct {
 	stored         []byte // under the PIN
 	slowGeneration time.Duration
 
-	inUse bool
-	log   []string
+	// failAt counts down the commands to the one that fails with failure: one
+	// that PC/SC does not send, one whose answer is lost, or one that the card
+	// answers so.
+	failAt  int
+	failure error
+
+	inUse  bool
+	log    []string
+	signed []byte // the last digest
 }
 
 const fakeTouchTimeout = 15 * time.Second
@@ -153,6 +162,10 @@ func (c *fakeCard) connect() (token, error) {
 		c.foreign = true // as go-piv v2.6.0 leaves it
 		return nil, status(statusNotFound)
 	}
+	if c.breaks {
+		c.breaks, c.foreign = false, true // as go-piv v2.6.0 leaves it
+		return nil, &pcscError{0x80100016, errors.New("not transacted")}
+	}
 	c.log = append(c.log, "open")
 	c.open = &fakeToken{c}
 	return c.open, nil
@@ -174,11 +187,24 @@ func (t *fakeToken) command(name string, fn func(c *fakeCard) error) error {
 	if c.open != t {
 		return &pcscError{pcscCardRemoved, errors.New("card removed")}
 	}
+	c.failAt--
+	fails := c.failAt == 0
+	if fails && unsent(c.failure) {
+		c.open = nil
+		return c.failure
+	}
 	c.inUse = true
 	defer func() { c.inUse = false }()
 	c.log = append(c.log, name)
+	if fails && statusOf(c.failure) != 0 {
+		return c.failure
+	}
 	err := fn(c)
 	c.fresh = name == "verify" && err == nil
+	if fails {
+		c.open = nil
+		return c.failure
+	}
 	return err
 }
 
@@ -282,6 +308,9 @@ func (t *fakeToken) generate(managementKey []byte, slot Slot, spec KeySpec) (pub
 			return status(statusNotSatisfied)
 		}
 		c.wait(c.slowGeneration)
+		if c.open != t {
+			return &pcscError{0x80100016, errors.New("not transacted")}
+		}
 		c.with(slot, spec.PINPolicy, spec.TouchPolicy)
 		public = c.keys[slot].private.Public()
 		return nil
@@ -304,6 +333,7 @@ func (t *fakeToken) sign(slot Slot, public crypto.PublicKey, digest []byte, _ cr
 				return err
 			}
 		}
+		c.signed = bytes.Clone(digest)
 		signature, err = k.private.Sign(rand.Reader, digest, crypto.SHA256)
 		return err
 	})

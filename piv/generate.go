@@ -90,12 +90,10 @@ func (s *system) generate(ctx context.Context, o Options, spec KeySpec) (*Key, e
 			return nil, err
 		}
 		g := &generating{opts: o, spec: spec, pin: pinEntry{prompt: o.Prompt, slot: o.Slot}}
-		return visit(ctx, s, p, o.target(serial, ErrNoCard), g.run)
+		key, err := visit(ctx, s, p, o.target(serial, ErrNoCard), g.run)
+		return key, o.failed("generate", serial, err)
 	})
-	if err != nil {
-		return nil, &Error{Op: "generate", Serial: o.Serial, Slot: o.Slot, Err: err}
-	}
-	return key, nil
+	return key, o.failed("generate", o.Serial, err)
 }
 
 // generating is one key on its way.
@@ -104,7 +102,8 @@ type generating struct {
 	spec KeySpec
 	pin  pinEntry
 
-	protected bool // the management key is taken from the card
+	vacant    *conn // through which the slot was seen to be empty; nobody else can fill it
+	protected bool  // the management key is taken from the card
 }
 
 func (g *generating) run(s *session) (*Key, error) {
@@ -116,10 +115,11 @@ func (g *generating) run(s *session) (*Key, error) {
 		if err := g.spec.Algorithm.supported(c.card.Firmware); err != nil {
 			return nil, err
 		}
-		if !g.spec.Overwrite {
+		if !g.spec.Overwrite && g.vacant != c {
 			if err := c.vacant(g.opts.Slot); err != nil {
 				return nil, err
 			}
+			g.vacant = c
 		}
 		managementKey := g.spec.ManagementKey
 		if g.protected {

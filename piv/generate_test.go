@@ -77,7 +77,7 @@ func TestGenerateOverOpenKey(t *testing.T) {
 	card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever)
 	s, _ := fakeSystem(card)
 	old := mustOpen(t, s, Options{})
-	k, err := s.generate(t.Context(), Options{}, KeySpec{PINPolicy: PINPolicyNever, TouchPolicy: TouchPolicyNever, Overwrite: true})
+	k, err := s.generate(t.Context(), Options{Serial: 1}, KeySpec{PINPolicy: PINPolicyNever, TouchPolicy: TouchPolicyNever, Overwrite: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,6 +157,41 @@ func TestGenerateRefuses(t *testing.T) {
 		}
 	}
 	s.reader(fakeReader).ifFree(s.reader(fakeReader).drop)
+}
+
+// TestSlotFilledDuringPrompt has another program generate a key in the slot while
+// a person enters the PIN.
+func TestSlotFilledDuringPrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := newFakeCard(1)
+		card.managementKey, card.stored = "secret", []byte("secret")
+		s, _ := fakeSystem(card)
+		prompt := person()
+		prompt.wait = 5 * time.Second
+		time.AfterFunc(time.Second, func() {
+			card.change(func() { card.with(SlotAuthentication, PINPolicyOnce, TouchPolicyNever) })
+		})
+		_, err := s.generate(t.Context(), Options{Prompt: prompt}, KeySpec{})
+		wantError(t, err, ErrSlotOccupied)
+		if got := card.commands(); strings.Count(got, "generate") != 1 || strings.Contains(got, "stored") {
+			t.Errorf("sent %s", got)
+		}
+		time.Sleep(2 * grace)
+	})
+}
+
+func TestGenerateInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := newFakeCard(1)
+		card.slowGeneration = 30 * time.Second
+		s, p := fakeSystem(card)
+		time.AfterFunc(time.Second, func() { p.put(fakeReader, nil) })
+		_, err := s.generate(t.Context(), Options{}, KeySpec{Algorithm: AlgorithmRSA4096})
+		wantError(t, err, ErrCardRemoved)
+		if !strings.Contains(err.Error(), "slot 9a of YubiKey 1:") {
+			t.Errorf("error: %v", err)
+		}
+	})
 }
 
 func TestGenerateCancelled(t *testing.T) {

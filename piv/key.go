@@ -80,6 +80,15 @@ func (o Options) target(serial uint32, missing error) target {
 	return target{serial: serial, filter: o.Reader, wait: o.BusyTimeout, missing: missing}
 }
 
+// failed says which card and slot an error is about, unless it does already.
+func (o Options) failed(op string, serial uint32, err error) error {
+	var known *Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	return &Error{Op: op, Serial: serial, Slot: o.Slot, Err: err}
+}
+
 // Key is a private key in a slot of a YubiKey. It is a [crypto.Signer], safe for
 // concurrent use: signatures are made one after the other, over a connection that
 // all keys of the process share.
@@ -111,18 +120,16 @@ func (s *system) open(ctx context.Context, o Options) (*Key, error) {
 		if err != nil {
 			return nil, err
 		}
-		return visit(ctx, s, p, o.target(serial, ErrNoCard), func(v *session) (*Key, error) {
+		key, err := visit(ctx, s, p, o.target(serial, ErrNoCard), func(v *session) (*Key, error) {
 			c, err := v.conn()
 			if err != nil {
 				return nil, err
 			}
 			return newKey(s, o, c)
 		})
+		return key, o.failed("open", serial, err)
 	})
-	if err != nil {
-		return nil, &Error{Op: "open", Serial: o.Serial, Slot: o.Slot, Err: err}
-	}
-	return key, nil
+	return key, o.failed("open", o.Serial, err)
 }
 
 // newKey reads the key in a slot.
@@ -186,10 +193,7 @@ func (k *Key) Attestation(ctx context.Context) (*Attestation, error) {
 		}
 		return c.attestation(k.opts.Slot, k.opts.Trust)
 	})
-	if err != nil {
-		return nil, k.failed("attest", err)
-	}
-	return a, nil
+	return a, k.opts.failed("attest", k.card.Serial, err)
 }
 
 func (c *conn) attestation(slot Slot, trust Trust) (*Attestation, error) {
@@ -263,8 +267,4 @@ func (k *Key) connect(s *session) (*conn, error) {
 		return nil, ErrKeyMismatch
 	}
 	return c, nil
-}
-
-func (k *Key) failed(op string, err error) error {
-	return &Error{Op: op, Serial: k.card.Serial, Slot: k.opts.Slot, Err: err}
 }

@@ -6,7 +6,7 @@ package piv
 type pcsc struct{}
 
 func (pcsc) readers() ([]string, error) {
-	return nil, becausef(ErrUnsupported, "this program was built without cgo; build it with CGO_ENABLED=1")
+	return nil, becausef(ErrUnsupported, "this program was built without PC/SC, for which cgo is needed: CGO_ENABLED=1")
 }
 
 func (p pcsc) connect(string) (token, error) {

@@ -64,7 +64,7 @@ func returnCode(err error) (uint32, bool) {
 	if !rc.IsValid() || !rc.CanInt() {
 		return 0, false
 	}
-	return uint32(rc.Int()), true //nolint:gosec // PC/SC return codes have 32 bits
+	return uint32(rc.Int()), true // PC/SC return codes have 32 bits
 }
 
 // yubikey is a connection of go-piv.
@@ -82,7 +82,7 @@ func (y yubikey) serial() (uint32, error) {
 
 func (y yubikey) formFactor() (FormFactor, error) {
 	f, err := y.yk.FormFactor()
-	return FormFactor(f), numbered(err) //nolint:gosec // go-piv read it from one byte
+	return FormFactor(f), numbered(err)
 }
 
 func (y yubikey) keyInfo(slot Slot) (slotInfo, error) {
@@ -90,7 +90,7 @@ func (y yubikey) keyInfo(slot Slot) (slotInfo, error) {
 	if err != nil {
 		return slotInfo{}, numbered(err)
 	}
-	return slotInfo{info.PublicKey, PINPolicy(info.PINPolicy), TouchPolicy(info.TouchPolicy)}, nil //nolint:gosec // same numbers
+	return slotInfo{info.PublicKey, PINPolicy(info.PINPolicy), TouchPolicy(info.TouchPolicy)}, nil
 }
 
 func (y yubikey) attest(slot Slot) (*x509.Certificate, error) {

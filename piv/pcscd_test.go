@@ -288,6 +288,35 @@ func TestAlgorithms(t *testing.T) {
 	}
 }
 
+func TestEverySlot(t *testing.T) {
+	card := pivtest.Start(t, pivtest.Config{})
+	slots := []piv.Slot{piv.SlotAuthentication, piv.SlotSignature, piv.SlotKeyManagement, piv.SlotCardAuthentication}
+	for slot := piv.SlotRetired1; slot <= piv.SlotRetired20; slot++ {
+		slots = append(slots, slot)
+	}
+	for _, slot := range slots {
+		public, err := card.GenerateKey(pivtest.Slot(slot), pivtest.P256, pivtest.PINNever, pivtest.TouchNever)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := trusting(card, nil)
+		o.Slot = slot
+		k, err := piv.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !public.(*ecdsa.PublicKey).Equal(k.Public()) {
+			t.Errorf("slot %v: another key", slot)
+		}
+		mustSign(t, k)
+		a, err := k.Attestation(t.Context())
+		if err != nil || a.Slot != slot {
+			t.Errorf("slot %v: attestation = %+v, %v", slot, a, err)
+		}
+		k.Close()
+	}
+}
+
 func TestReferenceOpensTheKey(t *testing.T) {
 	card := pivtest.Start(t, pivtest.Config{})
 	k := generated(t, card, trusting(card, nil), piv.PINPolicyNever, piv.TouchPolicyNever)

@@ -1,6 +1,7 @@
 package piv
 
 import (
+	"crypto"
 	"errors"
 	"strings"
 	"testing"
@@ -81,6 +82,39 @@ func TestBlockedPIN(t *testing.T) {
 	}
 	card.change(func() { card.tries = 3 }) // by the PUK
 	mustSign(t, k)
+}
+
+// TestPINIsForgotten looks into what a signature leaves behind.
+func TestPINIsForgotten(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		pin     string
+		sent    string
+		another func(*fakeCard) // what another program does while the prompt waits
+	}{
+		{"right", "123456", "tries open serial info tries verify sign", func(*fakeCard) {}},
+		{"wrong", "111111", "tries open serial info tries verify", func(*fakeCard) {}},
+		{"not sent", "1", "tries open serial info tries", func(*fakeCard) {}},
+		{"not needed any more", "123456", "tries open serial info tries sign", func(c *fakeCard) { c.verified = true }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				prompt := person(test.pin)
+				prompt.wait = time.Second
+				card, k := pinCard(t, PINPolicyOnce, prompt)
+				time.AfterFunc(500*time.Millisecond, func() { card.change(func() { test.another(card) }) })
+				w := &signing{key: k, digest: fakeDigest[:], opts: crypto.SHA256, pin: pinEntry{prompt: prompt, slot: SlotAuthentication}}
+				_, err := visitKey(t.Context(), k, w.run)
+				if w.pin.have || w.pin.pin != "" {
+					t.Errorf("the PIN is kept after: %v", err)
+				}
+				if got := card.commands(); got != test.sent {
+					t.Errorf("sent %s, want %s", got, test.sent)
+				}
+				time.Sleep(2 * grace)
+			})
+		})
+	}
 }
 
 func TestNobodyToAsk(t *testing.T) {
@@ -235,6 +269,7 @@ func TestWhatNotSatisfiedMeans(t *testing.T) {
 		again    string // what a second signature takes, the first one just done
 	}{
 		{"once", Version{5, 7, 4}, PINPolicyOnce, false, "tries verify sign", "sign"},
+		{"always", Version{5, 7, 4}, PINPolicyAlways, false, "tries verify sign", "verify sign"},
 		{"once, forgetful firmware", Version{5, 3, 1}, PINPolicyOnce, false, "sign tries verify sign", "sign"},
 		{"always, forgetful firmware", Version{5, 3, 1}, PINPolicyAlways, false, "tries verify sign", "verify sign"},
 		{"never, forgetful firmware", Version{5, 3, 1}, PINPolicyNever, false, "sign", "sign"},
@@ -271,7 +306,10 @@ func TestWhatNotSatisfiedMeans(t *testing.T) {
 					card.change(func() { card.noTouch = true })
 					wantError(t, trySign(t.Context(), k), ErrTouchTimeout)
 					card.change(func() { card.noTouch = false })
-					if test.pin != PINPolicyAlways && len(prompt.asked) != asked {
+					if test.pin == PINPolicyAlways {
+						asked++
+					}
+					if len(prompt.asked) != asked {
 						t.Error("asked for a PIN because of a touch")
 					}
 					mustSign(t, k)

@@ -5,9 +5,9 @@ import "context"
 // Prompt is whoever can ask a person for a PIN or a touch: a terminal, a window,
 // or a service that has the PIN from its secret store. [Options] carries it.
 //
-// The methods are called from other goroutines than the one that signs, for one
-// card never two at a time. A prompt belongs to one signature: when its ctx ends,
-// nobody waits for the answer any more.
+// The methods are called from other goroutines than the one that signs. For one
+// card there is never more than one call under way, except for those whose ctx has
+// ended: nobody waits for their answer any more, so they should return, too.
 type Prompt interface {
 	// PIN returns the card's PIN. Its error is returned by the signature that
 	// wanted the PIN, which is how a person cancels. The PIN is sent to the card
@@ -36,12 +36,15 @@ type LastTryPrompt interface {
 
 // PINRequest says which PIN is wanted.
 type PINRequest struct {
+	// Serial is the card's serial number. A card has one PIN for all slots.
 	Serial uint32
-	Slot   Slot
 
-	// TriesLeft is how many wrong PINs the card still forgives plus one: with 1,
-	// the next wrong PIN blocks it. It is the card's last word on it; a right
-	// PIN since then can have made it more, never less.
+	// Slot is the slot whose key is to be used.
+	Slot Slot
+
+	// TriesLeft is how many tries the card allows at least: with 1, a wrong PIN
+	// blocks it. The card told it in this visit; a right PIN since then may have
+	// made it more.
 	TriesLeft int
 
 	// LastTry is set when TriesLeft is 1. PIN is then called only after
@@ -51,8 +54,11 @@ type PINRequest struct {
 
 // TouchRequest says which card blinks.
 type TouchRequest struct {
+	// Serial is the card's serial number.
 	Serial uint32
-	Slot   Slot
+
+	// Slot is the slot whose key signs.
+	Slot Slot
 
 	// Policy is TouchPolicyAlways, TouchPolicyCached or, for an imported key on
 	// firmware before 5.3, unknown (0).

@@ -35,11 +35,9 @@ type reader struct {
 	// a channel, so that waiting for it can be given up.
 	turn chan struct{}
 
-	conn    *conn       // nil while the card is free for others
-	opening *opening    // an attempt to connect that nobody has seen the end of
-	idle    *time.Timer // ends the grace period
-	visits  uint64
-
+	conn    *conn     // nil while the card is free for others
+	opening *opening  // an attempt to connect that nobody has seen the end of
+	visits  uint64    // turns taken so far
 	settled time.Time // do not connect before
 
 	// refused is why the card could not be opened the last time. If the reader is
@@ -71,9 +69,6 @@ func (r *reader) take(ctx context.Context) error {
 		return ended(ctx)
 	}
 	r.visits++
-	if r.idle != nil {
-		r.idle.Stop()
-	}
 	return nil
 }
 
@@ -81,9 +76,9 @@ func (r *reader) take(ctx context.Context) error {
 func (r *reader) give() {
 	if r.conn != nil || r.opening != nil {
 		visit := r.visits
-		r.idle = time.AfterFunc(grace, func() {
+		time.AfterFunc(grace, func() {
 			r.ifFree(func() {
-				if r.visits == visit {
+				if r.visits == visit { // nobody came since
 					r.drop()
 				}
 			})
@@ -110,10 +105,8 @@ func (r *reader) connect(ctx context.Context, wait time.Duration) (*conn, error)
 	}
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
-	select {
-	case <-time.After(time.Until(r.settled)):
-	case <-ctx.Done():
-		return nil, ended(ctx)
+	if err := r.untilSettled(ctx); err != nil {
+		return nil, err
 	}
 	for {
 		if r.opening == nil {
@@ -122,9 +115,9 @@ func (r *reader) connect(ctx context.Context, wait time.Duration) (*conn, error)
 		select {
 		case <-r.opening.done:
 		case <-ctx.Done():
-			return nil, because(ErrCardBusy, ended(ctx))
+			return nil, r.busy(ended(ctx))
 		case <-timeout.C:
-			return nil, becausef(ErrCardBusy, "waited %v", wait)
+			return nil, r.busy(fmt.Errorf("waited %v", wait))
 		}
 		o := r.opening
 		r.opening = nil
@@ -142,10 +135,23 @@ func (r *reader) connect(ctx context.Context, wait time.Duration) (*conn, error)
 		select {
 		case <-time.After(busyRetry):
 		case <-ctx.Done():
-			return nil, because(ErrCardBusy, ended(ctx))
+			return nil, r.busy(ended(ctx))
 		case <-timeout.C:
-			return nil, because(ErrCardBusy, r.culprit(o.err))
+			return nil, r.busy(o.err)
 		}
+	}
+}
+
+func (r *reader) untilSettled(ctx context.Context) error {
+	d := time.Until(r.settled)
+	if d <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ended(ctx)
 	}
 }
 
@@ -183,22 +189,22 @@ func dial(b backend, reader string) (*conn, error) {
 	return c, nil
 }
 
-// lost notes that the card did not answer, or could not be opened.
+// lost notes that the card did not answer, could not be opened, or is another.
 func (r *reader) lost(err error) {
 	r.drop()
-	if gone(err) {
-		return // PC/SC knows
+	if gone(err) || errors.Is(err, errElsewhere) {
+		return // PC/SC knows what is in the reader
 	}
 	r.refused = err
 	r.settled = time.Now().Add(settle)
 }
 
-// culprit adds to a sharing violation that it may be our own doing.
-func (r *reader) culprit(err error) error {
-	if r.refused == nil {
-		return err
+// busy is the error for a card that did not become free. It may be our own doing.
+func (r *reader) busy(why error) error {
+	if r.refused != nil {
+		why = fmt.Errorf("%w; or this program itself since it lost the card, then restart it: %w", why, r.refused)
 	}
-	return fmt.Errorf("%w; if it is this program itself, since the card was lost, restart it: %w", err, r.refused)
+	return because(ErrCardBusy, why)
 }
 
 // drop lets go of the card. A connection still on its way is dropped by whoever

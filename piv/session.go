@@ -2,7 +2,9 @@ package piv
 
 import (
 	"context"
-	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"errors"
 	"time"
 )
@@ -26,9 +28,8 @@ type session struct {
 	at     func(stage)
 	r      *reader
 
-	// final is set when the command that failed must not be sent again: it may
-	// have cost a PIN try, or a person's touch.
-	final bool
+	met   bool // the card was there
+	final bool // the command that failed may have cost a PIN try or a touch: do not repeat it
 }
 
 // errElsewhere: the reader holds another card than the one wanted.
@@ -42,14 +43,36 @@ var errElsewhere = errors.New("another card is in the reader")
 func visit[T any](ctx context.Context, sys *system, p *progress, t target, fn func(*session) (T, error)) (T, error) {
 	for attempt := 1; ; attempt++ {
 		value, s, err := visitOnce(ctx, sys, p, t, fn)
-		lost := pcscCode(err) != 0 && !errors.Is(err, ErrCardBusy) || errors.Is(err, errElsewhere)
-		if lost {
-			sys.forget(t.serial)
+		if !notThere(err) {
+			return value, err
 		}
-		if !lost || attempt > 1 || s.final {
+		sys.forget(t.serial)
+		if s.met {
+			t.missing = ErrCardRemoved
+		}
+		if attempt > 1 || s.final {
 			return value, explain(err, t.missing)
 		}
 	}
+}
+
+// notThere reports whether the card was not, or did not stay, where it was looked
+// for.
+func notThere(err error) bool {
+	var absent *absentError
+	return pcscCode(err) != 0 && !errors.Is(err, ErrCardBusy) || errors.As(err, &absent) || errors.Is(err, errElsewhere)
+}
+
+// explain turns what [notThere] recognises into an error of this package. missing
+// is what a card that is not there is called.
+func explain(err, missing error) error {
+	switch code := pcscCode(err); {
+	case !notThere(err):
+		return err
+	case code == pcscNoService || code == pcscServiceStopped:
+		return because(ErrNoService, err)
+	}
+	return because(missing, err)
 }
 
 func visitOnce[T any](ctx context.Context, sys *system, p *progress, t target, fn func(*session) (T, error)) (T, *session, error) {
@@ -67,7 +90,7 @@ func visitOnce[T any](ctx context.Context, sys *system, p *progress, t target, f
 	}
 	defer s.r.give()
 	value, err := fn(s)
-	if pcscCode(err) != 0 {
+	if notThere(err) {
 		s.r.lost(err)
 	}
 	return value, s, err
@@ -99,6 +122,7 @@ func (s *session) conn() (*conn, error) {
 	if c.card.Serial != s.target.serial {
 		return nil, errElsewhere
 	}
+	s.met = true
 	s.sys.remember(c.card)
 	return c, nil
 }
@@ -116,8 +140,10 @@ func (c *conn) slot(slot Slot) (slotInfo, error) {
 	if err != nil {
 		return slotInfo{}, err
 	}
-	if _, ok := info.public.(interface{ Equal(crypto.PublicKey) bool }); !ok {
-		return slotInfo{}, becausef(ErrUnsupported, "the slot holds a key of type %T", info.public)
+	switch info.public.(type) {
+	case *ecdsa.PublicKey, ed25519.PublicKey, *rsa.PublicKey:
+	default:
+		return slotInfo{}, becausef(ErrUnsupported, "the slot holds a %T, which does not sign", info.public)
 	}
 	c.slots[slot] = info
 	return info, nil

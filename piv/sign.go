@@ -35,7 +35,7 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 		opts = crypto.Hash(0)
 	}
 	if err := signable(k.info.public, digest, opts); err != nil {
-		return nil, k.failed("sign", err)
+		return nil, k.opts.failed("sign", k.card.Serial, err)
 	}
 	w := &signing{
 		key:    k,
@@ -44,10 +44,7 @@ func (k *Key) SignContext(ctx context.Context, digest []byte, opts crypto.Signer
 		pin:    pinEntry{prompt: k.opts.Prompt, slot: k.opts.Slot},
 	}
 	signature, err := visitKey(ctx, k, w.run)
-	if err != nil {
-		return nil, k.failed("sign", err)
-	}
-	return signature, nil
+	return signature, k.opts.failed("sign", k.card.Serial, err)
 }
 
 // signable refuses what the card would refuse, before a person is bothered.
@@ -97,20 +94,21 @@ func (w *signing) run(s *session) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch {
-		case !need:
-			w.pin.forget() // another program sent it meanwhile
-		case !w.pin.have:
+		if need && !w.pin.have {
 			if err := w.pin.ask(s, c.tries); err != nil {
 				return nil, err
 			}
 			continue // with whatever connection there is by now
-		default:
+		}
+		if need {
 			if err := w.pin.send(s, c, c.verifyPIN); err != nil {
 				return nil, err
 			}
 		}
 		signature, waited, err := w.sign(s, c, info)
+		if err == nil {
+			w.pin.forget() // another program may have sent it before us
+		}
 		if statusOf(err) != statusNotSatisfied {
 			return signature, err
 		}

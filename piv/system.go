@@ -218,18 +218,3 @@ func (s *system) only(ctx context.Context, q search) (uint32, error) {
 	}
 	return 0, err
 }
-
-// explain turns what ended an operation into an error of this package. missing is
-// what a card that is not there is called.
-func explain(err, missing error) error {
-	var absent *absentError
-	switch code := pcscCode(err); {
-	case errors.Is(err, ErrCardBusy):
-		return err
-	case code == pcscNoService || code == pcscServiceStopped:
-		return because(ErrNoService, err)
-	case code != 0, errors.As(err, &absent), errors.Is(err, errElsewhere):
-		return because(missing, err)
-	}
-	return err
-}

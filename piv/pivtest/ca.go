@@ -140,16 +140,14 @@ func randomSerial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// DefaultCA returns the CA of this process for cards of a firmware, which signs where Config.CA is nil.
-func DefaultCA(firmware Firmware) (*CA, error) { return defaultCA(firmware) }
-
 var (
 	plainCA   = sync.OnceValues(func() (*CA, error) { return NewCA(0) })
 	chainedCA = sync.OnceValues(func() (*CA, error) { return NewCA(2) })
 )
 
-func defaultCA(f Firmware) (*CA, error) {
-	if f.hasChainedCA() {
+// DefaultCA returns the CA of this process for cards of a firmware, which signs where Config.CA is nil.
+func DefaultCA(firmware Firmware) (*CA, error) {
+	if firmware.hasChainedCA() {
 		return chainedCA()
 	}
 	return plainCA()

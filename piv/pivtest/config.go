@@ -114,7 +114,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		return Config{}, err
 	}
 	if cfg.CA == nil {
-		ca, err := defaultCA(cfg.Firmware)
+		ca, err := DefaultCA(cfg.Firmware)
 		if err != nil {
 			return Config{}, err
 		}

@@ -1,7 +1,6 @@
 package pivtest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,26 +37,6 @@ type daemon struct {
 	names         [seatCount]string
 	events        [seatCount]uint32
 }
-
-// Readers is a pcscd with two virtual readers that this process runs, or that was running already.
-type Readers struct{ daemon *daemon }
-
-// RunReaders waits until no test on this machine uses the virtual readers and runs pcscd with them, as [Start] does for tests.
-// It is for programs: a test that calls Start while its process has Readers would wait for itself. Cards made by [New] go into
-// the first reader; the second one listens one port higher. It fails with [ErrNotInstalled].
-func RunReaders(ctx context.Context) (*Readers, error) {
-	d, err := startDaemon(ctx, true)
-	if err != nil {
-		return nil, err
-	}
-	return &Readers{d}, nil
-}
-
-// Names returns the names of the readers in PC/SC.
-func (r *Readers) Names() []string { return r.daemon.names[:] }
-
-// Close ends pcscd, unless it was running before.
-func (r *Readers) Close() error { return r.daemon.stop() }
 
 func (d *daemon) seat(i int) seat {
 	return seat{i, net.JoinHostPort("127.0.0.1", strconv.Itoa(vpcdPort+i)), d.names[i], &d.events[i]}
@@ -215,36 +194,4 @@ func (d *daemon) log() []byte {
 		return nil
 	}
 	return b[max(0, len(b)-enough):]
-}
-
-func findDaemon() (string, error) {
-	for _, name := range []string{"pcscd", "/usr/sbin/pcscd", "/usr/local/sbin/pcscd"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", ErrNotInstalled
-}
-
-// findDriver looks for vpcd where the configuration of its package says, and where distributions put drivers.
-func findDriver() (string, error) {
-	config, err := os.ReadFile("/etc/reader.conf.d/vpcd")
-	if err == nil {
-		for line := range bytes.Lines(config) {
-			if f := strings.Fields(string(line)); len(f) == 2 && f[0] == "LIBPATH" {
-				return f[1], nil
-			}
-		}
-	}
-	for _, pattern := range []string{"/usr/lib*/pcsc/drivers/serial/libifdvpcd.so*", "/usr/lib/*/pcsc/drivers/serial/libifdvpcd.so*"} {
-		if found, _ := filepath.Glob(pattern); len(found) > 0 {
-			return found[0], nil
-		}
-	}
-	return "", ErrNotInstalled
-}
-
-// readerConfig is a reader.conf(5) with one virtual device, which has two slots.
-func readerConfig(name, driver string) []byte {
-	return fmt.Appendf(nil, "FRIENDLYNAME %q\nDEVICENAME /dev/null:0x%X\nLIBPATH %s\nCHANNELID 0x%X\n", name, vpcdPort, driver, vpcdPort)
 }

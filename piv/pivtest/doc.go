@@ -21,6 +21,13 @@
 // The card itself and its transport are pure Go without cgo. It measures time with package time, so that a touch that never
 // comes takes no time inside a testing/synctest bubble.
 //
+// # What is not like hardware
+//
+// The reader stays when the card is pulled out, as if the YubiKey were a card indeed; a pulled YubiKey takes its reader with it.
+// A command that is cut off fails with SCARD_E_NOT_TRANSACTED (0x80100016), later ones with SCARD_W_REMOVED_CARD (0x80100069).
+// pcscd notices what happens to the card up to 0.4 s later, and takes its power 0.4 to 0.8 s after the last program has closed
+// it: the PIN is forgotten then. With real readers that takes some seconds.
+//
 // # Knobs
 //
 // Config says what the card is: firmware, serial, form factor, PIN, attestation CA. The methods of [Card] change what happens

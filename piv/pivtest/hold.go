@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // HoldOptions says how a foreign program holds a card.
@@ -65,22 +66,33 @@ func (h *Holder) open(ctx context.Context, reader string, opts HoldOptions) erro
 	return nil
 }
 
-// Transmit sends a command to the card, as the foreign program would.
+var errReleased = errors.New("pivtest: the card is not held any more")
+
+// Transmit sends a command to the card, as the foreign program would. If ctx ends before the card answers, the program is as
+// good as killed. An error of PC/SC is a [PCSCError].
 func (h *Holder) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.client == nil {
+		return nil, errReleased
+	}
 	stop := h.client.bound(ctx)
 	defer stop()
 	return h.client.transmit(h.card, apdu)
 }
 
-// Release ends the transaction, if any, and closes the card in good order. A second call does nothing.
+// Release ends the transaction, if any, and closes the card in good order: when it returns, another program can open it. A
+// second call does nothing.
 func (h *Holder) Release() error {
+	const timeout = 10 * time.Second
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.client == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	defer h.client.bound(ctx)()
 	var errs []error
 	if h.transaction {
 		errs = append(errs, h.client.end(h.card))
@@ -91,8 +103,8 @@ func (h *Holder) Release() error {
 	return errors.Join(errs...)
 }
 
-// Kill ends the foreign program as a signal would: its connection to pcscd breaks with the card open. pcscd resets a card
-// that was left in a transaction.
+// Kill ends the foreign program as a signal would: its connection to pcscd breaks with the card open. pcscd cleans up in its own
+// time, and resets a card that was left in a transaction.
 func (h *Holder) Kill() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -9,7 +9,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 	"math/big"
 )
@@ -171,103 +170,4 @@ func publicKey(key crypto.PublicKey) []byte {
 	default:
 		panic(fmt.Sprintf("pivtest: no key of the card is a %T", key))
 	}
-}
-
-// importKey is IMPORT ASYMMETRIC KEY.
-func (c *Card) importKey(_ context.Context, r request) ([]byte, StatusWord) {
-	if !c.session.managed {
-		return nil, SecurityNotSatisfied
-	}
-	all, err := parseTLVs(r.data)
-	if err != nil {
-		return nil, IncorrectData
-	}
-	pin, touch, ok := policies(all)
-	if !ok {
-		return nil, IncorrectData
-	}
-	slot, algorithm := Slot(r.p2), Algorithm(r.p1)
-	key, sw := c.emptyKeyPair(slot, algorithm, pin, touch)
-	if sw != Success {
-		return nil, sw
-	}
-	if key.private, err = importPrivateKey(algorithm, all); err != nil {
-		return nil, IncorrectData
-	}
-	key.origin = originImported
-	c.keys[slot] = key
-	return nil, Success
-}
-
-func importPrivateKey(a Algorithm, all []tlv) (privateKey, error) {
-	const tagScalar, tagEd25519Seed, tagX25519Scalar = 0x06, 0x07, 0x08
-	switch a {
-	case P256:
-		b, _ := find(all, tagScalar)
-		return ecdsa.ParseRawPrivateKey(elliptic.P256(), b)
-	case P384:
-		b, _ := find(all, tagScalar)
-		return ecdsa.ParseRawPrivateKey(elliptic.P384(), b)
-	case Ed25519:
-		seed, _ := find(all, tagEd25519Seed)
-		if len(seed) != ed25519.SeedSize {
-			return nil, errors.New("an Ed25519 seed is 32 bytes")
-		}
-		return ed25519.NewKeyFromSeed(seed), nil
-	case X25519:
-		b, _ := find(all, tagX25519Scalar)
-		return ecdh.X25519().NewPrivateKey(b)
-	default:
-		return importRSA(a.rsaBits(), all)
-	}
-}
-
-// importRSA builds a key from its primes. The exponents that come with them are what follows from the public exponent 65537,
-// the only one a YubiKey takes.
-func importRSA(bits int, all []tlv) (privateKey, error) {
-	const tagP, tagQ = 0x01, 0x02
-	pBytes, _ := find(all, tagP)
-	qBytes, _ := find(all, tagQ)
-	if len(pBytes) != bits/16 || len(qBytes) != bits/16 {
-		return nil, errors.New("primes are not half as long as the modulus")
-	}
-	p, q := new(big.Int).SetBytes(pBytes), new(big.Int).SetBytes(qBytes)
-	one, e := big.NewInt(1), big.NewInt(65537)
-	phi := new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one))
-	d := new(big.Int).ModInverse(e, phi)
-	n := new(big.Int).Mul(p, q)
-	if d == nil || n.BitLen() != bits {
-		return nil, errors.New("primes do not make a key of public exponent 65537")
-	}
-	key := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: n, E: 65537}, D: d, Primes: []*big.Int{p, q}}
-	if err := key.Validate(); err != nil {
-		return nil, err
-	}
-	key.Precompute()
-	return key, nil
-}
-
-// moveKey is MOVE KEY, from firmware 5.7 on: from slot P2 to slot P1, where FF deletes. A move to a slot that is in use
-// replaces its key; certificates stay where they are.
-func (c *Card) moveKey(_ context.Context, r request) ([]byte, StatusWord) {
-	const deleted = 0xff
-	if !c.session.managed {
-		return nil, SecurityNotSatisfied
-	}
-	from, to := Slot(r.p2), Slot(r.p1)
-	if !from.holdsKeyPair() || (r.p1 != deleted && (!to.holdsKeyPair() || to == from || to == SlotAttestation || from == SlotAttestation)) {
-		return nil, IncorrectP1P2
-	}
-	if from == SlotAttestation && c.ensureAttestation() != nil {
-		return nil, ConditionsNotSatisfied
-	}
-	key, ok := c.keys[from]
-	if !ok {
-		return nil, ReferenceNotFound
-	}
-	delete(c.keys, from)
-	if r.p1 != deleted {
-		c.keys[to] = key
-	}
-	return nil, Success
 }

@@ -2,24 +2,11 @@ package pivtest
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"time"
-)
-
-// The vpcd protocol of vsmartcard: two bytes of length, then a command APDU, or one byte that says what happens to the card.
-// The card answers APDUs and the request for its ATR, nothing else.
-const (
-	vpcdPowerOff = 0x00
-	vpcdPowerOn  = 0x01
-	vpcdReset    = 0x02
-	vpcdATR      = 0x04
-
-	vpcdMaxMessage = 0xffff
 )
 
 // insertTimeout bounds how long a reader may take to notice a card. vpcd looks every 400 ms.
@@ -51,6 +38,9 @@ func (l *link) readerName() string {
 func (c *Card) Insert(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, insertTimeout)
 	defer cancel()
+	if c.Inserted() {
+		return errInserted
+	}
 	reader := c.link.readerName()
 	if reader != "" { // a card put back before PC/SC has missed it would be taken for the one that was never gone
 		if err := c.WaitRemoved(ctx); err != nil {
@@ -78,9 +68,6 @@ func (c *Card) Insert(ctx context.Context) error {
 }
 
 func (c *Card) connect(ctx context.Context) (<-chan struct{}, error) {
-	if c.Inserted() {
-		return nil, errInserted
-	}
 	if err := c.Wait(ctx); err != nil {
 		return nil, err
 	}
@@ -196,69 +183,4 @@ func (l *link) setRunning(running bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running = running
-}
-
-// serve answers the reader until the card is removed or the reader is gone.
-func (c *Card) serve(ctx context.Context, conn net.Conn) {
-	c.unplugged()
-	for {
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			quickAck(tcp)
-		}
-		message, err := readMessage(conn)
-		if err != nil {
-			return
-		}
-		answer, err := c.handleMessage(ctx, message)
-		if err != nil {
-			return
-		}
-		if answer != nil && writeMessage(conn, answer) != nil {
-			return
-		}
-		c.link.setRunning(false)
-	}
-}
-
-func (c *Card) handleMessage(ctx context.Context, message []byte) ([]byte, error) {
-	if len(message) != 1 {
-		c.link.setRunning(true) // until the answer is written
-		return c.Transmit(ctx, message)
-	}
-	switch message[0] {
-	case vpcdPowerOff, vpcdPowerOn, vpcdReset:
-		c.PowerCycle()
-	case vpcdATR:
-		c.link.markSeen()
-		return c.ATR(), nil
-	}
-	return nil, nil
-}
-
-func (l *link) markSeen() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-l.seen:
-	default:
-		close(l.seen)
-	}
-}
-
-func readMessage(r io.Reader) ([]byte, error) {
-	var head [2]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
-	}
-	body := make([]byte, binary.BigEndian.Uint16(head[:]))
-	_, err := io.ReadFull(r, body)
-	return body, err
-}
-
-func writeMessage(w io.Writer, body []byte) error {
-	if len(body) > vpcdMaxMessage {
-		return errors.New("pivtest: message longer than the protocol allows")
-	}
-	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(body))), body...))
-	return err
 }

@@ -16,20 +16,6 @@ type managementKey struct {
 	touch     TouchPolicy
 }
 
-// keyLen returns the length in bytes of a management key, 0 for other algorithms.
-func (a Algorithm) keyLen() int {
-	switch a {
-	case AES128:
-		return 16
-	case TripleDES, AES192:
-		return 24
-	case AES256:
-		return 32
-	default:
-		return 0
-	}
-}
-
 func (m managementKey) block() cipher.Block {
 	newCipher := aes.NewCipher
 	if m.algorithm == TripleDES {

@@ -26,7 +26,7 @@ func hold(t *testing.T, card *pivtest.Card, opts pivtest.HoldOptions) *pivtest.H
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(h.Kill)
+	t.Cleanup(func() { _ = h.Release() }) // fails if the test killed it or pulled the card
 	return h
 }
 
@@ -59,6 +59,9 @@ func TestStart(t *testing.T) {
 		t.Error(err)
 	}
 	h.Kill() // after Release does nothing
+	if _, err := h.Transmit(t.Context(), unhex(t, getVersion)); err == nil {
+		t.Error("sent a command after Release")
+	}
 }
 
 func TestTwoCards(t *testing.T) {

@@ -54,6 +54,9 @@ func TestPINPolicies(t *testing.T) {
 		{"always, selecting again", pivtest.PINAlways, []string{verifyPIN + ok, selectPIV + ok, signP256 + no}},
 		{"always, changing is not verifying", pivtest.PINAlways, []string{changePIN + ok, signP256 + no}},
 		{"always, a chain is one command", pivtest.PINAlways, []string{verifyPIN + ok, signPart1 + ok, signPart2 + ok, signP256 + no}},
+		{"always, a chain begun in between", pivtest.PINAlways, []string{verifyPIN + ok, "10CB3FFF 02 5C03" + ok, signP256 + no}},
+		{"always, GET RESPONSE in between", pivtest.PINAlways, []string{verifyPIN + ok, "00C0000000 -> 6A80", signP256 + no}},
+		{"always, nonsense in between", pivtest.PINAlways, []string{verifyPIN + ok, "00FD00 -> 6700", signP256 + no}},
 		{"always, a refused signature spends it", pivtest.PINAlways, []string{verifyPIN + ok, "0087119A 02 7C00 -> 6A80", signP256 + no}},
 	}
 	for _, test := range tests {

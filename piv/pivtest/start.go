@@ -18,10 +18,6 @@ type TB interface {
 	Skipf(format string, args ...any)
 }
 
-// ErrNotInstalled is returned when pcscd or the driver of the virtual reader is missing. The packages are pcscd and
-// vsmartcard-vpcd on Debian and Ubuntu.
-var ErrNotInstalled = errors.New("pivtest: pcscd or vsmartcard-vpcd is not installed (apt-get install pcscd vsmartcard-vpcd)")
-
 // startTimeout bounds how long a test waits for the tests of other packages to give the readers free.
 const startTimeout = 8 * time.Minute
 

@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"math"
 	"os"
 	"os/signal"
@@ -42,7 +43,7 @@ type options struct {
 	ca     string
 }
 
-func parseFlags(args []string, stdout, stderr io.Writer) (options, error) {
+func parseFlags(args []string, out *log.Logger, stderr io.Writer) (options, error) {
 	var opts options
 	fs := flag.NewFlagSet("virtual-yubikey", flag.ContinueOnError)
 	fs.SetOutput(stderr)
@@ -53,7 +54,7 @@ func parseFlags(args []string, stdout, stderr io.Writer) (options, error) {
 	fs.StringVar(&opts.config.Addr, "addr", pivtest.DefaultAddr, "`address` of the vpcd reader; the second one is one port higher")
 	fs.BoolVar(&opts.pcscd, "pcscd", false, "run pcscd too")
 	fs.StringVar(&opts.ca, "ca", "", "write root and intermediates of the attestation to this `file` (PEM)")
-	log := fs.Bool("log", false, "print the commands that reach the card, without their data")
+	verbose := fs.Bool("log", false, "print the commands that reach the card, without their data")
 	if err := fs.Parse(args); err != nil {
 		return options{}, err
 	}
@@ -71,8 +72,8 @@ func parseFlags(args []string, stdout, stderr io.Writer) (options, error) {
 		return options{}, errors.New("a serial number has 32 bits and is not 0")
 	}
 	opts.config.Serial = uint32(*serial)
-	if *log {
-		opts.config.Observe = func(e pivtest.Exchange) { printExchange(stdout, e) }
+	if *verbose {
+		opts.config.Observe = func(e pivtest.Exchange) { printExchange(out, e) }
 	}
 	return opts, nil
 }
@@ -89,7 +90,8 @@ func parseTouch(s string) (pivtest.TouchFunc, error) {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	opts, err := parseFlags(args, stdout, stderr)
+	out := log.New(stdout, "", 0) // the card prints from a goroutine of its own
+	opts, err := parseFlags(args, out, stderr)
 	if err != nil {
 		return err
 	}
@@ -113,14 +115,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := card.Insert(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "YubiKey %v with serial number %d is in the reader. Interrupt to pull it.\n", card.Firmware(), card.Serial())
+	out.Printf("YubiKey %v with serial number %d is in the reader. Interrupt to pull it.", card.Firmware(), card.Serial())
 	if err := card.Wait(ctx); err == nil {
 		return errors.New("the reader is gone")
 	}
 	return nil
 }
 
-func printExchange(w io.Writer, e pivtest.Exchange) {
-	fmt.Fprintf(w, "%02X %02X %02X %02X  %4d bytes  -> %v  %4d bytes  %v\n",
+func printExchange(out *log.Logger, e pivtest.Exchange) {
+	out.Printf("%02X %02X %02X %02X  %4d bytes  -> %v  %4d bytes  %v",
 		e.CLA, e.INS, e.P1, e.P2, e.DataLen, e.Status, e.AnswerLen, e.Took.Round(time.Microsecond))
 }
