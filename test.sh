@@ -29,6 +29,10 @@ pcscd             cmd:pcscd          piv                   the PC/SC daemon
 vsmartcard-vpcd   file:/etc/reader.conf.d/vpcd  piv        the reader of the virtual YubiKey
 yubico-piv-tool   cmd:yubico-piv-tool  piv                 Yubico's own program, to cross-check the virtual YubiKey
 opensc            cmd:opensc-tool    piv                   another PIV program, to cross-check the virtual YubiKey
+
+gnome-keyring     cmd:gnome-keyring-daemon  oauth/keyringstore  a real Secret Service for the keyring store
+dbus              cmd:dbus-run-session  oauth/keyringstore  the bus that the Secret Service is on
+libsecret-tools   cmd:secret-tool    oauth/keyringstore    another program that reads the keyring
 END
 }
 
