@@ -71,7 +71,7 @@
 //
 // # Errors
 //
-// Every error is an [*Error] that says which card and slot it was about and wraps
+// Every error about a card is an [*Error] that says which card and slot it was about and wraps
 // one of the Err values of this package, a [*WrongPINError], the Prompt's error
 // or ctx's. Their texts name the remedy; [Remedy] returns it alone.
 //
