@@ -47,9 +47,12 @@ func TestCommandsPerProof(t *testing.T) {
 				return card.Count()
 			}
 			cold := count(card.PowerCycle)
-			card.ResetLog()
-			mustSign(t, k)
-			warm := card.Count()
+			warm := cold
+			for range 5 { // a machine under load can be slower than the grace period
+				card.ResetLog()
+				mustSign(t, k)
+				warm = min(warm, card.Count())
+			}
 			soon := count(func() {})
 			free(t, card)
 			card.PowerCycle()

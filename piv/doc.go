@@ -59,7 +59,10 @@
 //
 // Only cards in readers named like a YubiKey are opened. A card among them whose
 // PIV application is switched off is an [ErrUnsupported], and go-piv (v2.6.0)
-// keeps the connection to it until the process ends.
+// keeps the connection to it until the process ends. So it does with a card that
+// goes away in the very moment in which it is opened; that matters only in a
+// reader that stays when the card goes, as contactless ones do, and the
+// [ErrCardBusy] that follows says so.
 //
 // # Attestation
 //
@@ -71,9 +74,9 @@
 //
 // # Errors
 //
-// Every error is an [*Error] that says which card and slot it was about and wraps
-// one of the Err values of this package, a [*WrongPINError], the Prompt's error
-// or ctx's. Their texts name the remedy; [Remedy] returns it alone.
+// Every error about a card is an [*Error] that says which card and slot it was
+// about and wraps one of the Err values of this package, a [*WrongPINError], the
+// Prompt's error or ctx's. Their texts name the remedy; [Remedy] returns it alone.
 //
 // # Without cgo
 //

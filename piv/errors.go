@@ -42,7 +42,7 @@ var (
 	ErrCardBusy error = &faultError{
 		"another program holds the card",
 		"close it or wait: usually gpg's scdaemon (gpgconf --kill scdaemon), gsd-smartcard, " +
-			"a browser, mail program or ssh-agent with a PKCS#11 module, or Yubico Authenticator",
+			"a browser, mail program or ssh with a PKCS#11 module, or Yubico Authenticator",
 	}
 
 	// ErrCardRemoved: the card was there, and then was pulled out or lost its

@@ -49,7 +49,7 @@ func numbered(err error) error {
 }
 
 // returnCode reads the PC/SC return code from go-piv's error for it. The type and
-// its only field are not exported (go-piv issue 179), and its text is for people:
+// its only field are not exported (go-piv/piv-go#179), and its text is for people:
 // the field is read by reflection. A test against a real PC/SC service notices
 // when that stops to work.
 func returnCode(err error) (uint32, bool) {

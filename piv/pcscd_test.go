@@ -349,10 +349,6 @@ func TestTouchOnPCSC(t *testing.T) {
 	card := pivtest.Start(t, pivtest.Config{})
 	prompt := &person{}
 	k := generated(t, card, trusting(card, prompt), piv.PINPolicyOnce, piv.TouchPolicyAlways)
-	mustSign(t, k)
-	if _, touches := prompt.count(); touches != 0 {
-		t.Errorf("a touch that came at once was announced %d times", touches)
-	}
 	card.SetTouch(pivtest.TouchAfter(500 * time.Millisecond))
 	mustSign(t, k)
 	if pins, touches := prompt.count(); touches != 1 || pins != 1 {

@@ -24,7 +24,7 @@ func (v Version) hasMetadata() bool { return v.atLeast(Version{5, 3, 0}) }
 func (v Version) hasSerial() bool { return v.atLeast(Version{5, 0, 0}) }
 
 // forgetsPINWhenAsked: the command that asks whether the PIN was verified clears
-// the answer (Teleport, pull request 36427).
+// the answer (gravitational/teleport#36427).
 func (v Version) forgetsPINWhenAsked() bool { return v == Version{5, 3, 1} }
 
 // FormFactor is the shape of a card (Yubico, "Configuration reference").

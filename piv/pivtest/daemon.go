@@ -1,9 +1,12 @@
 package pivtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -28,8 +31,8 @@ const (
 // daemon is pcscd with two virtual readers, and the lock that keeps the processes of other tests away from it.
 type daemon struct {
 	lock    *os.File
-	dir     string // configuration and log; "" if the daemon is not ours
-	process *os.Process
+	process *os.Process   // nil if the daemon is not ours
+	output  *os.File      // what it printed
 	exited  chan struct{} // closed at the end of the process, which is exitErr
 	exitErr error
 
@@ -58,7 +61,13 @@ func startLocked(ctx context.Context, lock *os.File, readersWanted bool) (*daemo
 	ctx, cancel := context.WithTimeout(ctx, daemonStartTimeout)
 	defer cancel()
 	if _, err := readers(ctx); err != nil {
-		if err := d.run(ctx); err != nil {
+		// The files are not wanted any more when pcscd has started, and nobody would delete them should we be killed.
+		dir, err := os.MkdirTemp("", "pivtest-pcscd-")
+		if err != nil {
+			return nil, errors.Join(err, lock.Close())
+		}
+		defer os.RemoveAll(dir)
+		if err := d.run(ctx, dir); err != nil {
 			return nil, errors.Join(err, lock.Close())
 		}
 	}
@@ -69,7 +78,7 @@ func startLocked(ctx context.Context, lock *os.File, readersWanted bool) (*daemo
 }
 
 // run starts pcscd in the foreground with a configuration of its own. It dies with this process.
-func (d *daemon) run(ctx context.Context) error {
+func (d *daemon) run(ctx context.Context, dir string) error {
 	pcscd, err := findDaemon()
 	if err != nil {
 		return err
@@ -78,19 +87,19 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.dir, err = os.MkdirTemp("", "pivtest-pcscd-"); err != nil {
-		return err
-	}
-	config := filepath.Join(d.dir, "reader.conf")
+	config := filepath.Join(dir, "reader.conf")
 	var content []byte
 	if d.readersWanted {
 		content = readerConfig(friendlyName, driver)
 	}
 	if err := os.WriteFile(config, content, 0o600); err != nil {
-		return errors.Join(err, os.RemoveAll(d.dir))
+		return err
+	}
+	if d.output, err = os.Create(filepath.Join(dir, "log")); err != nil {
+		return err
 	}
 	if err := d.exec(ctx, pcscd, config); err != nil {
-		return errors.Join(fmt.Errorf("pivtest: starting pcscd: %w", err), os.RemoveAll(d.dir))
+		return errors.Join(fmt.Errorf("pivtest: starting pcscd: %w", err), d.output.Close())
 	}
 	return nil
 }
@@ -98,13 +107,8 @@ func (d *daemon) run(ctx context.Context) error {
 // exec starts the process from a thread that lives as long as it: the kernel sends the death signal when the thread that
 // started a process ends, not when its parent does. The process outlives ctx.
 func (d *daemon) exec(ctx context.Context, pcscd, config string) error {
-	log, err := os.Create(filepath.Join(d.dir, "log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), pcscd, "--foreground", "--config", config)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr = d.output, d.output
 	cmd.SysProcAttr = dieWithParent()
 	cmd.ExtraFiles = []*os.File{d.lock} // should we die, the lock is held until pcscd is gone too
 	started := make(chan error)
@@ -115,7 +119,7 @@ func (d *daemon) exec(ctx context.Context, pcscd, config string) error {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			d.exitErr = cmd.Wait()
+			d.exitErr = cmp.Or(cmd.Wait(), errors.New("exit status 0"))
 			close(d.exited)
 		}
 	}()
@@ -135,10 +139,10 @@ func (d *daemon) waitReaders(ctx context.Context) error {
 		if err == nil && d.findReaders(all) {
 			return nil
 		}
-		if err == nil && d.dir == "" && !d.readersWanted {
+		if err == nil && d.process == nil && !d.readersWanted {
 			return errors.New("pivtest: a pcscd with readers runs already: stop it")
 		}
-		if err == nil && d.dir == "" {
+		if err == nil && d.process == nil {
 			return fmt.Errorf("pivtest: a pcscd runs already, without two virtual readers named %q (FRIENDLYNAME in /etc/reader.conf.d/vpcd): stop it, or name them so", friendlyName)
 		}
 		select {
@@ -169,9 +173,10 @@ func (d *daemon) findReaders(all []readerState) bool {
 // pcscd two seconds, and it has nothing to put in order but its socket.
 func (d *daemon) stop() error {
 	defer d.lock.Close()
-	if d.dir == "" {
+	if d.process == nil {
 		return nil
 	}
+	defer d.output.Close()
 	if err := d.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -182,16 +187,15 @@ func (d *daemon) stop() error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, os.RemoveAll(d.dir))
 	return errors.Join(errs...)
 }
 
 // log returns the end of what pcscd printed. It logs errors only: no commands.
 func (d *daemon) log() []byte {
 	const enough = 4096
-	b, err := os.ReadFile(filepath.Join(d.dir, "log"))
-	if err != nil {
+	if d.output == nil {
 		return nil
 	}
+	b, _ := io.ReadAll(io.NewSectionReader(d.output, 0, math.MaxInt64)) // as much as can be had
 	return b[max(0, len(b)-enough):]
 }
