@@ -103,7 +103,7 @@ func doneError(ctx context.Context) error {
 func appendPayload(b []byte, c Claims, htu string) []byte {
 	enc := base64.RawURLEncoding
 	var jti [jtiBytes]byte
-	rand.Read(jti[:]) // never returns an error since Go 1.24: it crashes the program instead
+	rand.Read(jti[:]) // never fails since Go 1.24: it ends the program instead
 	b = append(b, `{"jti":"`...)
 	b = enc.AppendEncode(b, jti[:])
 	b = append(b, `","htm":"`...)
