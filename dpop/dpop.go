@@ -18,22 +18,49 @@
 //	P-384    ES384
 //	P-521    ES512
 //	Ed25519  EdDSA
-//	RSA      PS256, at 2048 bits or more ([WithAlgorithm] chooses RS256)
+//	RSA      PS256, at 2048 bits or more (WithAlgorithm chooses RS256)
 //
 // A signer that can wait for a person to type a PIN or touch a token should
 // offer [ContextSigner], so that the wait ends with the request's context.
+//
+// A program without a key of its own makes one at its first start with
+// [LoadOrGenerateKeyFile]. Whoever can read the file can use the tokens, so it
+// is for the owner alone; losing it means to log in again. Servers know a key by
+// its [Prover.Thumbprint].
 //
 // # Proofs
 //
 // A proof is for one attempt of one request and must not be sent again: servers
 // refuse a jti they have seen, some by ending the whole session. So [Prover.Proof]
-// is called for every attempt, the retried ones too.
+// is called for every attempt, the retried ones too. It names the method and the
+// URL, the time, and on requests to a protected resource the access token, by
+// its hash.
 //
 // # Nonces
 //
 // A server may demand that proofs carry a nonce of its making (RFC 9449 §8 and
 // §9). It sends one in the DPoP-Nonce header of any answer, success or failure,
 // and the newest one wins. [Nonces] keeps it for each origin.
+//
+// # Requests
+//
+// [Transport] does all of this for the requests of an [net/http.Client] to a
+// protected resource, for tokens of type DPoP; tokens of type Bearer it sends as
+// they are. The requests to a token endpoint, which bind a token to the key in
+// the first place, are those of package oauth.
+//
+// # Servers
+//
+// [Verifier] makes every check of RFC 9449 §4.3 and remembers the proofs it has
+// seen. What it refuses it refuses with a [*ProofError], which names the check
+// and the error code for the answer.
+//
+// # Errors
+//
+// No error that this package makes holds a key, a token, a proof, or more of a
+// URL than its host. [*KeyFileError] says what is wrong with a file and what helps. The
+// errors of a signer, of a token source and of a context come through, wrapped,
+// for [errors.Is] and [errors.As].
 package dpop
 
 import (
@@ -55,7 +82,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// MinRSABits is the shortest RSA key accepted, in bits (RFC 7518 §3.3, §3.5).
+// MinRSABits is the length of the shortest RSA key accepted, in bits (RFC 7518
+// §3.3, §3.5).
 const MinRSABits = 2048
 
 // A ContextSigner is what a signer offers when a signature can take seconds:
@@ -98,18 +126,19 @@ func WithAlgorithm(alg jose.SignatureAlgorithm) Option {
 // WithCertificateChain adds the JOSE header x5c (RFC 7515 §4.1.6) to every
 // proof: the certificate of the signing key first, then those that lead to a
 // root the server trusts. With the attestation of a YubiKey's slot it lets a
-// server see that the key cannot be copied.
+// server see that the key cannot be copied. It adds some kilobytes to each proof;
+// many servers limit a request header to 8 KiB.
 //
 // How Yandex Cloud expects to receive an attestation is not documented, and
 // this way of sending it has not been verified against the live service.
-// It adds some kilobytes to each proof, so it is opt-in.
 func WithCertificateChain(chain []*x509.Certificate) Option {
 	return func(o *options) { o.chain = chain }
 }
 
-// New returns a Prover that signs with signer. It fails if the kind or size of
-// the key does not fit a DPoP algorithm, if the key does not fit the algorithm
-// asked for, or if the first certificate of a chain is for another key.
+// New returns a Prover that signs with signer. It fails if there is no JWS
+// algorithm for the kind of key, if the key is too short or is no point of its
+// curve, if it does not fit the algorithm asked for, or if the first certificate
+// of a chain is for another key. It does not sign anything.
 func New(signer crypto.Signer, opts ...Option) (*Prover, error) {
 	if signer == nil {
 		return nil, errors.New("dpop: no signer")

@@ -3,6 +3,9 @@ package dpop_test
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,25 +21,12 @@ import (
 	"github.com/ycauth/ycauth-go/dpop"
 )
 
-// tempKey makes a key for an example. A program keeps its key at a fixed place,
-// with dpop.LoadOrGenerateKeyFile.
-func tempKey() (key crypto.Signer, remove func()) {
-	dir, err := os.MkdirTemp("", "dpop")
-	if err != nil {
-		log.Fatal(err)
-	}
-	key, err = dpop.GenerateKeyFile(filepath.Join(dir, "key.pem"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	return key, func() { os.RemoveAll(dir) }
-}
-
 // A token request carries a proof that its sender has the key.
 func ExampleProver_Proof() {
-	key, remove := tempKey()
-	defer remove()
-
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		log.Fatal(err)
+	}
 	prover, err := dpop.New(key)
 	if err != nil {
 		log.Fatal(err)
@@ -61,9 +51,10 @@ func ExampleProver_Proof() {
 // The thumbprint names the key in an authorization request (dpop_jkt). Yandex
 // Cloud computes it with SHA-512, others with SHA-256.
 func ExampleProver_Thumbprint() {
-	key, remove := tempKey()
-	defer remove()
-
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		log.Fatal(err)
+	}
 	prover, err := dpop.New(key)
 	if err != nil {
 		log.Fatal(err)
@@ -86,7 +77,6 @@ func ExampleLoadOrGenerateKeyFile() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "key.pem")
 
 	_, err = dpop.LoadKeyFile(path)
@@ -109,6 +99,9 @@ func ExampleLoadOrGenerateKeyFile() {
 		thumbprints = append(thumbprints, jkt)
 	}
 	fmt.Println("both runs have the same key:", thumbprints[0] == thumbprints[1])
+	if err := os.RemoveAll(dir); err != nil {
+		log.Fatal(err)
+	}
 	// Output:
 	// there is no key yet: true
 	// both runs have the same key: true
@@ -117,8 +110,10 @@ func ExampleLoadOrGenerateKeyFile() {
 // A client calls an API with an access token that is bound to its key. The API
 // wants a nonce, which costs one more request, once.
 func ExampleTransport() {
-	key, remove := tempKey()
-	defer remove()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		log.Fatal(err)
+	}
 	prover, err := dpop.New(key)
 	if err != nil {
 		log.Fatal(err)
@@ -137,8 +132,6 @@ func ExampleTransport() {
 		}
 		fmt.Fprintln(w, "hello")
 	}))
-	defer api.Close()
-
 	// oauth.Client.TokenSource gives tokens that renew themselves.
 	source := oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "an-access-token", TokenType: "DPoP"})
 	client := &http.Client{Transport: &dpop.Transport{Source: source, Prover: prover, Base: api.Client().Transport}}
@@ -154,6 +147,7 @@ func ExampleTransport() {
 		}
 		fmt.Print(resp.StatusCode, " ", string(body))
 	}
+	api.Close()
 	// Output:
 	// the API asks for a nonce: true
 	// 200 hello
@@ -163,8 +157,10 @@ func ExampleTransport() {
 // A server checks the proof that came with a request, and that it did not come
 // before.
 func ExampleVerifier() {
-	key, remove := tempKey()
-	defer remove()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		log.Fatal(err)
+	}
 	prover, err := dpop.New(key)
 	if err != nil {
 		log.Fatal(err)

@@ -24,9 +24,9 @@ func (p *Prover) normalize(raw string) (string, error) {
 	return htu, nil
 }
 
-// normalizeURL gives the htu of a request: "The HTTP target URI of the request
-// to which the JWT is attached, without query and fragment parts" (RFC 9449
-// §4.2), normalised by the rules that §4.3 recommends to verifiers:
+// normalizeURL gives the htu of a request: "The HTTP target URI […] of the
+// request to which the JWT is attached, without query and fragment parts" (RFC
+// 9449 §4.2), normalised by the rules that §4.3 recommends to verifiers:
 // syntax-based (RFC 3986 §6.2.2) and scheme-based (§6.2.3). A server that
 // compares octets then still agrees with one that normalises.
 func normalizeURL(raw string) (string, error) {
@@ -57,13 +57,15 @@ func normalizeHost(u *url.URL, scheme string) (string, error) {
 	if host == "" {
 		return "", errors.New("dpop: the URL of the request has no host")
 	}
-	if strings.Contains(host, ":") {
+	if u.Host[0] == '[' || strings.Contains(host, ":") {
 		// "An HTTP client ... MUST remove any ZoneID attached to an outgoing
 		// URI, as it has only local significance at the sending host" (RFC
 		// 6874 §4): the server does not see it.
 		host, _, _ = strings.Cut(host, "%")
-		// url.Parse lets a second colon pass unless GODEBUG urlstrictcolons is set.
-		if _, err := netip.ParseAddr(host); err != nil || u.Host[0] != '[' {
+		// url.Parse lets colons without brackets pass unless GODEBUG
+		// urlstrictcolons is set, and in older releases anything within brackets.
+		addr, err := netip.ParseAddr(host)
+		if err != nil || !addr.Is6() || u.Host[0] != '[' {
 			return "", errors.New("dpop: the host of the URL is neither a name nor an IPv6 address in brackets")
 		}
 		host = "[" + host + "]"

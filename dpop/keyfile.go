@@ -22,11 +22,12 @@ const maxKeyFile = 64 << 10
 // A KeyFileError says why a key file cannot be used, and what helps. It never
 // holds content of the file.
 type KeyFileError struct {
-	Path   string
-	Reason string
-	Err    error // the cause, if another package named it; may be nil
+	Path   string // as it was given
+	Reason string // for people: what is wrong, and what helps
+	Err    error  // the cause, for instance [fs.ErrNotExist], or nil
 }
 
+// Error is one line with the path, the reason and the cause.
 func (e *KeyFileError) Error() string {
 	s := fmt.Sprintf("dpop: key file %q: %s", e.Path, e.Reason)
 	if e.Err != nil {
@@ -35,15 +36,16 @@ func (e *KeyFileError) Error() string {
 	return s
 }
 
+// Unwrap returns Err.
 func (e *KeyFileError) Unwrap() error { return e.Err }
 
 // GenerateKeyFile makes a P-256 key and writes it to a new file, as PKCS#8
 // (RFC 5958) in PEM (RFC 7468), readable by the owner only (0600; on Windows the
-// folder's access rules apply). The file is on disk, whole, when GenerateKeyFile
-// returns.
+// folder's access rules apply). The folder must exist. The file appears whole,
+// and is on disk when GenerateKeyFile returns.
 //
-// It never overwrites: where path exists, the error matches [fs.ErrExist].
-// Errors are of type [*KeyFileError].
+// It never overwrites, nor writes through a symbolic link: where path exists, the
+// error matches [fs.ErrExist]. Errors are of type [*KeyFileError].
 func GenerateKeyFile(path string) (crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -63,13 +65,13 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// LoadKeyFile reads a private key in PEM: PKCS#8 ("PRIVATE KEY"), SEC 1 ("EC
-// PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"), not encrypted, one to a file. The
-// key must fit [New].
+// LoadKeyFile reads a private key in PEM (RFC 7468): PKCS#8 ("PRIVATE KEY"), SEC
+// 1 ("EC PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"), not encrypted, one to a
+// file of at most 64 KiB. The key must fit [New]. Symbolic links are followed.
 //
-// On Unix a file that group or others can access is refused, whatever it holds:
-// its key may have been copied already. Errors are of type [*KeyFileError]; where
-// there is no file, the error matches [fs.ErrNotExist].
+// On Unix a file that group or others can access is refused, whatever it holds
+// and whoever asks: its key may have been copied already. Errors are of type
+// [*KeyFileError]; where there is no file, the error matches [fs.ErrNotExist].
 func LoadKeyFile(path string) (crypto.Signer, error) {
 	data, err := readKeyFile(path)
 	if err != nil {
@@ -86,7 +88,12 @@ func LoadKeyFile(path string) (crypto.Signer, error) {
 }
 
 // LoadOrGenerateKeyFile is [LoadKeyFile], or [GenerateKeyFile] where there is no
-// file yet. Processes that race end with the same key.
+// file yet. Processes that race end with the same key. A file that cannot be used
+// stays as it is, and the error is that of LoadKeyFile.
+//
+// On a file system without hard links (FAT, some network file systems) the file
+// does not appear at once, and a process that comes a moment after the first one
+// can get an error.
 func LoadOrGenerateKeyFile(path string) (crypto.Signer, error) {
 	key, err := LoadKeyFile(path)
 	if !errors.Is(err, fs.ErrNotExist) {

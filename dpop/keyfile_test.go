@@ -26,11 +26,11 @@ import (
 	"testing"
 )
 
-func thumbprintOf(t testing.TB, key crypto.Signer) string {
-	t.Helper()
-	s, err := newProver(t, key).Thumbprint(crypto.SHA256)
+func thumbprintOf(tb testing.TB, key crypto.Signer) string {
+	tb.Helper()
+	s, err := newProver(tb, key).Thumbprint(crypto.SHA256)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
@@ -116,11 +116,11 @@ func TestLoadKeyFileWithoutFile(t *testing.T) {
 	folder(t, filepath.Dir(path))
 }
 
-func writeKeyFile(t testing.TB, data []byte) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "key.pem")
+func writeKeyFile(tb testing.TB, data []byte) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "key.pem")
 	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }

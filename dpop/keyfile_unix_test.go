@@ -52,7 +52,7 @@ func TestKeyFileMode(t *testing.T) {
 // A file that others can read is refused before anybody looks into it.
 func TestKeyFileModeBeforeContent(t *testing.T) {
 	path := writeKeyFile(t, []byte("no key"))
-	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // the mode is what is tested
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := LoadKeyFile(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
@@ -79,7 +79,7 @@ func TestKeyFileLinks(t *testing.T) {
 	if !samePublicKey(got.Public(), key.Public()) {
 		t.Error("another key through the link")
 	}
-	if err := os.Chmod(target, 0o644); err != nil { //nolint:gosec // the mode is what is tested
+	if err := os.Chmod(target, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := LoadKeyFile(link); err == nil || !strings.Contains(err.Error(), "mode 0644") {

@@ -66,19 +66,19 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func newProver(t testing.TB, key crypto.Signer, opts ...Option) *Prover {
-	t.Helper()
+func newProver(tb testing.TB, key crypto.Signer, opts ...Option) *Prover {
+	tb.Helper()
 	p, err := New(key, opts...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
 
 const tokenURL = "https://auth.example.com/oauth/token"
 
-func makeProof(t testing.TB, p *Prover, c Claims) string {
-	t.Helper()
+func makeProof(tb testing.TB, p *Prover, c Claims) string {
+	tb.Helper()
 	if c.Method == "" {
 		c.Method = "POST"
 	}
@@ -87,7 +87,7 @@ func makeProof(t testing.TB, p *Prover, c Claims) string {
 	}
 	proof, err := p.Proof(context.Background(), c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return proof
 }
@@ -99,41 +99,41 @@ type parts struct {
 	signature       []byte
 }
 
-func takeApart(t testing.TB, proof string) parts {
-	t.Helper()
+func takeApart(tb testing.TB, proof string) parts {
+	tb.Helper()
 	s := strings.Split(proof, ".")
 	if len(s) != 3 {
-		t.Fatalf("%d parts", len(s))
+		tb.Fatalf("%d parts", len(s))
 	}
 	var p parts
 	var err error
-	if p.header, err = strictjson.Object(unbase64(t, s[0])); err != nil {
-		t.Fatalf("header: %v", err)
+	if p.header, err = strictjson.Object(unbase64(tb, s[0])); err != nil {
+		tb.Fatalf("header: %v", err)
 	}
-	if p.payload, err = strictjson.Object(unbase64(t, s[1])); err != nil {
-		t.Fatalf("payload: %v", err)
+	if p.payload, err = strictjson.Object(unbase64(tb, s[1])); err != nil {
+		tb.Fatalf("payload: %v", err)
 	}
 	p.input = s[0] + "." + s[1]
-	p.signature = unbase64(t, s[2])
+	p.signature = unbase64(tb, s[2])
 	return p
 }
 
-func (p parts) claim(t testing.TB, name string) string {
-	t.Helper()
+func (p parts) claim(tb testing.TB, name string) string {
+	tb.Helper()
 	var s string
 	if raw := p.payload[name]; raw != nil {
 		if err := json.Unmarshal(raw, &s); err != nil {
-			t.Fatalf("%s: %v", name, err)
+			tb.Fatalf("%s: %v", name, err)
 		}
 	}
 	return s
 }
 
-func unbase64(t testing.TB, s string) []byte {
-	t.Helper()
+func unbase64(tb testing.TB, s string) []byte {
+	tb.Helper()
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil {
-		t.Fatalf("not unpadded base64url: %v", err)
+		tb.Fatalf("not unpadded base64url: %v", err)
 	}
 	return b
 }

@@ -19,9 +19,10 @@ const maxOrigins = 128
 // header that has to carry it back.
 const maxNonce = 4096
 
-// Nonces remembers the newest DPoP nonce of each origin (scheme, host and port:
-// RFC 9449 §8.2 scopes a nonce to the server that sent it). It keeps at most
-// 128 origins, dropping the one that was not updated for longest.
+// Nonces remembers the newest DPoP nonce of each origin (scheme, host and port):
+// "a nonce issued by any of them should be used only at the issuing server" (RFC
+// 9449 §9). It keeps at most 128 origins, dropping the one whose nonce has not
+// changed for longest.
 //
 // The zero value is ready. A Nonces is safe for concurrent use and may be shared
 // by all clients of a program.
@@ -40,8 +41,9 @@ func (n *Nonces) Nonce(u *url.URL) string {
 
 // Learn takes the nonce out of an answer of the server of u, and reports
 // whether there was one that is new. It has to see every answer, the successful
-// ones too: "the new nonce value might also be provided on a response with a
-// 200" (RFC 9449 §8.2). A malformed nonce, or several, are ignored.
+// ones too: a new nonce may come with "the HTTP 200 (OK) response from the
+// previous request" (RFC 9449 §8.2). A nonce that is malformed or longer than
+// 4096 octets is ignored, and so are several in one answer.
 func (n *Nonces) Learn(u *url.URL, h http.Header) bool {
 	if !hasNonce(h) {
 		return false

@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-func parseURL(t testing.TB, s string) *url.URL {
-	t.Helper()
+func parseURL(tb testing.TB, s string) *url.URL {
+	tb.Helper()
 	u, err := url.Parse(s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return u
 }

@@ -19,17 +19,20 @@ const proofType = "dpop+jwt"
 // least 96.
 const jtiBytes = 16
 
-// Claims is what a proof says of the request that it is for.
+// Claims is what a proof says of the request that it is for (RFC 9449 §4.2). The
+// identifier jti is added by [Prover.Proof].
 type Claims struct {
-	// Method is the HTTP method, as sent (htm).
+	// Method is the HTTP method, as sent (htm). Methods are case-sensitive (RFC
+	// 9110 §9.1).
 	Method string
 
-	// URL is the absolute URL of the request (htu). Query and fragment are left
-	// out of the proof, and the rest is normalised as RFC 3986 §6.2.2 and §6.2.3
-	// say, so the request's own URL can be given.
+	// URL is the absolute http or https URL of the request (htu), without user
+	// information. Query and fragment are left out of the proof, and the rest is
+	// normalised as RFC 3986 §6.2.2 and §6.2.3 say, so the request's own URL can
+	// be given. International host names have to be in their ASCII form.
 	URL string
 
-	// Nonce is the newest DPoP-Nonce that the server sent.
+	// Nonce is the newest DPoP-Nonce that the server sent, at most 4096 octets.
 	// Optional. "" if it never sent one.
 	Nonce string
 
@@ -48,8 +51,11 @@ type Claims struct {
 // (RFC 9449 §4.2), with a jti of its own. It is a credential for some seconds:
 // do not log it, and do not send it twice.
 //
-// It fails if a claim cannot be part of a proof, with ctx's error if ctx is
-// done, and with the signer's error, wrapped, if signing fails.
+// It fails if a claim cannot be part of a proof; with ctx's error, wrapped, if
+// ctx is done before the signature is begun; and with the signer's error,
+// wrapped, if signing fails. A signer that is no [ContextSigner] does not learn
+// that ctx is done. A signature that is not one of the key's algorithm is an
+// error, but whether it is right is not checked.
 func (p *Prover) Proof(ctx context.Context, c Claims) (string, error) {
 	htu, err := p.normalize(c.URL)
 	if err != nil {
@@ -123,9 +129,8 @@ func appendPayload(b []byte, c Claims, htu string) []byte {
 	return append(b, '}')
 }
 
-// appendATH appends "the base64url encoding (as defined in Section 2 of
-// [RFC7515]) of the SHA-256 hash of the ASCII encoding of the associated access
-// token's value" (RFC 9449 §4.2).
+// appendATH appends the base64url encoding of "the SHA-256 […] hash of the ASCII
+// encoding of the associated access token's value" (RFC 9449 §4.2).
 func appendATH(b []byte, accessToken string) []byte {
 	sum := sha256.Sum256([]byte(accessToken))
 	return base64.RawURLEncoding.AppendEncode(b, sum[:])

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// replays remembers proofs for as long as they would be accepted: "To prevent
-// multiple uses of the same DPoP proof, servers can store, in the context of the
-// target URI, the jti value of each DPoP proof for the time window in which the
-// respective DPoP proof JWT would be accepted" (RFC 9449 §11.1).
+// replays remembers proofs for as long as they would be accepted: "In the context
+// of the target URI, servers can store the jti value of each DPoP proof for the
+// time window in which the respective DPoP proof JWT would be accepted to prevent
+// multiple uses of the same DPoP proof" (RFC 9449 §11.1).
 //
 // Hashes are kept instead of the values, so that an entry has one size.
 type replays struct {

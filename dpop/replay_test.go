@@ -1,7 +1,7 @@
 package dpop
 
 import (
-	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,7 +40,7 @@ func TestReplaysBounded(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	var r replays
 	const limit = 50
-	add := func(i int) bool { return r.add("https://h/", fmt.Sprint(i), now, now.Add(time.Minute), limit) }
+	add := func(i int) bool { return r.add("https://h/", strconv.Itoa(i), now, now.Add(time.Minute), limit) }
 	for i := range 10_000 {
 		if !add(i) {
 			t.Fatalf("%d is not new", i)
@@ -64,7 +64,7 @@ func TestReplaysLimitLowered(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	var r replays
 	for i := range 100 {
-		r.add("https://h/", fmt.Sprint(i), now, now.Add(time.Minute), 100)
+		r.add("https://h/", strconv.Itoa(i), now, now.Add(time.Minute), 100)
 	}
 	r.add("https://h/", "x", now, now.Add(time.Minute), 1)
 	if len(r.until) != 1 {
@@ -81,7 +81,7 @@ func TestReplaysConcurrently(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for i := range 200 {
-				if r.add("https://h/", fmt.Sprint(i), now, now.Add(time.Minute), 1000) {
+				if r.add("https://h/", strconv.Itoa(i), now, now.Add(time.Minute), 1000) {
 					first.Add(1)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -237,8 +238,8 @@ func TestTransportSecondChallenge(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				n := requests.Add(1)
 				w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
-				w.Header().Set(NonceHeader, strings.Replace(nonce, "%d", fmt.Sprint(n), 1))
-				w.WriteHeader(401)
+				w.Header().Set(NonceHeader, strings.Replace(nonce, "%d", strconv.Itoa(int(n)), 1))
+				w.WriteHeader(http.StatusUnauthorized)
 				fmt.Fprintf(w, "answer %d", n)
 			}))
 			defer srv.Close()
@@ -248,7 +249,7 @@ func TestTransportSecondChallenge(t *testing.T) {
 			}
 			defer resp.Body.Close()
 			body, err := io.ReadAll(resp.Body)
-			if err != nil || resp.StatusCode != 401 || string(body) != "answer 2" || requests.Load() != 2 {
+			if err != nil || resp.StatusCode != http.StatusUnauthorized || string(body) != "answer 2" || requests.Load() != 2 {
 				t.Errorf("%d requests; status %d, %q, %v", requests.Load(), resp.StatusCode, body, err)
 			}
 		})
@@ -292,11 +293,11 @@ func TestTransport401(t *testing.T) {
 				}
 				return response(r, 401, tt.h), nil
 			})}
-			resp, err := tr.RoundTrip(must(http.NewRequest("GET", "https://api.example.com/", nil)))
+			resp, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://api.example.com/", nil)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if requests != tt.requests || (resp.StatusCode == 200) != (requests == 2) {
+			if requests != tt.requests || (resp.StatusCode == http.StatusOK) != (requests == 2) {
 				t.Errorf("%d requests, status %d", requests, resp.StatusCode)
 			}
 			if (len(src.invalidated) == 1 && src.invalidated[0] == "a") != tt.invalidated {
@@ -346,7 +347,7 @@ func TestTransportInvalidToken(t *testing.T) {
 	}
 	t.Run("a source that cannot be told", func(t *testing.T) {
 		resp := get(t, newTransport(t, oauth2.StaticTokenSource(dpopToken("bad"))), srv.URL)
-		if got := srv.statuses(); !slices.Equal(got, []int{401}) || resp.StatusCode != 401 {
+		if got := srv.statuses(); !slices.Equal(got, []int{401}) || resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("requests %v, status %d", got, resp.StatusCode)
 		}
 	})
@@ -384,7 +385,7 @@ func TestTransportBodies(t *testing.T) {
 			srv.setNonce(strings.ReplaceAll(tt.name, " ", "-"))
 			first := &tracked{Reader: strings.NewReader("the body")}
 			var made []*tracked
-			req := must(http.NewRequest("PUT", srv.URL+"/x", first))
+			req := must(http.NewRequest(http.MethodPut, srv.URL+"/x", first))
 			req.ContentLength = int64(len("the body"))
 			if tt.getBody != nil {
 				req.GetBody = tt.getBody(&made)
@@ -457,7 +458,7 @@ func TestTransportRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			body := &tracked{Reader: strings.NewReader("x")}
-			req := must(http.NewRequest("POST", tt.url, body))
+			req := must(http.NewRequest(http.MethodPost, tt.url, body))
 			tr := good()
 			if tt.change != nil {
 				tt.change(tr, req)
@@ -478,12 +479,12 @@ func TestTransportRefuses(t *testing.T) {
 		})
 	}
 	t.Run("without a body", func(t *testing.T) {
-		if _, err := good().RoundTrip(must(http.NewRequest("GET", "http://api.example.com/", nil))); err == nil {
+		if _, err := good().RoundTrip(must(http.NewRequest(http.MethodGet, "http://api.example.com/", nil))); err == nil {
 			t.Error("no error")
 		}
 		tr := good()
 		tr.Prover = nil
-		if _, err := tr.RoundTrip(must(http.NewRequest("GET", "https://api.example.com/", nil))); err == nil {
+		if _, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://api.example.com/", nil))); err == nil {
 			t.Error("no error")
 		}
 	})
@@ -505,7 +506,7 @@ func TestTransportClosesAnswers(t *testing.T) {
 		answers = answers[1:]
 		return resp, nil
 	})}
-	if _, err := tr.RoundTrip(must(http.NewRequest("GET", "https://h/", nil))); err != nil {
+	if _, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://h/", nil))); err != nil {
 		t.Fatal(err)
 	}
 	if !first.closed.Load() || rest.Len() != 0 {
@@ -517,7 +518,7 @@ func TestTransportLeavesTheRequestAlone(t *testing.T) {
 	srv := newResource(t, map[string]string{"bound": thumbprintOf(t, p256Key())}, nil)
 	srv.setNonce("n")
 	tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
-	req := must(http.NewRequest("POST", srv.URL+"/a?b", strings.NewReader("body")))
+	req := must(http.NewRequest(http.MethodPost, srv.URL+"/a?b", strings.NewReader("body")))
 	req.Header.Set("Authorization", "Basic of-the-caller")
 	req.Header.Set("X-Own", "1")
 	header, u := req.Header.Clone(), *req.URL
@@ -539,7 +540,7 @@ func TestTransportLeavesTheRequestAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	drain(resp)
-	if resp.StatusCode != 200 || req.Header != nil || req.Method != "" {
+	if resp.StatusCode != http.StatusOK || req.Header != nil || req.Method != "" {
 		t.Errorf("status %d; the request was changed: %+v", resp.StatusCode, req)
 	}
 }
@@ -555,19 +556,19 @@ func TestTransportUsesTheContext(t *testing.T) {
 		return p256Key().Sign(nil, digest, opts)
 	}})
 	ctx := context.WithValue(t.Context(), key{}, "v")
-	resp, err := tr.RoundTrip(must(http.NewRequestWithContext(ctx, "GET", srv.URL, nil)))
+	resp, err := tr.RoundTrip(must(http.NewRequestWithContext(ctx, http.MethodGet, srv.URL, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	drain(resp)
-	if resp.StatusCode != 200 || src.ctx.Value(key{}) != "v" || !signed {
+	if resp.StatusCode != http.StatusOK || src.ctx.Value(key{}) != "v" || !signed {
 		t.Errorf("status %d, source had the context: %v, signer: %v", resp.StatusCode, src.ctx.Value(key{}) == "v", signed)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	body := &tracked{Reader: strings.NewReader("x")}
-	if _, err := tr.RoundTrip(must(http.NewRequestWithContext(ctx, "POST", srv.URL, body))); !errors.Is(err, context.Canceled) || !body.closed.Load() {
+	if _, err := tr.RoundTrip(must(http.NewRequestWithContext(ctx, http.MethodPost, srv.URL, body))); !errors.Is(err, context.Canceled) || !body.closed.Load() {
 		t.Errorf("cancelled: %v, body closed: %v", err, body.closed.Load())
 	}
 }
@@ -578,10 +579,10 @@ func TestTransportClock(t *testing.T) {
 		proof = r.Header.Get("DPoP")
 		return response(r, 200, http.Header{}), nil
 	})}
-	if _, err := tr.RoundTrip(must(http.NewRequest("GET", "https://h/", nil))); err != nil {
+	if _, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://h/", nil))); err != nil {
 		t.Fatal(err)
 	}
-	if got := string(takeApart(t, proof).payload["iat"]); got != fmt.Sprint(testTime.Unix()) {
+	if got := string(takeApart(t, proof).payload["iat"]); got != strconv.FormatInt(testTime.Unix(), 10) {
 		t.Errorf("iat = %s", got)
 	}
 }
@@ -589,14 +590,14 @@ func TestTransportClock(t *testing.T) {
 // The server puts the target URI together from the Host that it received.
 func TestTransportHost(t *testing.T) {
 	srv := newResource(t, map[string]string{"bound": thumbprintOf(t, p256Key())}, nil)
-	req := must(http.NewRequest("GET", srv.URL+"/a", nil))
+	req := must(http.NewRequest(http.MethodGet, srv.URL+"/a", nil))
 	req.Host = "api.example.com"
 	resp, err := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound"))).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	drain(resp)
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 	if got := takeApart(t, srv.seen[0].proofs[0]).claim(t, "htu"); got != "http://api.example.com/a" {
@@ -625,7 +626,7 @@ func TestTransportDefaultBase(t *testing.T) {
 	srv := newResource(t, map[string]string{"plain": ""}, nil)
 	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	tr := &Transport{Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "plain"})}
-	if resp := get(t, tr, srv.URL); resp.StatusCode != 200 {
+	if resp := get(t, tr, srv.URL); resp.StatusCode != http.StatusOK {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 }
@@ -734,7 +735,7 @@ func TestTransportUnknownOrigin(t *testing.T) {
 		"no URL":     {Request: &http.Request{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			req := must(http.NewRequest("POST", "https://h/", strings.NewReader("x")))
+			req := must(http.NewRequest(http.MethodPost, "https://h/", strings.NewReader("x")))
 			req.Response = cause
 			tr := &Transport{Base: roundTripper(func(r *http.Request) (*http.Response, error) {
 				if r != req {
@@ -742,7 +743,7 @@ func TestTransportUnknownOrigin(t *testing.T) {
 				}
 				return response(r, 200, http.Header{}), nil
 			})}
-			if resp, err := tr.RoundTrip(req); err != nil || resp.StatusCode != 200 {
+			if resp, err := tr.RoundTrip(req); err != nil || resp.StatusCode != http.StatusOK {
 				t.Errorf("%v, %v", resp, err)
 			}
 		})
@@ -759,13 +760,13 @@ func TestTransportConcurrently(t *testing.T) {
 	for range routines {
 		wg.Go(func() {
 			for i := range each {
-				resp, err := client.Post(srv.URL+"/"+fmt.Sprint(i), "text/plain", strings.NewReader("body"))
+				resp, err := client.Post(srv.URL+"/"+strconv.Itoa(i), "text/plain", strings.NewReader("body"))
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				drain(resp)
-				if resp.StatusCode != 200 {
+				if resp.StatusCode != http.StatusOK {
 					t.Errorf("status %d", resp.StatusCode)
 				}
 			}
@@ -776,7 +777,7 @@ func TestTransportConcurrently(t *testing.T) {
 	good := 0
 	for _, r := range srv.seen {
 		ids[takeApart(t, r.proofs[0]).claim(t, "jti")] = true
-		if r.status == 200 {
+		if r.status == http.StatusOK {
 			good++
 		}
 	}

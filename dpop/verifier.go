@@ -43,15 +43,18 @@ var (
 // A ProofError says which check of RFC 9449 §4.3 a proof failed. It holds no
 // part of the proof.
 type ProofError struct {
-	Reason string
-	Err    error // ErrUseNonce, ErrReplay, ErrWrongKey, ErrIssuedAt or nil
+	Reason string // for people; fit for an error_description (RFC 6749 §5.2)
+	Err    error  // ErrUseNonce, ErrReplay, ErrWrongKey, ErrIssuedAt or nil
 }
 
+// Error is one line with the reason.
 func (e *ProofError) Error() string { return "dpop: invalid proof: " + e.Reason }
+
+// Unwrap returns Err.
 func (e *ProofError) Unwrap() error { return e.Err }
 
-// Code is the OAuth error code for the answer: use_dpop_nonce (RFC 9449 §8) or
-// invalid_dpop_proof (§5).
+// Code is the OAuth error code for the answer: use_dpop_nonce (RFC 9449 §8, §9)
+// or invalid_dpop_proof (§5, §7.1).
 func (e *ProofError) Code() string {
 	if errors.Is(e.Err, ErrUseNonce) {
 		return "use_dpop_nonce"
@@ -60,10 +63,14 @@ func (e *ProofError) Code() string {
 }
 
 // A Verifier checks proofs as RFC 9449 §4.3 says, for authorization servers and
-// protected resources. The zero value is ready; it must not be copied after
-// first use. It is safe for concurrent use.
+// protected resources. The zero value is ready. A Verifier is safe for concurrent
+// use; its fields must not be changed, nor the Verifier copied, after first use.
+//
+// It accepts proofs of up to 16 KiB, identifiers (jti) of up to 512 octets, and
+// RSA keys of 2048 to 4096 bits.
 type Verifier struct {
-	// Algorithms are the accepted JWS algorithms, all of them asymmetric.
+	// Algorithms are the accepted JWS algorithms. Others than those of the
+	// default are never accepted.
 	// Optional. Default: ES256, ES384, ES512, EdDSA, PS256, RS256.
 	Algorithms []jose.SignatureAlgorithm
 
@@ -77,7 +84,8 @@ type Verifier struct {
 
 	// CheckNonce reports whether a nonce is one that this server gave and still
 	// accepts. If it is set, a proof without a nonce is refused with
-	// [ErrUseNonce]. Optional. Default: nonces are not looked at.
+	// [ErrUseNonce]. It must be safe for concurrent use, and is called after the
+	// signature was found to be right. Optional. Default: nonces are not looked at.
 	CheckNonce func(nonce string) bool
 
 	// MaxReplays bounds how many proofs are remembered, so that one seen before
@@ -94,8 +102,9 @@ type Verifier struct {
 
 // Expected is what a proof is held against: the request that it came with.
 type Expected struct {
-	// Method and URL are those of the request. Query and fragment of the URL do
-	// not matter.
+	// Method and URL are those of the request, the URL as the client has it.
+	// Query and fragment do not matter, nor how the rest is written as long as
+	// RFC 3986 §6.2.2 and §6.2.3 hold it for the same.
 	Method, URL string
 
 	// AccessToken is the token that came with the request to a protected
@@ -110,19 +119,24 @@ type Expected struct {
 
 // A VerifiedProof is what a proof said, after it was checked.
 type VerifiedProof struct {
-	ID           string          // jti
-	Method       string          // htm
-	URL          string          // htu, normalised
-	IssuedAt     time.Time       // iat
-	Nonce        string          // nonce; "" if it has none
-	Key          jose.JSONWebKey // the public key
-	Thumbprint   string          // SHA-256 JWK thumbprint of Key
+	ID         string          // jti
+	Method     string          // htm
+	URL        string          // htu, normalised
+	IssuedAt   time.Time       // iat
+	Nonce      string          // nonce; "" if it has none
+	Key        jose.JSONWebKey // the public key
+	Thumbprint string          // SHA-256 JWK thumbprint of Key (jkt, RFC 9449 §6.1)
+
+	// Certificates is the chain in the header (x5c), nil if there is none. The
+	// first is for Key; nothing else about them was checked: whoever cares for
+	// them verifies them against roots of their own ([x509.Certificate.Verify]).
 	Certificates []*x509.Certificate
 }
 
-// VerifyRequest checks the proof of a request: its one DPoP header. The URL is
-// passed because a server behind a proxy does not see what the client asked for.
-// want.Method is taken from the request if it is empty.
+// VerifyRequest is [Verifier.Verify] for the one DPoP header of a request; a
+// request with none or several is refused with a [*ProofError]. want.URL has to
+// be given because a server behind a proxy does not see what the client asked
+// for. want.Method is taken from the request if it is empty.
 func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof, error) {
 	headers := r.Header.Values("DPoP")
 	switch {
@@ -137,10 +151,11 @@ func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof
 	return v.Verify(headers[0], want)
 }
 
-// Verify checks one proof. Its errors are of type [*ProofError], but for a want
-// that makes no sense.
+// Verify checks one proof. Its errors are of type [*ProofError], but for that of
+// a want.URL which is no absolute URL.
 //
-// A proof is remembered only if everything else about it is right.
+// A proof is remembered only if everything else about it is right, and from then
+// on refused with [ErrReplay].
 func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	wantURL, err := normalizeURL(want.URL)
 	if err != nil {
@@ -257,7 +272,7 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 	}
 	h := jws.Signatures[0].Protected
 	if typ, _ := h.ExtraHeaders[jose.HeaderType].(string); !strings.EqualFold(typ, proofType) {
-		return nil, &ProofError{Reason: `the type is not "dpop+jwt" (typ)`}
+		return nil, &ProofError{Reason: "the type is not dpop+jwt (typ)"}
 	}
 	if h.JSONWebKey == nil {
 		return nil, &ProofError{Reason: "no public key in the header (jwk)"}
@@ -294,7 +309,7 @@ func headerMembers(proof string) (map[string]json.RawMessage, error) {
 	}
 	// "If any of the listed extension Header Parameters are not understood and
 	// supported by the recipient, then the JWS is invalid" (RFC 7515 §4.1.11).
-	// go-jose supports b64, which JWTs must not use (RFC 7797 §7).
+	// go-jose supports b64, which RFC 7797 forbids to JWTs.
 	if members["crit"] != nil || members["b64"] != nil {
 		return nil, &ProofError{Reason: "the header asks for an extension (crit)"}
 	}

@@ -18,6 +18,7 @@ import (
 	"math"
 	"math/big"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -37,8 +38,8 @@ type forgery struct {
 	signature       []byte // instead of a good one
 }
 
-func forge(t testing.TB, change func(*forgery)) string {
-	t.Helper()
+func forge(tb testing.TB, change func(*forgery)) string {
+	tb.Helper()
 	key := p256Key().(*ecdsa.PrivateKey)
 	f := forgery{
 		key:     key,
@@ -60,7 +61,7 @@ func forge(t testing.TB, change func(*forgery)) string {
 		sum := sha256.Sum256([]byte(input))
 		r, s, err := ecdsa.Sign(rand.Reader, f.key, sum[:])
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		f.signature = append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 	}
@@ -124,7 +125,7 @@ func TestVerify(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Method != "POST" || got.URL != tokenURL || got.Thumbprint != jkt || got.ID == "" || got.Certificates != nil {
+			if got.Method != http.MethodPost || got.URL != tokenURL || got.Thumbprint != jkt || got.ID == "" || got.Certificates != nil {
 				t.Errorf("%+v", got)
 			}
 			if key, err := json.Marshal(got.Key); err != nil || string(key) != string(must(json.Marshal(jose.JSONWebKey{Key: p256Key().Public()}))) {
@@ -286,6 +287,11 @@ func wantProofError(t *testing.T, err error, want string, is error) {
 	if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error %q, want %q", err, want)
 	}
+	for _, c := range pe.Reason { // RFC 6749 §5.2: "%x20-21 / %x23-5B / %x5D-7E"
+		if c < 0x20 || c > 0x7e || c == '"' || c == '\\' {
+			t.Errorf("the reason %q is not fit for an error_description", pe.Reason)
+		}
+	}
 	for _, sentinel := range []error{ErrUseNonce, ErrReplay, ErrWrongKey, ErrIssuedAt} {
 		if errors.Is(err, sentinel) != (sentinel == is) { //nolint:errorlint // which sentinel the case wants
 			t.Errorf("errors.Is(%q, %q) = %v", err, sentinel, errors.Is(err, sentinel))
@@ -387,23 +393,29 @@ func TestVerifyReplay(t *testing.T) {
 	}
 	// It is remembered as long as it would be accepted, to the second.
 	now = testTime.Add(35 * time.Second)
+	fresh := func(id string) string {
+		return forge(t, func(f *forgery) { f.payload["iat"], f.payload["jti"] = now.Unix(), id })
+	}
+	if _, err := v.Verify(fresh("between"), wantPOST); err != nil { // makes room, but not of this
+		t.Fatal(err)
+	}
 	_, err := v.Verify(proof, wantPOST)
 	wantProofError(t, err, "sent before", ErrReplay)
 	now = now.Add(time.Second)
 	_, err = v.Verify(proof, wantPOST)
 	wantProofError(t, err, "36s ago", ErrIssuedAt)
-	if _, err := v.Verify(forge(t, func(f *forgery) { f.payload["iat"] = now.Unix(); f.payload["jti"] = "fresh" }), wantPOST); err != nil {
+	if _, err := v.Verify(fresh("after"), wantPOST); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(v.seen.until); n != 1 {
-		t.Errorf("%d proofs remembered, want the fresh one alone", n)
+	if n := len(v.seen.until); n != 2 {
+		t.Errorf("%d proofs remembered, want the two fresh ones alone", n)
 	}
 }
 
 func TestVerifyMaxReplays(t *testing.T) {
 	v := Verifier{Now: at(testTime), MaxReplays: 2}
 	for i := range 5 {
-		if _, err := v.Verify(forge(t, claim("jti", fmt.Sprint(i))), wantPOST); err != nil {
+		if _, err := v.Verify(forge(t, claim("jti", strconv.Itoa(i))), wantPOST); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -466,7 +478,7 @@ func TestVerifyAlgorithms(t *testing.T) {
 
 func TestVerifyRequest(t *testing.T) {
 	request := func(proofs ...string) *http.Request {
-		r := must(http.NewRequest("POST", "http://internal:8080/oauth/token", nil))
+		r := must(http.NewRequest(http.MethodPost, "http://internal:8080/oauth/token", nil))
 		for _, p := range proofs {
 			r.Header.Add("dpop", p)
 		}
@@ -482,7 +494,7 @@ func TestVerifyRequest(t *testing.T) {
 	wantProofError(t, err, "not a compact JWS", nil)
 	_, err = v.VerifyRequest(request(proof), Expected{Method: "GET", URL: tokenURL})
 	wantProofError(t, err, "htm", nil)
-	if got, err := v.VerifyRequest(request(proof), Expected{URL: tokenURL}); err != nil || got.Method != "POST" {
+	if got, err := v.VerifyRequest(request(proof), Expected{URL: tokenURL}); err != nil || got.Method != http.MethodPost {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -514,16 +526,16 @@ func TestVerifyConcurrently(t *testing.T) {
 	}
 }
 
-func selfSigned(t testing.TB, key crypto.Signer) *x509.Certificate {
-	t.Helper()
+func selfSigned(tb testing.TB, key crypto.Signer) *x509.Certificate {
+	tb.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: testTime, NotAfter: testTime.Add(time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return cert
 }
@@ -591,7 +603,7 @@ func FuzzVerify(f *testing.F) {
 			}
 			return
 		}
-		if got.ID == "" || got.Method != "POST" || got.URL != tokenURL || !got.Key.IsPublic() || !got.Key.Valid() || got.IssuedAt.Sub(testTime).Abs() > 70*time.Second {
+		if got.ID == "" || got.Method != http.MethodPost || got.URL != tokenURL || !got.Key.IsPublic() || !got.Key.Valid() || got.IssuedAt.Sub(testTime).Abs() > 70*time.Second {
 			t.Fatalf("%+v", got)
 		}
 		jws, err := jose.ParseSignedCompact(proof, defaultAlgorithms)
