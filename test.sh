@@ -32,7 +32,6 @@ opensc            cmd:opensc-tool    piv                   another PIV program, 
 
 gnome-keyring     cmd:gnome-keyring-daemon  oauth/keyringstore  a real Secret Service for the keyring store
 dbus              cmd:dbus-run-session  oauth/keyringstore  the bus that the Secret Service is on
-libsecret-tools   cmd:secret-tool    oauth/keyringstore    another program that reads the keyring
 END
 }
 
