@@ -19,6 +19,9 @@
 //   - .work.json.tmp-N, for moments: the next session, until it has the name of
 //     the last one. The next Update removes what a crash left of them.
 //
+// Windows has no such modes: there the access rules of the folder apply, and the
+// default folder, below the user's profile, is the user's own.
+//
 // The folder must be on a file system that has locks, as local ones do. Back-ups
 // of it are of little use: servers that rotate refresh tokens refuse an old one,
 // and may end the session for its sake.

@@ -16,15 +16,16 @@ import (
 // it can. A place is a folder for the locks, and names the profile.
 var (
 	subject = storetest.Subject{
-		Name: "keyringstore",
-		Open: func(place string) (oauth.Store, error) { return openPlace(place, systemItem) },
+		Name:  "keyringstore",
+		Open:  func(place string) (oauth.Store, error) { return openPlace(place, systemItem) },
+		Kills: 8, // a keyring takes its time
 
 		NewPlace: newPlace,
 	}
 	subjectInParts = storetest.Subject{
 		Name:  "keyringstore in parts",
 		Open:  func(place string) (oauth.Store, error) { return openPlace(place, smallItem) },
-		Kills: 6, // a keyring takes its time for each part
+		Kills: 6,
 
 		NewPlace: newPlace,
 	}

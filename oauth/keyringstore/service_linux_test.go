@@ -88,7 +88,7 @@ func TestDaemonHangs(t *testing.T) {
 // gets the lock, and nothing newer is overwritten.
 func TestDaemonHangsInWrite(t *testing.T) {
 	d := needsService(t)
-	s := inService(t, Options{Timeout: 50 * time.Millisecond})
+	s := inService(t, Options{Timeout: 2 * time.Second})
 	patient := *s
 	patient.timeout = time.Minute
 	put(t, &patient, session(1))

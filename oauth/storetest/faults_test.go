@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,7 +95,7 @@ type faulty struct {
 	mu    sync.Mutex
 	own   sync.Mutex
 	first *oauth.Session
-	calls int
+	calls atomic.Int32
 }
 
 func (f *faulty) is(fault string) bool { return f.fault == fault }
@@ -213,7 +214,7 @@ func (f *faulty) read() (oauth.Session, error) {
 }
 
 func (f *faulty) write(current, next oauth.Session) error {
-	f.calls++
+	calls := f.calls.Add(1)
 	switch {
 	case f.is("the warning is forgotten"):
 		next.Warning = ""
@@ -221,7 +222,7 @@ func (f *faulty) write(current, next oauth.Session) error {
 		next.AccessToken = next.AccessToken[:min(len(next.AccessToken), 8000)]
 	case f.is("unchanged means nothing to keep") && same(current, next) == nil:
 		next = oauth.Session{}
-	case f.is("every other write is late") && f.calls%2 == 0:
+	case f.is("every other write is late") && calls%2 == 0:
 		return nil
 	}
 	if next.IsZero() {

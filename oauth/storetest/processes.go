@@ -31,7 +31,7 @@ func checkProcesses(ctx context.Context, b *bench) error {
 	}
 	here := make(chan error, 2)
 	for range cap(here) {
-		go func() { here <- b.countHere(ctx, times) }()
+		b.background.Go(func() { here <- b.countHere(ctx, times) })
 	}
 	for _, p := range started {
 		if _, err := p.hear(ctx, "done"); err != nil {
@@ -157,11 +157,11 @@ func checkLockedByProcess(ctx context.Context, b *bench) error {
 // waiter begins an Update that counts up, in another goroutine.
 func (b *bench) waiter(ctx context.Context, s oauth.Store) <-chan error {
 	result := make(chan error, 1)
-	go func() {
+	b.background.Go(func() {
 		result <- b.update(ctx, s, func(current oauth.Session) (oauth.Session, error) {
 			return numbered(current.Generation + 1), whole(current)
 		})
-	}()
+	})
 	return result
 }
 

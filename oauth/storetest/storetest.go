@@ -50,6 +50,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -136,6 +137,8 @@ type bench struct {
 	scratch  string // a folder for what is not the store's
 	patience time.Duration
 	value    oauth.Store // of an unshared subject: the one there is
+
+	background sync.WaitGroup // what must not outlast the check
 }
 
 func newBench(t *testing.T, subject Subject) *bench {
@@ -173,7 +176,11 @@ func (b *bench) bounded(ctx context.Context, c check) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the processes, too
 	result := make(chan error, 1)
-	go func() { result <- c.run(ctx, b) }()
+	go func() {
+		err := c.run(ctx, b)
+		b.background.Wait()
+		result <- err
+	}()
 	timer := time.NewTimer(4 * b.patience)
 	defer timer.Stop()
 	select {
