@@ -65,6 +65,26 @@ func TestGracePeriod(t *testing.T) {
 	})
 }
 
+// TestTurnsAtOneMoment: the grace periods of turns that end together end
+// together, and none may keep the card from being let go.
+func TestTurnsAtOneMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever)
+		s, _ := fakeSystem(card)
+		k := mustOpen(t, s, Options{})
+		for i := range 2000 {
+			for range 4 {
+				mustSign(t, k)
+			}
+			time.Sleep(2 * grace)
+			synctest.Wait()
+			if card.connected() {
+				t.Fatalf("round %d: held after the grace period", i)
+			}
+		}
+	})
+}
+
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever)

@@ -35,10 +35,11 @@ type reader struct {
 	// a channel, so that waiting for it can be given up.
 	turn chan struct{}
 
-	conn    *conn     // nil while the card is free for others
-	opening *opening  // an attempt to connect that nobody has seen the end of
-	visits  uint64    // turns taken so far
-	settled time.Time // do not connect before
+	conn    *conn       // nil while the card is free for others
+	idle    *time.Timer // ends the grace period; nil before the first turn
+	opening *opening    // an attempt to connect that nobody has seen the end of
+	visits  uint64      // turns taken so far
+	settled time.Time   // do not connect before
 
 	// refused is why the card could not be opened the last time. If the reader is
 	// in use since then, that may be ourselves; see settle.
@@ -69,6 +70,11 @@ func (r *reader) take(ctx context.Context) error {
 		return ended(ctx)
 	}
 	r.visits++
+	if r.idle != nil {
+		// Two timers that ended at once would take each other for somebody who
+		// uses the reader, and the card would stay connected.
+		r.idle.Stop()
+	}
 	return nil
 }
 
@@ -76,7 +82,7 @@ func (r *reader) take(ctx context.Context) error {
 func (r *reader) give() {
 	if r.conn != nil || r.opening != nil {
 		visit := r.visits
-		time.AfterFunc(grace, func() {
+		r.idle = time.AfterFunc(grace, func() {
 			r.ifFree(func() {
 				if r.visits == visit { // nobody came since
 					r.drop()
