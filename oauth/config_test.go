@@ -198,18 +198,19 @@ func TestSessionRoundTrip(t *testing.T) {
 
 func TestDecodeSessionErrors(t *testing.T) {
 	for name, data := range map[string]string{
-		"empty":           "",
-		"truncated":       `{"version":1,"provider":"p"`,
-		"not JSON":        "rt1.hunter2",
-		"array":           `[]`,
-		"other version":   `{"version":2,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":1}`,
-		"no version":      `{"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":1}`,
-		"wrong type":      `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":"rt1.hunter2"}`,
-		"wrong time":      `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":1,"expiry":"rt1.hunter2"}`,
-		"no tokens":       `{"version":1,"provider":"p","client_id":"c","generation":1}`,
-		"no provider":     `{"version":1,"client_id":"c","refresh_token":"rt1.hunter2","generation":1}`,
-		"no generation":   `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2"}`,
-		"duplicate names": `{"version":1,"provider":"p","client_id":"c","refresh_token":"a","refresh_token":"rt1.hunter2","generation":1}`,
+		"empty":             "",
+		"truncated":         `{"version":1,"provider":"p"`,
+		"not JSON":          "rt1.hunter2",
+		"array":             `[]`,
+		"other version":     `{"version":2,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":1}`,
+		"no version":        `{"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":1}`,
+		"wrong type":        `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":"rt1.hunter2"}`,
+		"wrong time":        `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":1,"expiry":"rt1.hunter2"}`,
+		"time out of range": `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":1,"expiry":"0000-01-01T00:00:00+23:59"}`,
+		"no tokens":         `{"version":1,"provider":"p","client_id":"c","generation":1}`,
+		"no provider":       `{"version":1,"client_id":"c","refresh_token":"rt1.hunter2","generation":1}`,
+		"no generation":     `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2"}`,
+		"duplicate names":   `{"version":1,"provider":"p","client_id":"c","refresh_token":"a","refresh_token":"rt1.hunter2","generation":1}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := oauth.DecodeSession([]byte(data))

@@ -139,6 +139,11 @@ func DecodeSession(data []byte) (Session, error) {
 		Expiry: timeOrZero(st.Expiry), Obtained: timeOrZero(st.Obtained), Created: timeOrZero(st.Created),
 		Scopes: st.Scopes, KeyThumbprint: st.KeyThumbprint, Generation: st.Generation, Warning: st.Warning,
 	}
+	for _, t := range []time.Time{s.Expiry, s.Obtained, s.Created} {
+		if y := t.UTC().Year(); y < 0 || y > 9999 {
+			return Session{}, fmt.Errorf("%w: a time is outside of the years 0 to 9999", ErrSessionFormat) // Encode could not write it
+		}
+	}
 	if s.IsZero() || s.Provider == "" || s.ClientID == "" || s.Generation == 0 {
 		return Session{}, fmt.Errorf("%w: a required member is missing", ErrSessionFormat)
 	}
