@@ -169,6 +169,18 @@ func (r *ListRequest) check() *Status {
 	)
 }
 
+// subject whose tokens are listed: the caller's, if none is named.
+func (r *ListRequest) subject(c Caller) string {
+	if r.SubjectID != "" {
+		return r.SubjectID
+	}
+	return c.SubjectID
+}
+
+func (r *ListRequest) pager(c Caller) pager {
+	return pager{query: r.subject(c) + "\x00" + r.Filter}
+}
+
 func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*ListResponse, *Status) {
 	if err := req.check(); err != nil {
 		return nil, err
@@ -177,13 +189,11 @@ func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*Li
 	if err != nil {
 		return nil, err
 	}
-	if req.SubjectID == "" {
-		req.SubjectID = c.SubjectID
-	}
-	if err := o.permitted(c, req.SubjectID, "list", RoleViewer, RoleAdmin, RoleTokenViewer); err != nil {
+	subject := req.subject(c)
+	if err := o.permitted(c, subject, "list", RoleViewer, RoleAdmin, RoleTokenViewer); err != nil {
 		return nil, err
 	}
-	pages := pager{query: req.SubjectID + "\x00" + req.Filter}
+	pages := req.pager(c)
 	after, err := pages.parse(req.PageToken)
 	if err != nil {
 		return nil, err
@@ -196,8 +206,7 @@ func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*Li
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle(now)
-	s.state.compact(req.SubjectID)
-	tokens := s.state.bySubject[req.SubjectID]
+	tokens := s.state.of(subject)
 	first, _ := slices.BinarySearchFunc(tokens, after+1, func(t *refreshToken, seq int64) int { return int(t.seq - seq) })
 	resp := &ListResponse{}
 	room := size // for tokens, or with SparsePages for those looked at

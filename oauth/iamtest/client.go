@@ -29,12 +29,16 @@ func (e *exchange) authenticate() (Client, *oauthError) {
 		// "The client MUST NOT use more than one authentication method in each
 		// request" (§2.3), but with Yandex OAuth "the client_id and client_secret
 		// parameters in the request body are ignored".
-		if e.opts.Flavor != FlavorYandexID && (secret != "" || id != "" && id != unescape(user)) {
+		if e.opts.Flavor != FlavorYandexID && (secret != "" || id != "" && id != user && id != unescape(user)) {
 			return Client{}, invalidRequest("client credentials in the body and in the Authorization header")
 		}
 		id, secret, method = user, password, oauth.AuthClientSecretBasicPlain
 		if c, ok := e.opts.client(unescape(user)); ok && c.AuthMethod == oauth.AuthClientSecretBasic {
-			id, secret, method = c.ID, unescape(password), oauth.AuthClientSecretBasic
+			plain, err := url.QueryUnescape(password)
+			if err != nil {
+				return Client{}, e.invalidClient("the client secret is not encoded as RFC 6749, section 2.3.1 says")
+			}
+			id, secret, method = c.ID, plain, oauth.AuthClientSecretBasic
 		}
 	}
 	e.rec.ClientID = id
@@ -77,8 +81,8 @@ func (e *exchange) basic(header string) (user, password string, err *oauthError)
 	return user, password, nil
 }
 
-// unescape takes off the encoding of RFC 6749 §2.3.1. A text that is not encoded
-// in this way stays as it is, and fits nothing then.
+// unescape takes the encoding of RFC 6749 §2.3.1 off an identifier. One that is not
+// encoded in this way stays as it is.
 func unescape(s string) string {
 	if u, err := url.QueryUnescape(s); err == nil {
 		return u

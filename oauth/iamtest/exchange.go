@@ -23,7 +23,8 @@ type exchange struct {
 	form url.Values
 	rec  Request
 
-	challenge bool // a fault wants a newer nonce than any
+	challenge  bool // a fault wants a newer nonce than any
+	repeatPage bool // a fault wants the page token of the request in the answer
 
 	status   int
 	header   http.Header

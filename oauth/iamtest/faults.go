@@ -27,6 +27,7 @@ const (
 	FaultUnknownMembers   FaultKind = "unknown members"
 	FaultEmptyBody        FaultKind = "empty body"
 	FaultNonceChallenge   FaultKind = "nonce challenge"
+	FaultRepeatedPage     FaultKind = "repeated page token"
 	FaultClockSkew        FaultKind = "clock skew"
 )
 
@@ -34,8 +35,8 @@ const (
 const maxSlow = time.Minute
 
 // oversize is how much an oversized answer is longer than the right one, in
-// bytes: more than the MiB that this module's clients read.
-const oversize = 2 << 20
+// bytes: together more than the MiB that this module's clients read.
+const oversize = 1 << 20
 
 // A Fault is one way in which a request or its answer goes wrong. Make one with a
 // constructor, and let it happen with [Server.Inject].
@@ -85,7 +86,7 @@ func Slow(d time.Duration) Fault { return Fault{Kind: FaultSlow, Duration: min(d
 // Truncated sends half of the right answer and closes the connection.
 func Truncated() Fault { return Fault{Kind: FaultTruncated, TakesEffect: true} }
 
-// Oversized sends the right answer and 2 MiB of white space after it.
+// Oversized sends the right answer and a MiB of white space after it.
 func Oversized() Fault { return Fault{Kind: FaultOversized, TakesEffect: true} }
 
 // HTML answers with a page for people, as captive portals (200) and proxies (502)
@@ -117,6 +118,11 @@ func NonceChallenge() Fault { return Fault{Kind: FaultNonceChallenge} }
 
 // NonceChallengeTwice does so twice in a row, which no sound server does.
 func NonceChallengeTwice() Fault { return Fault{Kind: FaultNonceChallenge, Times: 2} }
+
+// RepeatedPage answers a page with the page token that asked for it, so that a
+// client which trusts the server comes back to the same page for ever. The first
+// page gets a next one even if it is the last.
+func RepeatedPage() Fault { return Fault{Kind: FaultRepeatedPage, TakesEffect: true} }
 
 // ClockSkew makes the server's clock be ahead by d, or behind if d is negative:
 // the Date header, the time that proofs are held against, and the time of
@@ -150,7 +156,7 @@ func AllFaults() []Fault {
 		Truncated(), Oversized(), EmptyBody(),
 		HTML(http.StatusOK), HTML(http.StatusBadGateway),
 		Redirect(), WrongContentType(), DuplicateMember(), UnknownMembers(),
-		NonceChallenge(), NonceChallengeTwice(),
+		NonceChallenge(), NonceChallengeTwice(), RepeatedPage(),
 		ClockSkew(5 * time.Minute), ClockSkew(-5 * time.Minute),
 	}
 }
@@ -162,6 +168,8 @@ func (f Fault) AppliesTo(e Endpoint) bool {
 	switch f.Kind {
 	case FaultNonceChallenge:
 		return e == EndpointToken || e == EndpointResource
+	case FaultRepeatedPage:
+		return e == EndpointList
 	case FaultTruncated, FaultOversized, FaultWrongContentType, FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody:
 		return e != EndpointAuthorize
 	}
@@ -193,7 +201,7 @@ func (f Fault) String() string {
 // effective are the kinds that have no other way.
 var effective = []FaultKind{
 	FaultLostAnswer, FaultTruncated, FaultOversized, FaultWrongContentType,
-	FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody, FaultClockSkew,
+	FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody, FaultRepeatedPage, FaultClockSkew,
 }
 
 // injected is a fault that is still to happen.
@@ -262,6 +270,9 @@ func (e *exchange) before(f Fault) bool {
 	switch f.Kind {
 	case FaultNonceChallenge:
 		e.challenge = true
+		return true
+	case FaultRepeatedPage:
+		e.repeatPage = true
 		return true
 	case FaultSlow:
 		return f.TakesEffect || e.wait(f.Duration)
@@ -346,7 +357,7 @@ func unknownMembers(body []byte) []byte {
 	if !ok {
 		return body
 	}
-	const members = `{"futureString":"x","futureObject":{"list":[1,null,{"deep":true}]},"futureNumber":1e400`
+	const members = `{"futureString":"x","futureObject":{"list":[1,null,{"deep":true}]},"futureNumber":12345678901234567890`
 	if bytes.HasPrefix(rest, []byte("}")) {
 		return append([]byte(members), rest...)
 	}

@@ -69,23 +69,23 @@ type code struct {
 // state is everything the server remembers of logins. Its methods are called
 // with Server.mu held.
 type state struct {
-	codes     map[string]*code
-	refresh   map[string]*refreshToken   // by value
-	ids       map[string]*refreshToken   // by id
-	bySubject map[string][]*refreshToken // ascending seq; those no longer listed are left out now and then
-	access    map[string]*accessToken
-	grants    map[string]*grant
-	seq       int64
+	codes    map[string]*code
+	refresh  map[string]*refreshToken // by value
+	ids      map[string]*refreshToken // by id
+	subjects map[string]*subject
+	access   map[string]*accessToken
+	grants   map[string]*grant
+	seq      int64
 }
 
 func newState() *state {
 	return &state{
-		codes:     map[string]*code{},
-		refresh:   map[string]*refreshToken{},
-		ids:       map[string]*refreshToken{},
-		bySubject: map[string][]*refreshToken{},
-		access:    map[string]*accessToken{},
-		grants:    map[string]*grant{},
+		codes:    map[string]*code{},
+		refresh:  map[string]*refreshToken{},
+		ids:      map[string]*refreshToken{},
+		subjects: map[string]*subject{},
+		access:   map[string]*accessToken{},
+		grants:   map[string]*grant{},
 	}
 }
 
@@ -118,7 +118,20 @@ func (st *state) add(t *refreshToken) {
 	st.refresh[t.value] = t
 	st.ids[t.id] = t
 	st.grants[t.grant.id] = t.grant
-	st.bySubject[t.grant.subject] = append(st.bySubject[t.grant.subject], t)
+	s := st.subjects[t.grant.subject]
+	if s == nil {
+		s = &subject{}
+		st.subjects[t.grant.subject] = s
+	}
+	s.add(t)
+}
+
+// of returns the subject's refresh tokens.
+func (st *state) of(name string) []*refreshToken {
+	if s := st.subjects[name]; s != nil {
+		return s.tokens
+	}
+	return nil
 }
 
 // issueRefresh gives the grant a refresh token, in place of the one that it has.
@@ -133,13 +146,13 @@ func (st *state) issueRefresh(now time.Time, o *Options, g *grant) *refreshToken
 
 // issueAccess gives the grant an access token, or its newest one again where
 // the options say so.
-func (st *state) issueAccess(now time.Time, o *Options, g *grant) *accessToken {
+func (st *state) issueAccess(now time.Time, o *Options, g *grant, scope string) *accessToken {
 	if n := len(g.access); n > 0 && o.SameTokenWhile > 0 {
-		if last := g.access[n-1]; !last.revoked && last.expires.Sub(now) > o.SameTokenWhile {
+		if last := g.access[n-1]; !last.revoked && last.scope == scope && last.expires.Sub(now) > o.SameTokenWhile {
 			return last
 		}
 	}
-	t := &accessToken{value: newAccessToken(o.Flavor), subject: g.subject, client: g.client, scope: g.scope, expires: now.Add(o.AccessLife)}
+	t := &accessToken{value: newAccessToken(o.Flavor), subject: g.subject, client: g.client, scope: scope, expires: now.Add(o.AccessLife)}
 	if o.TokenType == "DPoP" {
 		t.jkt = g.jkt
 	}
@@ -217,7 +230,7 @@ func (st *state) redeem(now time.Time, o *Options, p presented, value, redirect,
 	}
 	c.grant = g
 	st.grants[g.id] = g
-	out := &issued{access: st.issueAccess(now, o, g), scope: g.scope}
+	out := &issued{access: st.issueAccess(now, o, g, g.scope), scope: g.scope}
 	if o.Flavor == FlavorYandexID || !o.RefreshTokensOff && hasScope(g.scope, offlineAccess) {
 		out.refresh = st.issueRefresh(now, o, g)
 	}
@@ -266,10 +279,10 @@ func (st *state) renew(now time.Time, o *Options, p presented, value, scope stri
 		}
 	}
 	t.lastUsed = now
-	out.access = st.issueAccess(now, o, g)
 	if scope != "" {
 		out.scope = strings.Join(strings.Fields(scope), " ")
 	}
+	out.access = st.issueAccess(now, o, g, out.scope)
 	return out, nil
 }
 
@@ -292,17 +305,17 @@ func (t *refreshToken) final() bool {
 	return t.revoked || t.grant.ended != "" || !t.replaced.IsZero()
 }
 
-// compact leaves out of a subject's tokens those that are not listed any more, once
-// they are the larger part.
-func (st *state) compact(subject string) {
-	all := st.bySubject[subject]
-	dead := 0
-	for _, t := range all {
-		if t.final() {
-			dead++
-		}
+// A subject has refresh tokens in ascending order of seq. Those that are not
+// listed any more are left out now and then.
+type subject struct {
+	tokens  []*refreshToken
+	compact int // do so when there are this many
+}
+
+func (s *subject) add(t *refreshToken) {
+	if len(s.tokens) >= s.compact {
+		s.tokens = slices.DeleteFunc(s.tokens, (*refreshToken).final)
+		s.compact = max(64, 2*len(s.tokens))
 	}
-	if dead > len(all)/2 {
-		st.bySubject[subject] = slices.DeleteFunc(all, (*refreshToken).final)
-	}
+	s.tokens = append(s.tokens, t)
 }

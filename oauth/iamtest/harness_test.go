@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -36,6 +37,7 @@ type user struct {
 	http   *http.Client
 	prover *dpop.Prover // nil: no proofs
 	nonces dpop.Nonces
+	skew   time.Duration // of the proofs' time from the server's
 }
 
 func newUser(t *testing.T, srv *iamtest.Server) *user {
@@ -123,7 +125,7 @@ func (u *user) prove(req *http.Request, accessToken string) {
 		return
 	}
 	proof, err := u.prover.Proof(u.t.Context(), dpop.Claims{
-		Method: req.Method, URL: req.URL.String(), Nonce: u.nonces.Nonce(req.URL), AccessToken: accessToken, IssuedAt: u.srv.Now(),
+		Method: req.Method, URL: req.URL.String(), Nonce: u.nonces.Nonce(req.URL), AccessToken: accessToken, IssuedAt: u.srv.Now().Add(u.skew),
 	})
 	if err != nil {
 		u.t.Fatal(err)

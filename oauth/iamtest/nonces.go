@@ -19,11 +19,8 @@ type nonceSpace struct {
 // space of an endpoint; grantType is "" but for token requests.
 func (n *nonces) space(o *Options, grantType string) *nonceSpace {
 	name := ""
-	if o.SeparateNonces {
+	if o.SeparateNonces && (grantType == grantCode || grantType == grantRefresh) {
 		name = grantType
-		if name == "" {
-			name = "resource"
-		}
 	}
 	if n.spaces == nil {
 		n.spaces = map[string]*nonceSpace{}
@@ -42,8 +39,9 @@ func (s *nonceSpace) valid(now time.Time, o *Options, nonce string) bool {
 	return ok && now.Sub(made) < o.NonceLife
 }
 
-// give returns the nonce for one answer.
-func (s *nonceSpace) give(now time.Time, o *Options) string {
+// current returns the newest nonce for one answer, made just now where it is
+// time for one.
+func (s *nonceSpace) current(now time.Time, o *Options) string {
 	worn := o.NonceEvery > 0 && s.answers >= o.NonceEvery
 	if s.newest == "" || worn || now.Sub(s.made[s.newest]) >= o.NonceLife/2 {
 		s.renew(now, o)

@@ -177,7 +177,7 @@ func (s *Server) filtered(now time.Time, o *Options, c Caller, f RevokeFilter) (
 	if err := o.mayRevoke(c, subject); err != nil {
 		return nil, "", err
 	}
-	for _, t := range s.state.bySubject[subject] {
+	for _, t := range s.state.of(subject) {
 		if t.listed(now, o) && (f.ClientID == "" || f.ClientID == t.grant.client) &&
 			(f.ClientInstanceInfo == "" || f.ClientInstanceInfo == t.grant.info) {
 			tokens = append(tokens, t)

@@ -70,10 +70,11 @@ func (e *exchange) giveNonce(mode NonceMode) {
 	if e.challenge {
 		space.renew(e.now, e.opts)
 	}
-	if e.opts.QuietNonces && e.rec.Proof.Verified && e.rec.Proof.Nonce == space.newest && space.newest != "" {
+	nonce := space.current(e.now, e.opts)
+	if e.opts.QuietNonces && e.rec.Proof.Verified && e.rec.Proof.Nonce == nonce {
 		return
 	}
-	e.header.Set(dpop.NonceHeader, space.give(e.now, e.opts))
+	e.header.Set(dpop.NonceHeader, nonce)
 }
 
 // thumbprint of the proof's key, with the hash of dpop_jkt.

@@ -22,8 +22,7 @@ const (
 	EndpointEndpoints Endpoint = "endpoints" // GET /endpoints and /endpoints/{id}
 	EndpointResource  Endpoint = "resource"  // GET /api/whoami
 
-	// EndpointOther is any other path or method. Requests there are answered
-	// with 404 or 405.
+	// EndpointOther is any other path or method, answered with 404.
 	EndpointOther Endpoint = "other"
 
 	// EndpointElsewhere is the other origin that [Redirect] points to. A client

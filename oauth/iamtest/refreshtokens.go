@@ -42,6 +42,12 @@ func (e *exchange) listRefreshTokens() {
 	if err == nil {
 		resp, err = e.s.list(e.now, e.opts, c, req)
 	}
+	if err == nil && e.repeatPage {
+		resp.NextPageToken = req.PageToken
+		if req.PageToken == "" {
+			resp.NextPageToken = req.pager(c).token(0)
+		}
+	}
 	answer(e, resp, err, (*ListResponse).append)
 }
 
@@ -92,7 +98,7 @@ func (e *exchange) revokeRefreshTokens() {
 // parseRevokeBody reads the JSON form of a RevokeRefreshTokenRequest. It does not
 // ignore members that it does not know: a misspelt filter would revoke too much.
 func parseRevokeBody(body []byte) (req RevokeRequest, err *Status) {
-	members, err := object1("body", body)
+	members, err := objectOf("body", body)
 	if err != nil {
 		return req, err
 	}
@@ -115,7 +121,7 @@ func parseRevokeBody(body []byte) (req RevokeRequest, err *Status) {
 }
 
 func parseRevokeFilter(raw json.RawMessage) (*RevokeFilter, *Status) {
-	members, err := object1("revoke_filter", raw)
+	members, err := objectOf("revoke_filter", raw)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +145,7 @@ func parseRevokeFilter(raw json.RawMessage) (*RevokeFilter, *Status) {
 	return f, nil
 }
 
-func object1(field string, data []byte) (map[string]json.RawMessage, *Status) {
+func objectOf(field string, data []byte) (map[string]json.RawMessage, *Status) {
 	members, err := strictjson.Object(data)
 	if err != nil {
 		return nil, invalid(field, "is not a JSON object with distinct names")
@@ -177,6 +183,10 @@ func (e *exchange) endpoints() {
 		e.apiError(&Status{Code: NotFound, Message: "there is no such endpoint"})
 		return
 	}
+	e.json(http.StatusOK, appendEndpoints(all))
+}
+
+func appendEndpoints(all []APIEndpoint) []byte {
 	w := object(nil)
 	if len(all) > 0 {
 		w.key("endpoints")
@@ -185,7 +195,7 @@ func (e *exchange) endpoints() {
 		}
 		w.b = append(w.b, ']')
 	}
-	e.json(http.StatusOK, w.end())
+	return w.end()
 }
 
 func (ep APIEndpoint) append(b []byte) []byte {

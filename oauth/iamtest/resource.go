@@ -46,7 +46,7 @@ func (e *exchange) caller() (*accessToken, *resourceError) {
 func (e *exchange) checkAccess() (*accessToken, *resourceError) {
 	headers := e.r.Header.Values("Authorization")
 	if len(headers) == 0 {
-		return nil, &resourceError{scheme: "Bearer", description: "the request has no access token"}
+		return nil, &resourceError{scheme: e.opts.TokenType, description: "the request has no access token"}
 	}
 	scheme, value, ok := cutScheme(headers[0])
 	bound := strings.EqualFold(scheme, "DPoP")

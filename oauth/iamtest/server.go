@@ -174,6 +174,9 @@ func (s *Server) Provider() oauth.Provider {
 	return p
 }
 
+// ClientSecret is the first client's; "" for a public client.
+func (s *Server) ClientSecret() oauth.Secret { return s.options().ClientSecret }
+
 // IAMEndpoint is the base URL of the RefreshToken API.
 func (s *Server) IAMEndpoint() string { return s.URL }
 

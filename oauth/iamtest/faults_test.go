@@ -1,0 +1,389 @@
+package iamtest_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
+)
+
+// probe is a request to one endpoint that is right, and a look at whether it had
+// an effect.
+type probe struct {
+	endpoint iamtest.Endpoint
+	request  func(u *user) *http.Request
+	effect   func(u *user) bool
+}
+
+var probes = map[string]func(u *user) probe{
+	"authorize": func(*user) probe {
+		return probe{
+			endpoint: iamtest.EndpointAuthorize,
+			request: func(u *user) *http.Request {
+				return u.request("GET", "/oauth/authorize?"+u.authorization().Encode(), "")
+			},
+		}
+	},
+	"code": func(u *user) probe {
+		form := u.codeForm(u.authorize(u.authorization()).Get("code"))
+		return probe{
+			endpoint: iamtest.EndpointToken,
+			request:  func(u *user) *http.Request { return u.tokenRequest(form) },
+			effect:   func(u *user) bool { return u.srv.LiveGrants() == 1 },
+		}
+	},
+	"refresh": func(u *user) probe {
+		token := u.login().str("refresh_token")
+		return probe{
+			endpoint: iamtest.EndpointToken,
+			request:  func(u *user) *http.Request { return u.tokenRequest(u.refreshForm(token)) },
+			effect:   func(u *user) bool { return u.srv.Introspect(token).State == iamtest.TokenReplaced },
+		}
+	},
+	"list": func(u *user) probe {
+		token := u.srv.IssueAccessToken("", "")
+		u.srv.Seed(1, nil)
+		return probe{
+			endpoint: iamtest.EndpointList,
+			request:  func(u *user) *http.Request { return u.apiRequest("GET", "/iam/v1/refreshTokens", "", token) },
+		}
+	},
+	"revoke": func(u *user) probe {
+		token, value := u.srv.IssueAccessToken("", ""), u.srv.Seed(1, nil)[0]
+		return probe{
+			endpoint: iamtest.EndpointRevoke,
+			request: func(u *user) *http.Request {
+				return u.apiRequest("POST", "/iam/v1/refreshTokens:revoke", `{"revokeFilter":{}}`, token)
+			},
+			effect: func(u *user) bool { return u.srv.Introspect(value).State == iamtest.TokenRevoked },
+		}
+	},
+	"operation": func(u *user) probe {
+		token := u.srv.IssueAccessToken("", "")
+		id := wantOK(u.t, u.revoke(token, `{"revokeFilter":{}}`)).str("id")
+		return probe{
+			endpoint: iamtest.EndpointOperation,
+			request:  func(u *user) *http.Request { return u.apiRequest("GET", "/operations/"+id, "", token) },
+		}
+	},
+	"endpoints": func(*user) probe {
+		return probe{
+			endpoint: iamtest.EndpointEndpoints,
+			request:  func(u *user) *http.Request { return u.request("GET", "/endpoints", "") },
+		}
+	},
+	"resource": func(u *user) probe {
+		token := u.srv.IssueAccessToken("", "")
+		return probe{
+			endpoint: iamtest.EndpointResource,
+			request:  func(u *user) *http.Request { return u.apiRequest("GET", "/api/whoami", "", token) },
+		}
+	},
+}
+
+// seen is what a client saw of a fault.
+func seen(f iamtest.Fault, a *answer, err error, began time.Time) error {
+	if f.Kind == iamtest.FaultLostRequest || f.Kind == iamtest.FaultLostAnswer || f.Kind == iamtest.FaultTruncated {
+		if err == nil {
+			return fmt.Errorf("a whole answer came: %d", a.status)
+		}
+		if f.Kind == iamtest.FaultTruncated && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("the body did not end early: %w", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	contentType := a.header.Get("Content-Type")
+	good := a.status == 200 || a.status == 302
+	isJSON := json.Valid(a.body) && strings.HasPrefix(contentType, "application/json")
+	date, err := http.ParseTime(a.header.Get("Date"))
+	if err != nil {
+		return err
+	}
+	ok := false
+	switch f.Kind {
+	case iamtest.FaultHTTPStatus:
+		want := ""
+		if f.RetryAfter > 0 {
+			want = fmt.Sprint(int(f.RetryAfter.Seconds()))
+		}
+		ok = a.status == f.Status && a.header.Get("Retry-After") == want && !isJSON
+	case iamtest.FaultSlow:
+		ok = good && time.Since(began) >= f.Duration
+	case iamtest.FaultOversized:
+		ok = good && isJSON && len(a.body) > 1<<20
+	case iamtest.FaultEmptyBody:
+		ok = good && len(a.body) == 0
+	case iamtest.FaultHTML:
+		ok = a.status == f.Status && strings.HasPrefix(contentType, "text/html") && !isJSON
+	case iamtest.FaultRedirect:
+		loc, err := url.Parse(a.header.Get("Location"))
+		ok = err == nil && a.status == 307 && loc.Host != "" && strings.HasPrefix(loc.Path, "/")
+	case iamtest.FaultWrongContentType:
+		ok = good && strings.HasPrefix(contentType, "text/html") && json.Valid(a.body)
+	case iamtest.FaultDuplicateMember:
+		ok = isJSON && strings.Contains(string(a.body), `:"duplicate","`) || string(a.body) == "{}"
+	case iamtest.FaultUnknownMembers:
+		ok = good && isJSON && a.members["futureObject"] != nil
+	case iamtest.FaultNonceChallenge:
+		ok = a.str("error") == "use_dpop_nonce" && a.header.Get(dpop.NonceHeader) != ""
+	case iamtest.FaultRepeatedPage:
+		ok = good && a.str("nextPageToken") != ""
+	case iamtest.FaultClockSkew:
+		ok = date.Sub(time.Now().Add(f.Duration)).Abs() < time.Minute
+	}
+	if !ok {
+		return fmt.Errorf("status %d, header %v, body %.200s", a.status, a.header, a.body)
+	}
+	return nil
+}
+
+// TestFaults lets every fault happen at every endpoint.
+func TestFaults(t *testing.T) {
+	for _, f := range iamtest.AllFaults() {
+		for name, make := range probes {
+			t.Run(f.String()+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways})
+				u := newUser(t, srv)
+				p := make(u)
+				if !f.AppliesTo(p.endpoint) {
+					return
+				}
+				u.http.CloseIdleConnections() // on a new connection http.Transport does not try again by itself
+				srv.ResetRequests()
+				srv.Inject(p.endpoint, f, 1)
+				began := time.Now()
+				for range max(1, f.Times) {
+					a, err := u.try(p.request(u))
+					if err := seen(f, a, err, began); err != nil {
+						t.Fatal(err)
+					}
+				}
+				skewed := f.Kind == iamtest.FaultClockSkew
+				if p.effect != nil && !skewed {
+					if got := p.effect(u); got != (f.TakesEffect || f.Kind == iamtest.FaultSlow) {
+						t.Errorf("it took effect: %v", got)
+					}
+				}
+				r := srv.Requests()[0]
+				if r.Endpoint != p.endpoint || r.Fault != f.String() {
+					t.Errorf("recorded %+v", r)
+				}
+				if srv.Count(p.endpoint) != max(1, f.Times) {
+					t.Errorf("%d requests", srv.Count(p.endpoint))
+				}
+				if got := srv.PendingFaults(); got != 0 && !skewed {
+					t.Errorf("%d faults are left", got)
+				}
+				srv.ClearFaults()
+				if skewed {
+					a := u.do(p.request(u))
+					date, _ := http.ParseTime(a.header.Get("Date"))
+					if date.Sub(time.Now()).Abs() > time.Minute {
+						t.Errorf("the clock is still wrong: %v", date)
+					}
+				}
+				if srv.Count(iamtest.EndpointElsewhere) != 0 {
+					t.Error("something went elsewhere")
+				}
+			})
+		}
+	}
+}
+
+func TestFaultVariants(t *testing.T) {
+	for name, f := range map[string]iamtest.Fault{
+		"redirect": iamtest.Redirect().AfterEffect(),
+		"HTML":     iamtest.HTML(200).AfterEffect(),
+		"lost":     iamtest.LostRequest().AfterEffect(),
+	} {
+		srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways})
+		u := newUser(t, srv)
+		token := u.login().str("refresh_token")
+		u.http.CloseIdleConnections()
+		srv.Inject(iamtest.EndpointToken, f, 1)
+		_, _ = u.try(u.tokenRequest(u.refreshForm(token)))
+		if got := srv.Introspect(token).State; got != iamtest.TokenReplaced {
+			t.Errorf("%s: the token is %v", name, got)
+		}
+	}
+}
+
+func TestFaultsComeInOrder(t *testing.T) {
+	srv := iamtest.Start(t)
+	u := newUser(t, srv)
+	token := srv.IssueAccessToken("", "")
+	srv.Inject(iamtest.EndpointResource, iamtest.HTTPStatus(500, 0), 2)
+	srv.Inject(iamtest.EndpointList, iamtest.HTTPStatus(501, 0), 1)
+	srv.Inject(iamtest.EndpointResource, iamtest.ClockSkew(24*time.Hour), 1)
+	srv.Inject(iamtest.EndpointResource, iamtest.HTTPStatus(502, 0), 1)
+	srv.Inject(iamtest.EndpointResource, iamtest.HTTPStatus(503, 0), 0)
+	if got := srv.PendingFaults(); got != 4 {
+		t.Errorf("%d faults are pending", got)
+	}
+	for _, want := range []int{500, 500, 502, 401, 401} { // a day later the token has expired
+		if got := u.call("GET", "/api/whoami", "", token).status; got != want {
+			t.Errorf("status %d, want %d", got, want)
+		}
+	}
+	if got := srv.Requests()[0].Fault; got != "status 500" {
+		t.Errorf("recorded the fault %q", got)
+	}
+	if got := u.list(token).status; got != 501 {
+		t.Errorf("status %d", got)
+	}
+	srv.ClearFaults()
+	wantOK(t, u.call("GET", "/api/whoami", "", token))
+	srv.Inject(iamtest.EndpointResource, iamtest.HTTPStatus(500, 0), -1)
+	for range 5 {
+		if got := u.call("GET", "/api/whoami", "", token).status; got != 500 {
+			t.Errorf("status %d", got)
+		}
+	}
+}
+
+func TestFollowedRedirectIsSeen(t *testing.T) {
+	srv := iamtest.Start(t)
+	u := newUser(t, srv)
+	token := u.login().str("refresh_token")
+	u.http.CheckRedirect = nil // as careless as http.DefaultClient
+	srv.Inject(iamtest.EndpointToken, iamtest.Redirect(), 1)
+	a := wantOK(t, u.refresh(token))
+	if a.str("access_token") != "t1.elsewhere" {
+		t.Errorf("got %s", a.body)
+	}
+	if srv.Count(iamtest.EndpointElsewhere, "refresh_token") != 1 {
+		t.Error("what followed the redirect was not counted")
+	}
+	r := srv.Requests()[len(srv.Requests())-1]
+	if r.Endpoint != iamtest.EndpointElsewhere || strings.Join(r.Credentials, " ") != "dpop refresh_token" || r.Path != "/oauth/token" {
+		t.Errorf("recorded %+v", r)
+	}
+}
+
+func TestSkewedClockRefusesProofs(t *testing.T) {
+	srv := iamtest.Start(t)
+	u := newUser(t, srv)
+	token := u.login().str("refresh_token")
+	for _, d := range []time.Duration{5 * time.Minute, -5 * time.Minute} {
+		srv.Inject(iamtest.EndpointToken, iamtest.ClockSkew(d), 1)
+		for range 2 { // a wrong clock stays wrong
+			a := u.refresh(token)
+			wantError(t, a, 400, "invalid_dpop_proof")
+			date, err := http.ParseTime(a.header.Get("Date"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			u.skew = date.Sub(srv.Now()) // with the server's time in the proof it goes through
+			wantOK(t, u.refresh(token))
+			u.skew = 0
+		}
+		srv.ClearFaults()
+		wantOK(t, u.refresh(token))
+	}
+}
+
+func TestRepeatedPage(t *testing.T) {
+	srv := iamtest.Start(t)
+	u := newUser(t, srv)
+	token := srv.IssueAccessToken("", "")
+	srv.Seed(3, named)
+	srv.Inject(iamtest.EndpointList, iamtest.RepeatedPage(), -1)
+	first := wantOK(t, u.list(token, "pageSize", "2")).str("nextPageToken")
+	for range 3 {
+		if got := wantOK(t, u.list(token, "pageSize", "2", "pageToken", first)).str("nextPageToken"); got != first {
+			t.Fatalf("the page token changed from %q to %q", first, got)
+		}
+	}
+}
+
+func TestChallengeOfBoundResource(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{TokenType: "DPoP"})
+	u := newUser(t, srv)
+	token := u.login().str("access_token")
+	call := func() *answer {
+		req := u.request("GET", "/api/whoami", "")
+		req.Header.Set("Authorization", "DPoP "+token)
+		u.prove(req, token)
+		return u.do(req)
+	}
+	wantOK(t, call())
+	srv.Inject(iamtest.EndpointResource, iamtest.NonceChallengeTwice(), 1)
+	first := call()
+	wantError(t, first, 401, "use_dpop_nonce")
+	second := call()
+	wantError(t, second, 401, "use_dpop_nonce")
+	if first.header.Get(dpop.NonceHeader) == second.header.Get(dpop.NonceHeader) {
+		t.Error("the second challenge has the same nonce")
+	}
+	if got := first.header.Get("WWW-Authenticate"); !strings.HasPrefix(got, `DPoP error="use_dpop_nonce"`) {
+		t.Errorf("challenge %q", got)
+	}
+	wantOK(t, call())
+}
+
+// logLines receives what a slog handler writes.
+type logLines chan string
+
+func (l logLines) Write(b []byte) (int, error) { l <- string(b); return len(b), nil }
+
+func TestSlowEndsWithTheClient(t *testing.T) {
+	for _, f := range []iamtest.Fault{iamtest.Slow(time.Hour), iamtest.Slow(time.Hour).AfterEffect()} {
+		if f.Duration != time.Minute {
+			t.Errorf("the wait is not bounded: %v", f.Duration)
+		}
+		lines := make(logLines, 10)
+		srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, Logger: slog.New(slog.NewTextHandler(lines, nil))})
+		u := newUser(t, srv)
+		token := u.login().str("refresh_token")
+		<-lines
+		<-lines
+		srv.Inject(iamtest.EndpointToken, f, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if _, err := u.try(u.tokenRequest(u.refreshForm(token)).WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+		if line := <-lines; !strings.Contains(line, "status=0") || !strings.Contains(line, "fault=\""+f.String()) {
+			t.Errorf("logged %s", line)
+		}
+		want := iamtest.TokenCurrent
+		if f.TakesEffect {
+			want = iamtest.TokenReplaced
+		}
+		if got := srv.Introspect(token).State; got != want {
+			t.Errorf("%v: the token is %v", f, got)
+		}
+	}
+}
+
+func TestFaultNames(t *testing.T) {
+	names := map[string]bool{}
+	for _, f := range iamtest.AllFaults() {
+		if names[f.String()] {
+			t.Errorf("two faults are called %s", f)
+		}
+		names[f.String()] = true
+	}
+	for _, want := range []string{
+		"request lost", "answer lost", "status 503, Retry-After 1s", "status 504, after the effect", "slow 200ms, after the effect",
+		"truncated body", "HTML 200", "redirect 307", "nonce challenge, 2 in a row", "clock skew -5m0s",
+	} {
+		if !names[want] {
+			t.Errorf("no fault is called %q; there are %v", want, names)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package iamtest_test
+
+import (
+	"context"
+	"crypto"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
+)
+
+func TestWhoami(t *testing.T) {
+	srv := iamtest.Start(t)
+	u := newUser(t, srv)
+	expired := srv.IssueAccessToken("", "")
+	srv.Advance(12 * time.Hour)
+	token := srv.IssueAccessToken("ajesomebodyelse00001", "")
+	revoked := srv.IssueAccessToken("", "")
+	if !srv.RevokeAccessToken(revoked) || srv.RevokeAccessToken("t1.x.y") {
+		t.Error("RevokeAccessToken does not know what is known")
+	}
+	bound := srv.IssueAccessToken("", thumbprint(t, u.prover, crypto.SHA256))
+
+	tests := []struct {
+		name   string
+		header []string
+		code   string
+		scheme string
+	}{
+		{"none", nil, "", "Bearer"},
+		{"good", []string{"Bearer " + token}, "", ""},
+		{"lower case", []string{"bearer " + token}, "", ""},
+		{"unknown", []string{"Bearer t1.x.y"}, "invalid_token", "Bearer"},
+		{"expired", []string{"Bearer " + expired}, "invalid_token", "Bearer"},
+		{"revoked", []string{"Bearer " + revoked}, "invalid_token", "Bearer"},
+		{"no token", []string{"Bearer"}, "invalid_request", "Bearer"},
+		{"two tokens", []string{"Bearer x y"}, "invalid_request", "Bearer"},
+		{"two headers", []string{"Bearer " + token, "Bearer " + token}, "invalid_request", "Bearer"},
+		{"Basic", []string{"Basic eHl6"}, "invalid_request", "Bearer"},
+		{"bound, as Bearer", []string{"Bearer " + bound}, "invalid_token", "DPoP"},
+		{"not bound, as DPoP", []string{"DPoP " + token}, "invalid_token", "Bearer"},
+		{"unknown, as DPoP", []string{"DPoP t1.x.y"}, "invalid_token", "DPoP"},
+		{"bound, without proof", []string{"DPoP " + bound}, "invalid_dpop_proof", "DPoP"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			req := u.request("GET", "/api/whoami", "")
+			req.Header["Authorization"] = tt.header
+			a := u.do(req)
+			if tt.scheme == "" {
+				if got := wantOK(t, a).str("subject"); got != "ajesomebodyelse00001" {
+					t.Errorf("subject %q", got)
+				}
+				return
+			}
+			wantError(t, a, 401, tt.code)
+			challenge := a.header.Get("WWW-Authenticate")
+			if !strings.HasPrefix(challenge, tt.scheme) || tt.code != "" && !strings.Contains(challenge, `error="`+tt.code+`"`) {
+				t.Errorf("challenge %q", challenge)
+			}
+			if got := strings.Contains(challenge, "algs="); got != (tt.scheme == "DPoP") {
+				t.Errorf("challenge %q", challenge)
+			}
+		})
+	}
+	if srv.AccessTokenExpiry(token).Sub(srv.Now()) > 12*time.Hour || !srv.AccessTokenExpiry(revoked).IsZero() {
+		t.Error("AccessTokenExpiry is wrong")
+	}
+}
+
+func TestBoundAccessToken(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{TokenType: "DPoP", ResourceNonces: iamtest.NoncesRequired})
+	u := newUser(t, srv)
+	a := u.login()
+	token := a.str("access_token")
+	if a.str("token_type") != "DPoP" {
+		t.Fatalf("token_type %q", a.str("token_type"))
+	}
+	call := func(proofFor string) *answer {
+		req := u.request("GET", "/api/whoami", "")
+		req.Header.Set("Authorization", "DPoP "+token)
+		u.prove(req, proofFor)
+		return u.do(req)
+	}
+	wantError(t, call(token), 401, "use_dpop_nonce")
+	who := wantOK(t, call(token))
+	if who.str("tokenType") != "DPoP" || who.header.Get(dpop.NonceHeader) == "" {
+		t.Errorf("answer %s, nonce %q", who.body, who.header.Get(dpop.NonceHeader))
+	}
+	wantError(t, call(""), 401, "invalid_dpop_proof")        // no ath
+	wantError(t, call("another"), 401, "invalid_dpop_proof") // wrong ath
+	u.prover = newProver(t)
+	wantError(t, call(token), 401, "invalid_token") // the right ath, by the wrong key
+
+	anonymous := u.do(u.request("GET", "/api/whoami", ""))
+	if got := anonymous.header.Get("WWW-Authenticate"); !strings.HasPrefix(got, "DPoP algs=") {
+		t.Errorf("without a token the challenge is %q", got)
+	}
+}
+
+// TestDPoPTransport: the resource and dpop.Transport understand each other.
+func TestDPoPTransport(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{ResourceNonces: iamtest.NoncesRequired, NonceEvery: 1})
+	u := newUser(t, srv)
+	tok := &oauth2.Token{AccessToken: srv.IssueAccessToken("", thumbprint(t, u.prover, crypto.SHA256)), TokenType: "DPoP"}
+	hc := &http.Client{Transport: &dpop.Transport{Source: oauth2.StaticTokenSource(tok), Prover: u.prover, Base: u.http.Transport, Clock: srv.Now}}
+	for range 3 {
+		req, err := http.NewRequestWithContext(context.Background(), "GET", srv.URL+"/api/whoami", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := hc.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 200 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+	}
+	if got := srv.Count(iamtest.EndpointResource); got != 4 {
+		t.Errorf("%d requests, want 4: one challenge, then a nonce with every answer", got)
+	}
+	// The API takes bound tokens as well.
+	api := &http.Client{Transport: hc.Transport}
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/iam/v1/refreshTokens", nil)
+	resp, err := api.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 {
+		t.Errorf("List: status %d", resp.StatusCode)
+	}
+}
