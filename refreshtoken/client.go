@@ -125,6 +125,7 @@ func (e *APIError) complete(method string, clean cleaner) {
 	for i, d := range e.Details {
 		e.Details[i] = cleanJSON(d, clean)
 	}
+	e.RetryAfter = max(e.RetryAfter, retryDelay(e.Details))
 }
 
 // cleanJSON cleans the strings in a JSON text. One that needs no cleaning is left

@@ -65,7 +65,8 @@ type APIError struct {
 	// HTTPStatus is the status of the answer; 0 over gRPC, and for an operation
 	// that ended with an error.
 	HTTPStatus int
-	// RetryAfter is how long the server asks callers to wait; 0 when it does not.
+	// RetryAfter is how long the server asks callers to wait, in a Retry-After
+	// header or a google.rpc.RetryInfo among the Details; 0 when it does not.
 	RetryAfter time.Duration
 	// OperationID is set where an operation ended with this error.
 	OperationID string
