@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
@@ -27,6 +28,7 @@ import (
 // is meant.
 func (x *exchange) failed(ctx context.Context, err error) error {
 	st, _ := status.FromError(err)
+	awaitDeadline(ctx, st.Code())
 	switch code := st.Code(); {
 	case ctx.Err() != nil && (code == codes.Canceled || code == codes.DeadlineExceeded || x.credentials.get() != nil):
 		return &refreshtoken.TransportError{Err: retry.Ended(ctx)}
@@ -41,6 +43,16 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 	e := apiErrorOf(st.Proto())
 	e.Trace = x.trace()
 	return e
+}
+
+// awaitDeadline waits for ctx to end where it is about to. The deadline travels
+// with the call, and a server that is quick to say that it has passed can be ahead
+// of the timer behind ctx.
+func awaitDeadline(ctx context.Context, code codes.Code) {
+	const about = 50 * time.Millisecond
+	if deadline, ok := ctx.Deadline(); ok && code == codes.DeadlineExceeded && time.Until(deadline) < about {
+		<-ctx.Done()
+	}
 }
 
 // wrong is an answer that does not follow the API.

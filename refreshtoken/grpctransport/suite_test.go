@@ -166,6 +166,9 @@ func (s scenario) play(t *testing.T, client func(*testing.T, *iamtest.Server, so
 			t.Errorf("the error holds a secret: %v", err)
 		}
 	}
+	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
+		return outcome{normal(result), describe(err), nil} // the server may not have noticed yet
+	}
 	return outcome{normal(result), describe(err), requests(iam)}
 }
 

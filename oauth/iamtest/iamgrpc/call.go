@@ -103,7 +103,7 @@ func record(ctx context.Context, endpoint iamtest.Endpoint, method string) iamte
 
 // record tells the server of the call, before the client has the answer.
 func (s *Server) record(c *call, err error) {
-	if !c.dropped {
+	if !c.dropped && c.ctx.Err() == nil {
 		code := iamtest.Code(status.Code(err))
 		c.rec.Status = code.HTTPStatus()
 		if code != iamtest.OK {
