@@ -13,6 +13,9 @@
 // connections; any other grpc.ClientConnInterface does as well, such as those of
 // the official SDK, and [Join] makes one of two.
 //
+// The addresses of another cloud than the one in Russia are options of Dial; a
+// refreshtoken.Discovery finds them.
+//
 // # Errors
 //
 // They are those of package refreshtoken:
