@@ -13,8 +13,8 @@ import (
 	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
-// A Client lists and revokes refresh tokens. It is safe for concurrent use, starts
-// no goroutines and needs no closing.
+// A Client lists and revokes refresh tokens. It is safe for concurrent use and needs
+// no closing: no goroutine of it outlives the call or the loop that started it.
 type Client struct {
 	transport Transport
 	retry     retry.Policy

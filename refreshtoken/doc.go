@@ -21,8 +21,9 @@
 //		fmt.Println(token.ID, token.ClientID, token.LastUsedAt)
 //	}
 //
-// A page is fetched when the loop gets to it. Breaking off leaves nothing behind.
-// A page without tokens does not end the listing; a page token that the server
+// While the loop works on one page, the next one is fetched; see [ListOptions]
+// NoLookahead. Breaking off leaves nothing behind: no goroutine, no connection that
+// waits. A page without tokens does not end the listing; a page token that the server
 // sends twice does, with [ErrPageTokenRepeated].
 //
 // The tokens of another account are listed with [ListOptions] SubjectID. The
