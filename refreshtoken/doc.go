@@ -55,6 +55,23 @@
 // organization-manager.federations.userAdmin and
 // iam.userAccounts.refreshTokenRevoker.
 //
+// # Housekeeping
+//
+// [Client.Find] lists the tokens that should go, and why, by a [Rule] or several:
+// [Unprotected], [NotUsedSince], [CreatedBefore], [ClientOlderThan].
+// [Client.RevokeEach] revokes tokens by their IDs, several at a time, and reports
+// what became of each. DryRun first:
+//
+//	var ids []string
+//	for found, err := range client.Find(ctx, refreshtoken.ListOptions{SubjectID: subject}, refreshtoken.Unprotected()) {
+//		if err != nil {
+//			return err
+//		}
+//		fmt.Println(found.ID, found.Reasons)
+//		ids = append(ids, found.ID)
+//	}
+//	report, err := client.RevokeEach(ctx, ids, refreshtoken.RevokeEachOptions{DryRun: true})
+//
 // # Errors
 //
 // There are four types, for [errors.As]:
