@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
@@ -186,4 +188,46 @@ func TestLookaheadEndsWithTheContext(t *testing.T) {
 			t.Errorf("%d items, want a page and an error", n)
 		}
 	})
+}
+
+// TestLookaheadHoldsTwoPages: the one that the loop works on and the one ahead,
+// however many came before.
+func TestLookaheadHoldsTwoPages(t *testing.T) {
+	const pages = 20
+	var made []weak.Pointer[refreshtoken.RefreshToken] // one of each page, which holds it
+	ready := make(chan struct{}, pages)
+	client := refreshtoken.New(&fakeTransport{list: func(context.Context, refreshtoken.Call, refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+		token := &refreshtoken.RefreshToken{ID: fmt.Sprintf("aje%d", len(made))}
+		made = append(made, weak.Make(token))
+		page := &refreshtoken.Page{RefreshTokens: []*refreshtoken.RefreshToken{token}}
+		if len(made) < pages {
+			page.NextPageToken = strconv.Itoa(len(made))
+		}
+		ready <- struct{}{}
+		return page, nil
+	}})
+	n := 0
+	for _, err := range client.Pages(t.Context(), refreshtoken.ListOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-ready
+		if n++; n == pages-1 {
+			<-ready // the last page is there as well, and nobody makes another one
+			runtime.GC()
+			alive := 0
+			for _, p := range made {
+				if p.Value() != nil {
+					alive++
+				}
+			}
+			if alive > 2 {
+				t.Errorf("%d of %d pages are in memory", alive, len(made))
+			}
+			ready <- struct{}{}
+		}
+	}
+	if n != pages {
+		t.Errorf("%d pages, want %d", n, pages)
+	}
 }
