@@ -24,7 +24,14 @@ func main() {
 	rounds := flag.Int("rounds", 9, "how often each candidate takes its turn")
 	benchtime := flag.Duration("time", 200*time.Millisecond, "how long one turn takes")
 	only := flag.String("only", "", "run the tables whose title holds this text")
+	pages := flag.Int("serve", 0, "be the server of so many pages of refresh tokens, and measure nothing")
 	flag.Parse()
+	if *pages > 0 {
+		if err := serve(*pages); err != nil {
+			fatal(err)
+		}
+		return
+	}
 	if err := flag.Set("test.benchtime", benchtime.String()); err != nil {
 		fatal(err)
 	}
