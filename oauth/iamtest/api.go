@@ -1,6 +1,7 @@
 package iamtest
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -37,6 +38,7 @@ const (
 // other names as well, as a newer API might have them.
 type ProtectionLevel string
 
+// The protection levels.
 const (
 	Unspecified     ProtectionLevel = "PROTECTION_LEVEL_UNSPECIFIED"
 	NoProtection    ProtectionLevel = "NO_PROTECTION"     // not bound to a key
@@ -207,7 +209,7 @@ func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*Li
 	defer s.mu.Unlock()
 	s.settle(now)
 	tokens := s.state.of(subject)
-	first, _ := slices.BinarySearchFunc(tokens, after+1, func(t *refreshToken, seq int64) int { return int(t.seq - seq) })
+	first, _ := slices.BinarySearchFunc(tokens, after+1, func(t *refreshToken, seq int64) int { return cmp.Compare(t.seq, seq) })
 	resp := &ListResponse{}
 	room := size // for tokens, or with SparsePages for those looked at
 	for _, t := range tokens[first:] {
@@ -234,7 +236,7 @@ func (o *Options) permitted(c Caller, subject, verb string, roles ...string) *St
 		return nil
 	}
 	for _, r := range o.Roles[c.SubjectID] {
-		if contains(roles, r) {
+		if slices.Contains(roles, r) {
 			return nil
 		}
 	}

@@ -49,7 +49,7 @@ func (e *exchange) authenticate() (Client, *oauthError) {
 	switch {
 	case !ok:
 		return Client{}, e.invalidClient("the client is not registered")
-	case method != c.AuthMethod && !(e.opts.Flavor == FlavorYandexID && method == oauth.AuthClientSecretPost):
+	case method != c.AuthMethod && (e.opts.Flavor != FlavorYandexID || method != oauth.AuthClientSecretPost):
 		return Client{}, e.invalidClient("the client is registered with another authentication method: " + string(c.AuthMethod))
 	case subtle.ConstantTimeCompare([]byte(secret), []byte(c.Secret.Reveal())) != 1:
 		return Client{}, e.invalidClient("the client secret is wrong")

@@ -66,9 +66,22 @@
 // spends the grant of the next token request and closes the connection without an
 // answer. [AllFaults] is for tests that go through all of them.
 //
+// # What is assumed
+//
+// Yandex Cloud does not document everything that a client can run into. The
+// server assumes, and lets [Options] change, that a refresh token which was
+// replaced cannot be used again; that an attestation travels as the x5c header of
+// a proof; that the User-Agent of the login becomes the clientInstanceInfo; and
+// that dpop_jkt is made with SHA-512. A refresh token that takes another's place
+// has an id of its own.
+//
 // # Looking inside
 //
 // [Server.Requests] and [Server.Count] tell what clients did,
 // [Server.Introspect] what became of a refresh token, and [Server.Secrets] every
-// credential that must not show up in a log.
+// credential that must not show up in a log. [Server.Quiet] waits until what a
+// killed client sent has been handled.
+//
+// [Server.RoundTripper] reaches the server without a network, for tests whose
+// time testing/synctest makes.
 package iamtest

@@ -1,7 +1,9 @@
 package iamtest
 
 import (
+	"context"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -59,7 +61,7 @@ func route(r *http.Request) (Endpoint, func(*exchange)) {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	endpoint, handler := route(r)
 	e := s.exchange(r, endpoint)
-	fault, faulty, skew := s.TakeFault(endpoint)
+	fault, skew, faulty := s.TakeFault(endpoint)
 	e.now = e.now.Add(skew)
 	if skew != 0 {
 		e.rec.Fault = ClockSkew(skew).String()
@@ -75,7 +77,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			e.after(fault)
 		}
 	}
-	e.send(w)
+	e.send(r.Context(), w)
 }
 
 // exchange reads the request. The body is read to its end, so that a client
@@ -104,19 +106,17 @@ func (s *Server) exchange(r *http.Request, endpoint Endpoint) *exchange {
 }
 
 // send records the exchange, and then lets the client see the answer.
-func (e *exchange) send(w http.ResponseWriter) {
+func (e *exchange) send(ctx context.Context, w http.ResponseWriter) {
 	e.rec.Time = e.now
 	if !e.abort {
 		e.rec.Status = e.status
 	}
-	e.s.Record(e.rec)
+	e.s.record(ctx, e.rec)
 	if e.abort {
 		panic(http.ErrAbortHandler) // the documented way to drop a connection
 	}
 	h := w.Header()
-	for name, values := range e.header {
-		h[name] = values
-	}
+	maps.Copy(h, e.header)
 	h.Set("Date", e.now.UTC().Format(http.TimeFormat))
 	h.Set("X-Request-Id", e.rec.RequestID)
 	h.Set("X-Server-Trace-Id", strings.ReplaceAll(e.rec.RequestID, "-", "")+":0:0:0")
@@ -147,7 +147,7 @@ func (e *exchange) notFound() {
 func (s *Server) serveElsewhere(w http.ResponseWriter, r *http.Request) {
 	e := s.exchange(r, EndpointElsewhere)
 	e.json(http.StatusOK, []byte(`{"access_token":"t1.elsewhere","token_type":"Bearer","expires_in":43200,"id":"elsewhere","done":true}`))
-	e.send(w)
+	e.send(r.Context(), w)
 }
 
 func isForm(r *http.Request) bool {

@@ -13,6 +13,7 @@ import (
 // A FaultKind is what goes wrong.
 type FaultKind string
 
+// The kinds of faults. The constructor of the same name describes each.
 const (
 	FaultLostRequest      FaultKind = "request lost"
 	FaultLostAnswer       FaultKind = "answer lost"
@@ -120,8 +121,8 @@ func NonceChallenge() Fault { return Fault{Kind: FaultNonceChallenge} }
 func NonceChallengeTwice() Fault { return Fault{Kind: FaultNonceChallenge, Times: 2} }
 
 // RepeatedPage answers a page with the page token that asked for it, so that a
-// client which trusts the server comes back to the same page for ever. The first
-// page gets a next one even if it is the last.
+// client which trusts the server comes back to the same page for ever. A first
+// page that is the last one gets a next one all the same, which is empty.
 func RepeatedPage() Fault { return Fault{Kind: FaultRepeatedPage, TakesEffect: true} }
 
 // ClockSkew makes the server's clock be ahead by d, or behind if d is negative:
@@ -243,10 +244,11 @@ func (s *Server) PendingFaults() int {
 }
 
 // TakeFault returns the fault that happens to this request of the endpoint, and
-// takes it off what is still to happen. skew is by how much the clock is wrong.
+// takes it off what is still to happen; ok is false if none does. skew is by how
+// much the clock is wrong, which comes on top of any fault.
 // It is for other faces of the same server, such as gRPC; the server does so for
 // its own requests.
-func (s *Server) TakeFault(e Endpoint) (f Fault, ok bool, skew time.Duration) {
+func (s *Server) TakeFault(e Endpoint) (f Fault, skew time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, in := range s.faults {
@@ -261,7 +263,7 @@ func (s *Server) TakeFault(e Endpoint) (f Fault, ok bool, skew time.Duration) {
 		}
 	}
 	s.faults = slices.DeleteFunc(s.faults, func(in *injected) bool { return in.left == 0 })
-	return f, ok, skew
+	return f, skew, ok
 }
 
 // before is the fault's part that comes before the request is handled. It

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,7 @@ func seen(f iamtest.Fault, a *answer, err error, began time.Time) error {
 	case iamtest.FaultHTTPStatus:
 		want := ""
 		if f.RetryAfter > 0 {
-			want = fmt.Sprint(int(f.RetryAfter.Seconds()))
+			want = strconv.Itoa(int(f.RetryAfter.Seconds()))
 		}
 		ok = a.status == f.Status && a.header.Get("Retry-After") == want && !isJSON
 	case iamtest.FaultSlow:
@@ -192,7 +193,7 @@ func TestFaults(t *testing.T) {
 				if skewed {
 					a := u.do(p.request(u))
 					date, _ := http.ParseTime(a.header.Get("Date"))
-					if date.Sub(time.Now()).Abs() > time.Minute {
+					if time.Until(date).Abs() > time.Minute {
 						t.Errorf("the clock is still wrong: %v", date)
 					}
 				}
@@ -307,6 +308,11 @@ func TestRepeatedPage(t *testing.T) {
 		if got := wantOK(t, u.list(token, "pageSize", "2", "pageToken", first)).str("nextPageToken"); got != first {
 			t.Fatalf("the page token changed from %q to %q", first, got)
 		}
+	}
+	whole := wantOK(t, u.list(token))
+	next := wantOK(t, u.list(token, "pageToken", whole.str("nextPageToken")))
+	if len(ids(whole)) != 3 || len(ids(next)) != 0 || next.str("nextPageToken") != whole.str("nextPageToken") {
+		t.Errorf("after the last page came %s", next.body)
 	}
 }
 

@@ -1,6 +1,7 @@
 package iamtest
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -31,20 +32,11 @@ func (f filter) match(t *refreshToken) bool {
 		case fieldProtection:
 			v = string(t.grant.protection)
 		}
-		if !contains(c.values, v) {
+		if !slices.Contains(c.values, v) {
 			return false
 		}
 	}
 	return true
-}
-
-func contains(values []string, v string) bool {
-	for _, w := range values {
-		if v == w {
-			return true
-		}
-	}
-	return false
 }
 
 // parseFilter reads an expression as the API's documentation describes it:
@@ -102,7 +94,7 @@ func (p *filterParser) word(w string) bool {
 func (p *filterParser) name() string {
 	p.space()
 	end := strings.IndexFunc(p.rest, func(r rune) bool {
-		return !(r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
+		return r != '_' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 	})
 	if end < 0 {
 		return p.rest

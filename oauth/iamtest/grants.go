@@ -12,15 +12,15 @@ import (
 type TokenState string
 
 const (
-	// TokenUnknown: the server never issued it, or has deleted it.
+	// TokenUnknown is a token that the server never issued, or has deleted.
 	TokenUnknown TokenState = "unknown"
-	// TokenCurrent: it can be used.
+	// TokenCurrent is one that can be used.
 	TokenCurrent TokenState = "current"
-	// TokenReplaced: a newer one took its place.
+	// TokenReplaced is one whose place a newer one took.
 	TokenReplaced TokenState = "replaced"
-	// TokenRevoked: it, or the grant that it belongs to, was ended.
+	// TokenRevoked is one that was revoked, or whose grant was ended.
 	TokenRevoked TokenState = "revoked"
-	// TokenExpired: its life is over, and it is still listed.
+	// TokenExpired is one whose life is over, and which is still listed.
 	TokenExpired TokenState = "expired"
 )
 

@@ -69,6 +69,7 @@ func (p inProcess) serve(w http.ResponseWriter, r *http.Request) (broken bool) {
 	return false
 }
 
+// recorder is an http.ResponseWriter that keeps the answer.
 type recorder struct {
 	header  http.Header
 	status  int

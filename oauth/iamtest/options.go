@@ -17,7 +17,7 @@ import (
 type Flavor string
 
 const (
-	// FlavorYandexCloud: public clients, DPoP-bound refresh tokens that live 31
+	// FlavorYandexCloud has public clients, DPoP-bound refresh tokens that live 31
 	// days, IAM tokens that live 12 hours. It is the default.
 	FlavorYandexCloud Flavor = "yandex_cloud"
 
@@ -60,14 +60,14 @@ const (
 type NonceMode string
 
 const (
-	// NoncesOff: the server gives no nonces and looks at none. It is the default.
+	// NoncesOff gives no nonces and looks at none. It is the default.
 	NoncesOff NonceMode = "off"
 
-	// NoncesOptional: the server gives nonces and takes proofs without one. A
-	// nonce that it did not give, or that is too old, is still refused.
+	// NoncesOptional gives nonces and takes proofs without one. A nonce that the
+	// server did not give, or that is too old, is still refused.
 	NoncesOptional NonceMode = "optional"
 
-	// NoncesRequired: a proof without a current nonce is answered with
+	// NoncesRequired answers a proof without a current nonce with
 	// use_dpop_nonce.
 	NoncesRequired NonceMode = "required"
 )
@@ -247,7 +247,7 @@ type Options struct {
 	Now func() time.Time
 
 	// Logger gets one line for every request, without secrets, at the level
-	// Info. Optional. Default: nothing is logged.
+	// Info. Optional. Default: requests are not logged.
 	Logger *slog.Logger
 
 	// MaxRecords is how many requests [Server.Requests] remembers; older ones are

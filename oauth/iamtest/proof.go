@@ -19,8 +19,8 @@ type proofs struct {
 	v  dpop.Verifier
 }
 
-// noProof is what a request without a DPoP header fails with.
-var noProof = &dpop.ProofError{Reason: "the request has no DPoP header"}
+// errNoProof is what a request without a DPoP header fails with.
+var errNoProof = &dpop.ProofError{Reason: "the request has no DPoP header"}
 
 // checkProof verifies the proof of the request. want.Method and want.URL are
 // filled in. Errors are of type *dpop.ProofError.
@@ -29,7 +29,7 @@ func (e *exchange) checkProof(mode NonceMode, want dpop.Expected) (*dpop.Verifie
 		return nil, &dpop.ProofError{Reason: "the server wants a newer nonce", Err: dpop.ErrUseNonce}
 	}
 	if len(e.r.Header.Values("DPoP")) == 0 {
-		return nil, noProof
+		return nil, errNoProof
 	}
 	want.Method, want.URL = e.r.Method, e.s.URL+e.r.URL.EscapedPath()
 	p := &e.s.proofs

@@ -13,6 +13,7 @@ import (
 // An Endpoint is a part of the server that can be counted and made to fail.
 type Endpoint string
 
+// The endpoints.
 const (
 	EndpointAuthorize Endpoint = "authorize" // GET or POST /oauth/authorize
 	EndpointToken     Endpoint = "token"     // POST /oauth/token
@@ -146,7 +147,9 @@ func (s *Server) ResetRequests() {
 // Record adds a request to those that [Server.Requests] returns. It is for other
 // faces of the same server, such as gRPC; the server records its own. Number is
 // set, and Time if it is zero.
-func (s *Server) Record(r Request) {
+func (s *Server) Record(r Request) { s.record(context.Background(), r) }
+
+func (s *Server) record(ctx context.Context, r Request) {
 	if r.Time.IsZero() {
 		r.Time = s.clock.Now()
 	}
@@ -171,7 +174,7 @@ func (s *Server) Record(r Request) {
 	if r.Proof.Present {
 		attrs = append(attrs, slog.Bool("proof_verified", r.Proof.Verified), slog.Bool("proof_nonce", r.Proof.Nonce != ""))
 	}
-	o.Logger.LogAttrs(context.Background(), slog.LevelInfo, "iamtest: request", attrs...)
+	o.Logger.LogAttrs(ctx, slog.LevelInfo, "iamtest: request", attrs...)
 }
 
 // minSecret is the length from which on a text is searched for in logs; shorter

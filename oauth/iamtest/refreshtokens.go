@@ -2,6 +2,7 @@ package iamtest
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -43,9 +44,11 @@ func (e *exchange) listRefreshTokens() {
 		resp, err = e.s.list(e.now, e.opts, c, req)
 	}
 	if err == nil && e.repeatPage {
-		resp.NextPageToken = req.PageToken
-		if req.PageToken == "" {
-			resp.NextPageToken = req.pager(c).token(0)
+		switch {
+		case req.PageToken != "":
+			resp.NextPageToken = req.PageToken
+		case resp.NextPageToken == "":
+			resp.NextPageToken = req.pager(c).token(math.MaxInt64 - 1) // of an empty page
 		}
 	}
 	answer(e, resp, err, (*ListResponse).append)

@@ -1,7 +1,6 @@
 package iamtest_test
 
 import (
-	"context"
 	"crypto"
 	"net/http"
 	"strings"
@@ -110,7 +109,7 @@ func TestDPoPTransport(t *testing.T) {
 	tok := &oauth2.Token{AccessToken: srv.IssueAccessToken("", thumbprint(t, u.prover, crypto.SHA256)), TokenType: "DPoP"}
 	hc := &http.Client{Transport: &dpop.Transport{Source: oauth2.StaticTokenSource(tok), Prover: u.prover, Base: u.http.Transport, Clock: srv.Now}}
 	for range 3 {
-		req, err := http.NewRequestWithContext(context.Background(), "GET", srv.URL+"/api/whoami", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/api/whoami", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +118,7 @@ func TestDPoPTransport(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode != 200 {
+		if resp.StatusCode != http.StatusOK {
 			t.Errorf("status %d", resp.StatusCode)
 		}
 	}
@@ -128,13 +127,13 @@ func TestDPoPTransport(t *testing.T) {
 	}
 	// The API takes bound tokens as well.
 	api := &http.Client{Transport: hc.Transport}
-	req, _ := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/iam/v1/refreshTokens", nil)
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/iam/v1/refreshTokens", nil)
 	resp, err := api.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		t.Errorf("List: status %d", resp.StatusCode)
 	}
 }

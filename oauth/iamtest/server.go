@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
-	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -117,6 +113,18 @@ func (s *Server) Close() {
 	}
 }
 
+// Quiet waits until no client has a connection to the server. By then everything
+// that clients sent has been handled, also what a process sent just before it was
+// killed. Clients that live have to close their idle connections first, or Quiet
+// waits for them. It fails with ctx's error if that ends, and if the server is
+// closed.
+func (s *Server) Quiet(ctx context.Context) error {
+	if err := s.listeners[0].quiet(ctx); err != nil {
+		return fmt.Errorf("iamtest: waiting for clients to go: %w", err)
+	}
+	return nil
+}
+
 // Configure changes the options while the server runs; requests that come after
 // it see the change. fn gets the options as they were given, without defaults.
 // It fails, and changes nothing, if the new options make no sense. The first
@@ -182,69 +190,3 @@ func (s *Server) IAMEndpoint() string { return s.URL }
 
 // OperationEndpoint is the base URL of the Operation API.
 func (s *Server) OperationEndpoint() string { return s.URL }
-
-// A listener is one port and the HTTP server behind it.
-type listener struct {
-	net    net.Listener
-	http   http.Server
-	cancel context.CancelFunc
-	served chan struct{}  // closed when Serve has returned
-	conns  sync.WaitGroup // one for every connection that is open
-	once   sync.Once
-}
-
-func listen(h http.Handler, logger *slog.Logger) (*listener, error) {
-	n, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("iamtest: cannot listen: %w", err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	l := &listener{net: n, cancel: cancel, served: make(chan struct{})}
-	l.http = http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnState:         l.track,
-	}
-	if logger != nil {
-		l.http.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelError)
-	} else {
-		l.http.ErrorLog = log.New(io.Discard, "", 0)
-	}
-	return l, nil
-}
-
-func (l *listener) track(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		l.conns.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		l.conns.Done()
-	}
-}
-
-func (l *listener) start() {
-	go func() {
-		defer close(l.served)
-		_ = l.http.Serve(l.net) // ErrServerClosed
-	}()
-}
-
-func (l *listener) addr() string { return l.net.Addr().String() }
-func (l *listener) url() string  { return "http://" + l.addr() }
-
-// close waits for Serve to return before it closes the connections a second
-// time: one that was accepted in between is not known to the first Close.
-func (l *listener) close() {
-	l.once.Do(func() {
-		l.cancel()
-		_ = l.net.Close()
-		_ = l.http.Close()
-		<-l.served
-		_ = l.http.Close()
-		l.conns.Wait()
-	})
-}

@@ -12,6 +12,8 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -91,6 +93,44 @@ func TestStart(t *testing.T) {
 	srv.Close() // may come twice
 	if _, err := newUser(t, srv).try(newUser(t, srv).request("GET", "/endpoints", "")); err == nil {
 		t.Error("the server still answers")
+	}
+}
+
+// TestQuiet: what was sent on a connection that was closed at once, as by a
+// process that was killed, has been handled when Quiet returns.
+func TestQuiet(t *testing.T) {
+	srv := iamtest.Start(t)
+	for i := range 20 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(srv.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "GET /endpoints HTTP/1.1\r\nHost: x\r\n\r\n")
+		conn.Close()
+		if err := srv.Quiet(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := srv.Count(iamtest.EndpointEndpoints); got != i+1 {
+			t.Fatalf("%d requests were handled, want %d", got, i+1)
+		}
+	}
+	u := newUser(t, srv)
+	wantOK(t, u.do(u.request("GET", "/endpoints", ""))) // leaves a connection open
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := srv.Quiet(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with an open connection: %v", err)
+	}
+	if err := srv.Quiet(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a context that is done: %v", err)
+	}
+	u.http.CloseIdleConnections()
+	if err := srv.Quiet(t.Context()); err != nil {
+		t.Errorf("without connections: %v", err)
+	}
+	srv.Close()
+	if err := srv.Quiet(t.Context()); err == nil {
+		t.Error("a closed server is quiet, and should say that it is closed")
 	}
 }
 
@@ -231,7 +271,7 @@ func TestConcurrentRefresh(t *testing.T) {
 			}
 			defer resp.Body.Close()
 			_, _ = io.Copy(io.Discard, resp.Body)
-			won <- resp.StatusCode == 200
+			won <- resp.StatusCode == http.StatusOK
 		})
 	}
 	wg.Wait()

@@ -58,7 +58,7 @@ func (c Code) HTTPStatus() int {
 }
 
 // A Status is an error of the API, a google.rpc.Status.
-type Status struct {
+type Status struct { //nolint:errname // the name that google.rpc gives it
 	Code    Code
 	Message string
 

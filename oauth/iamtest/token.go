@@ -141,7 +141,7 @@ func (e *exchange) checkForm() *oauthError {
 // there is none and none is needed.
 func (e *exchange) tokenProof() (*dpop.VerifiedProof, *oauthError) {
 	proof, err := e.checkProof(e.opts.Nonces, dpop.Expected{})
-	if err == noProof && e.opts.AllowUnbound { //nolint:errorlint // this very value
+	if err == errNoProof && e.opts.AllowUnbound { //nolint:errorlint // this very value
 		return nil, nil
 	}
 	if err != nil {

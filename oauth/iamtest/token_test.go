@@ -459,6 +459,7 @@ func TestYandexID(t *testing.T) {
 func TestNonces(t *testing.T) {
 	start := time.Date(2025, 11, 20, 12, 0, 0, 0, time.UTC)
 	serve := func(t *testing.T, o iamtest.Options) (*iamtest.Server, *user, string) {
+		t.Helper()
 		o.Now = func() time.Time { return start }
 		srv := iamtest.Start(t, o)
 		u := newUser(t, srv)
@@ -574,7 +575,7 @@ func TestTokenRequestsAreRecorded(t *testing.T) {
 		t.Errorf("credentials %q", got)
 	}
 	if r.GrantType != "authorization_code" || r.ClientID != "my-app" || r.Status != 400 || r.Error != "invalid_grant" ||
-		r.Method != "POST" || r.Path != "/oauth/token" || r.Number != 1 || r.RequestID == "" || r.Fault != "" {
+		r.Method != http.MethodPost || r.Path != "/oauth/token" || r.Number != 1 || r.RequestID == "" || r.Fault != "" {
 		t.Errorf("recorded %+v", r)
 	}
 	if !r.Proof.Present || !r.Proof.Verified || r.Proof.ID == "" || r.Proof.IssuedAt.IsZero() || r.Proof.Thumbprint == "" {

@@ -12,7 +12,7 @@ import (
 // random is n octets from the system's source, in unpadded base64url.
 func random(n int) string {
 	b := make([]byte, n)
-	rand.Read(b) //nolint:errcheck // never returns an error since Go 1.24: it crashes the program instead
+	rand.Read(b) // never returns an error: it ends the program instead
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
@@ -43,7 +43,7 @@ func newID(prefix string) string {
 // newUUID is a random UUID (RFC 9562 §5.4).
 func newUUID() string {
 	var b [16]byte
-	rand.Read(b[:]) //nolint:errcheck // never returns an error since Go 1.24: it crashes the program instead
+	rand.Read(b[:]) // never returns an error: it ends the program instead
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	h := hex.EncodeToString(b[:])
