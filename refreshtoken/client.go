@@ -13,8 +13,8 @@ import (
 	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
-// A Client lists and revokes refresh tokens. It is safe for concurrent use, starts
-// no goroutines and needs no closing.
+// A Client lists and revokes refresh tokens. It is safe for concurrent use and needs
+// no closing: no goroutine of it outlives the call or the loop that started it.
 type Client struct {
 	transport Transport
 	retry     retry.Policy
@@ -22,6 +22,9 @@ type Client struct {
 	logger    *slog.Logger
 	traceID   string
 	err       error // a mistake in the options: every call returns it
+
+	// locate, if not nil, sees to it that the transport knows where to go.
+	locate func(context.Context) error
 }
 
 // NewClient returns a Client that speaks REST through hc, which adds the
@@ -34,7 +37,12 @@ type Client struct {
 func NewClient(hc *http.Client, opts ...Option) *Client {
 	cfg := newConfig(opts)
 	iam, operation, userAgent, err := cfg.restSettings()
-	return newClient(newREST(hc, iam, operation, userAgent), cfg, err)
+	t := newREST(hc, iam, operation, userAgent)
+	c := newClient(t, cfg, err)
+	if cfg.discovery != nil && (iam == nil || operation == nil) {
+		c.locate = func(ctx context.Context) error { return t.locate(ctx, cfg.discovery) }
+	}
+	return c
 }
 
 // New returns a Client over any transport. Options that are for [NewClient] only
@@ -81,6 +89,11 @@ func call[T any](ctx context.Context, c *Client, method string, clean cleaner, s
 	if err := ctx.Err(); err != nil {
 		return zero, &TransportError{Method: method, Err: retry.Ended(ctx)}
 	}
+	if c.locate != nil {
+		if err := c.locate(ctx); err != nil {
+			return zero, err
+		}
+	}
 	policy := c.retry
 	policy.Notify = func(attempt int, err error, wait time.Duration) {
 		c.logger.DebugContext(ctx, "refreshtoken: request failed, trying again",
@@ -125,6 +138,7 @@ func (e *APIError) complete(method string, clean cleaner) {
 	for i, d := range e.Details {
 		e.Details[i] = cleanJSON(d, clean)
 	}
+	e.RetryAfter = max(e.RetryAfter, retryDelay(e.Details))
 }
 
 // cleanJSON cleans the strings in a JSON text. One that needs no cleaning is left

@@ -21,8 +21,9 @@
 //		fmt.Println(token.ID, token.ClientID, token.LastUsedAt)
 //	}
 //
-// A page is fetched when the loop gets to it. Breaking off leaves nothing behind.
-// A page without tokens does not end the listing; a page token that the server
+// While the loop works on one page, the next one is fetched; see [ListOptions]
+// NoLookahead. Breaking off leaves nothing behind: no goroutine, no connection that
+// waits. A page without tokens does not end the listing; a page token that the server
 // sends twice does, with [ErrPageTokenRepeated].
 //
 // The tokens of another account are listed with [ListOptions] SubjectID. The
@@ -53,6 +54,23 @@
 // revoke the tokens of another account, the caller needs one of the roles
 // organization-manager.federations.userAdmin and
 // iam.userAccounts.refreshTokenRevoker.
+//
+// # Housekeeping
+//
+// [Client.Find] lists the tokens that should go, and why, by a [Rule] or several:
+// [Unprotected], [NotUsedSince], [CreatedBefore], [ClientOlderThan].
+// [Client.RevokeEach] revokes tokens by their IDs, several at a time, and reports
+// what became of each. DryRun first:
+//
+//	var ids []string
+//	for found, err := range client.Find(ctx, refreshtoken.ListOptions{SubjectID: subject}, refreshtoken.Unprotected()) {
+//		if err != nil {
+//			return err
+//		}
+//		fmt.Println(found.ID, found.Reasons)
+//		ids = append(ids, found.ID)
+//	}
+//	report, err := client.RevokeEach(ctx, ids, refreshtoken.RevokeEachOptions{DryRun: true})
 //
 // # Errors
 //
@@ -92,4 +110,9 @@
 // Requests go to Yandex Cloud in Russia, or where [WithEndpoint] and
 // [WithOperationEndpoint] say. An address is https, or http to a loopback address.
 // Redirects are refused.
+//
+// A [Discovery] finds both by the one address of a cloud's API:
+//
+//	cloud := refreshtoken.NewDiscovery(nil, "api.yandexcloud.kz")
+//	client := refreshtoken.NewClient(hc, refreshtoken.WithDiscovery(cloud))
 package refreshtoken

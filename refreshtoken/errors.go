@@ -15,6 +15,7 @@ const (
 	methodList      = "List"
 	methodRevoke    = "Revoke"
 	methodOperation = "Operation"
+	methodEndpoints = "Endpoints"
 )
 
 // ErrPageTokenRepeated is wrapped by the [ResponseError] that ends a listing
@@ -50,8 +51,8 @@ func (t Trace) quoted() string {
 // Its [Code] is wrapped: errors.Is(err, [ErrPermissionDenied]) tells the kinds
 // apart.
 type APIError struct {
-	// Method is the call that failed: "List", "Revoke" or "Operation". An
-	// operation that ended with an error has "Revoke".
+	// Method is the call that failed: "List", "Revoke", "Operation" or, of a
+	// Discovery, "Endpoints". An operation that ended with an error has "Revoke".
 	Method string
 	// Code is the kind of failure. Where the answer held no google.rpc.Status
 	// (the page of a proxy, an empty body), it follows from HTTPStatus.
@@ -65,7 +66,8 @@ type APIError struct {
 	// HTTPStatus is the status of the answer; 0 over gRPC, and for an operation
 	// that ended with an error.
 	HTTPStatus int
-	// RetryAfter is how long the server asks callers to wait; 0 when it does not.
+	// RetryAfter is how long the server asks callers to wait, in a Retry-After
+	// header or a google.rpc.RetryInfo among the Details; 0 when it does not.
 	RetryAfter time.Duration
 	// OperationID is set where an operation ended with this error.
 	OperationID string
@@ -129,7 +131,7 @@ func (e *APIError) Unwrap() error { return e.Code }
 // member of the wrong type, an operation that contradicts itself, a page token
 // for the second time. It never holds the body.
 type ResponseError struct {
-	// Method is the call: "List", "Revoke" or "Operation".
+	// Method is the call: "List", "Revoke", "Operation" or "Endpoints".
 	Method string
 	// Reason says what is wrong, and what to do where that is known.
 	Reason string
@@ -162,7 +164,7 @@ func (e *ResponseError) Unwrap() error { return e.Err }
 // It wraps the cause, and [ErrUnavailable] as well where another attempt may
 // succeed.
 type TransportError struct {
-	// Method is the call: "List", "Revoke" or "Operation".
+	// Method is the call: "List", "Revoke", "Operation" or "Endpoints".
 	Method string
 	// Temporary says that the network failed, so that another attempt may succeed.
 	Temporary bool

@@ -23,6 +23,11 @@ type ListOptions struct {
 	// [Page] with the same options, in at most 2000 characters.
 	// Optional. Default: the first page.
 	PageToken string
+	// NoLookahead fetches a page when the loop gets to it, and not before. Else the
+	// next page is fetched while the loop works on this one, so that two pages are
+	// held in memory, and a loop that breaks off may have asked for a page more than
+	// it used. Optional. Default: false.
+	NoLookahead bool
 }
 
 // A Page is one answer to a listing.
@@ -38,8 +43,9 @@ type Page struct {
 }
 
 // List iterates over the refresh tokens that opts selects (Yandex Cloud IAM API,
-// RefreshToken.List). A page is fetched when the loop gets to it, and not before;
-// the loop may break off at any time. Each range over the result lists anew.
+// RefreshToken.List). While the loop works on one page, the next one is fetched,
+// unless opts say otherwise. The loop may break off at any time: whatever was under
+// way has ended when it is left. Each range over the result lists anew.
 //
 // An error comes with a nil token and ends the iteration; the tokens before it
 // are good. It is an [*ArgumentError], an [*APIError], a [*ResponseError] (which
@@ -73,24 +79,31 @@ func (c *Client) Pages(ctx context.Context, opts ListOptions) iter.Seq2[*Page, e
 			yield(nil, err)
 			return
 		}
+		pages := c.lookahead(ctx, opts.NoLookahead)
+		defer pages.stop()
+		pages.req = req
 		asked := pageTokens{}
 		for {
 			asked.add(req.PageToken)
-			page, err := c.page(ctx, req)
+			page, err := pages.next()
 			if err != nil {
 				yield(nil, err)
 				return
 			}
 			next, trace := page.NextPageToken, page.Trace
+			repeated := asked.has(next)
+			if next != "" && !repeated {
+				req.PageToken = next
+				pages.begin(req)
+			}
 			if !yield(page, nil) || next == "" {
 				return
 			}
-			if asked.has(next) {
+			if repeated {
 				yield(nil, &ResponseError{Method: methodList, Err: ErrPageTokenRepeated, Trace: trace,
 					Reason: ErrPageTokenRepeated.Error() + ", so that the listing would never end; the pages so far are good"})
 				return
 			}
-			req.PageToken = next
 		}
 	}
 }

@@ -155,7 +155,7 @@ func TestPagesAreFetchedOnDemand(t *testing.T) {
 	s := serve(t, func(n int, w http.ResponseWriter, _ *http.Request) {
 		answerJSON(w, http.StatusOK, fmt.Sprintf(`{"refreshTokens":[{"id":"a%d"},{"id":"b%d"}],"nextPageToken":"p%d"}`, n, n, n))
 	})
-	seq := s.client().List(t.Context(), refreshtoken.ListOptions{})
+	seq := s.client().List(t.Context(), refreshtoken.ListOptions{NoLookahead: true})
 	if n := len(s.seen()); n != 0 {
 		t.Fatalf("%d requests before the loop", n)
 	}

@@ -27,6 +27,7 @@ type Option func(*config)
 // given.
 type config struct {
 	endpoint, operationEndpoint setting
+	discovery                   *Discovery
 	userAgent                   setting
 	traceID                     setting
 	retry                       RetryPolicy
@@ -54,6 +55,13 @@ func WithEndpoint(address string) Option {
 func WithOperationEndpoint(address string) Option {
 	return func(c *config) { c.operationEndpoint = setting{address, true} }
 }
+
+// WithDiscovery has d find the endpoints that [WithEndpoint] and
+// [WithOperationEndpoint] do not set, when a call first needs one. A call whose
+// endpoint cannot be found fails with the error of [Discovery.Endpoints], and
+// nothing is sent. For [NewClient] only. Default: the endpoints of Yandex Cloud in
+// Russia.
+func WithDiscovery(d *Discovery) Option { return func(c *config) { c.discovery = d } }
 
 // WithUserAgent sets the User-Agent header, such as "mycli/1.2.0". For
 // [NewClient] only. Default: "ycauth-go".
@@ -139,27 +147,38 @@ func (c *config) retryPolicy() retry.Policy {
 	}
 }
 
-// restSettings are the endpoints and the user agent, with their defaults.
+// restSettings are the endpoints and the user agent, with their defaults. An
+// endpoint that a Discovery is to find is nil.
 func (c *config) restSettings() (iam, operation *url.URL, userAgent string, err error) {
-	if !c.endpoint.given {
-		c.endpoint.value = DefaultEndpoint
-	}
-	if !c.operationEndpoint.given {
-		c.operationEndpoint.value = DefaultOperationEndpoint
-		if c.endpoint.given {
-			c.operationEndpoint.value = c.endpoint.value
+	if c.discovery == nil {
+		if !c.operationEndpoint.given {
+			c.operationEndpoint = setting{DefaultOperationEndpoint, true}
+			if c.endpoint.given {
+				c.operationEndpoint = c.endpoint
+			}
+		}
+		if !c.endpoint.given {
+			c.endpoint = setting{DefaultEndpoint, true}
 		}
 	}
 	if !c.userAgent.given {
 		c.userAgent.value = defaultUserAgent
 	}
-	if iam, err = parseEndpoint("WithEndpoint", c.endpoint.value); err != nil {
+	if iam, err = c.endpoint.parse("WithEndpoint"); err != nil {
 		return nil, nil, "", err
 	}
-	if operation, err = parseEndpoint("WithOperationEndpoint", c.operationEndpoint.value); err != nil {
+	if operation, err = c.operationEndpoint.parse("WithOperationEndpoint"); err != nil {
 		return nil, nil, "", err
 	}
 	return iam, operation, c.userAgent.value, checkHeader("WithUserAgent", c.userAgent.value)
+}
+
+// parse is nil for a setting that was not given.
+func (s setting) parse(option string) (*url.URL, error) {
+	if !s.given {
+		return nil, nil
+	}
+	return parseEndpoint(option, s.value)
 }
 
 func parseEndpoint(option, address string) (*url.URL, error) {
@@ -193,6 +212,9 @@ func (c *config) onlyREST() error {
 		if o.set.given {
 			return &ArgumentError{o.name, "is an option of NewClient: other transports are given theirs when they are made"}
 		}
+	}
+	if c.discovery != nil {
+		return &ArgumentError{"WithDiscovery", "is an option of NewClient: other transports are given what its Endpoints returns"}
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package refreshtoken
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -107,16 +106,7 @@ func decodeObject(data []byte) (map[string]any, error) {
 }
 
 // decodeJSON keeps numbers as they are written.
-func decodeJSON(data []byte) (any, error) {
-	if err := strictjson.Check(data); err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var v any
-	err := dec.Decode(&v)
-	return v, err
-}
+func decodeJSON(data []byte) (any, error) { return strictjson.Decode(data) }
 
 // A reader takes members out of decoded objects, and keeps the first error. It
 // never quotes a value.

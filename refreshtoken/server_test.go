@@ -19,7 +19,7 @@ import (
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
-// The package starts no goroutines, and the servers and connections of the tests
+// No goroutine of the package outlives a call, and the servers and connections of the tests
 // are closed.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

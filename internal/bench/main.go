@@ -30,19 +30,36 @@ func main() {
 	rounds := flag.Int("rounds", 9, "how often each candidate takes its turn")
 	benchtime := flag.Duration("time", 200*time.Millisecond, "how long one turn takes")
 	only := flag.String("only", "", "run the tables whose title holds this text")
+	pages := flag.Int("serve", 0, "be the server of so many pages of refresh tokens, and measure nothing")
 	flag.Parse()
+	if *pages > 0 {
+		if err := serve(*pages); err != nil {
+			fatal(err)
+		}
+		return
+	}
 	if err := flag.Set("test.benchtime", benchtime.String()); err != nil {
 		fatal(err)
 	}
 	fmt.Printf("# Benchmarks\n\n`cd internal/bench && go run . > ../../docs/BENCHMARKS.md` prints this page. "+
 		"%s, %s/%s, %d cores; median of %d turns of %v each, the candidates of a table taking turns. Ratios carry over to other machines, times do not.\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), *rounds, *benchtime)
-	for _, t := range tables() {
-		if strings.Contains(t.title, *only) {
-			t.run(*rounds)
+	for _, s := range sections() {
+		if strings.Contains(s.heading(), *only) {
+			s.run(*rounds)
 		}
 	}
 	fmt.Print(cards)
+}
+
+// A section of the page is a table, in most cases one of times.
+type section interface {
+	heading() string
+	run(rounds int)
+}
+
+func sections() []section {
+	return []section{tokenTable(), proofTable(), listTable(), heapTable{}, sizeTable{}}
 }
 
 func fatal(err error) {
@@ -53,8 +70,11 @@ func fatal(err error) {
 // table compares candidates; the first one is the floor.
 type table struct {
 	title, text string
+	unit        time.Duration // of the times printed; 0 is a nanosecond
 	candidates  []candidate
 }
+
+func (t table) heading() string { return t.title }
 
 type candidate struct {
 	name  string
@@ -80,11 +100,15 @@ func (t table) run(rounds int) {
 			results[i].allocs, results[i].bytes = r.AllocsPerOp(), r.AllocedBytesPerOp()
 		}
 	}
-	fmt.Printf("\n## %s\n\n%s\n\n| | ns/op | ratio | B/op | allocs/op |\n| --- | ---: | ---: | ---: | ---: |\n", t.title, t.text)
+	unit, per := "ns", 1.0
+	if t.unit == time.Millisecond {
+		unit, per = "ms", 1e6
+	}
+	fmt.Printf("\n## %s\n\n%s\n\n| | %s/op | ratio | B/op | allocs/op |\n| --- | ---: | ---: | ---: | ---: |\n", t.title, t.text, unit)
 	floor := median(results[0].ns)
 	for i, c := range t.candidates {
 		m := median(results[i].ns)
-		fmt.Printf("| %s | %s | %.2f | %d | %d |\n", c.name, number(m), m/floor, results[i].bytes, results[i].allocs)
+		fmt.Printf("| %s | %s | %.2f | %d | %d |\n", c.name, number(m/per), m/floor, results[i].bytes, results[i].allocs)
 	}
 }
 

@@ -16,8 +16,6 @@ import (
 	"github.com/ycauth/ycauth-go/dpop"
 )
 
-func tables() []table { return []table{tokenTable(), proofTable()} }
-
 const tokenURL = "https://auth.yandex.cloud/oauth/token"
 
 func proofTable() table {

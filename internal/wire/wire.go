@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -78,14 +79,18 @@ func NoRedirects(hc *http.Client) *http.Client {
 // ReadBody reads the whole body, up to [MaxBody], and closes it.
 func ReadBody(resp *http.Response) ([]byte, error) {
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
-	if len(b) > MaxBody {
+	// What the server announces is made room for at once: it is true in most cases,
+	// and bounded here where it is not.
+	room := min(max(resp.ContentLength, 0), MaxBody) + bytes.MinRead
+	b := bytes.NewBuffer(make([]byte, 0, room))
+	_, err := b.ReadFrom(io.LimitReader(resp.Body, MaxBody+1))
+	if b.Len() > MaxBody {
 		return nil, ErrTooLarge
 	}
 	if err != nil {
 		return nil, err
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
 
 // IsJSON reports whether the answer says that it is JSON: application/json or a

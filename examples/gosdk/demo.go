@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/yandex-cloud/go-sdk/v2/pkg/endpoints"
+	"github.com/yandex-cloud/go-sdk/v2/pkg/options"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc"
+)
+
+// demo is list on an IAM in this process: while the session is good, after its IAM
+// token has expired, and after an administrator has ended it.
+func demo(ctx context.Context, out io.Writer) error {
+	iam, err := iamtest.New(iamtest.Options{})
+	if err != nil {
+		return err
+	}
+	defer iam.Close()
+	face, err := iamgrpc.New(iam, iamgrpc.Options{})
+	if err != nil {
+		return err
+	}
+	defer face.Close()
+	client, err := login(ctx, iam)
+	if err != nil {
+		return err
+	}
+	source := client.TokenSource()
+	defer source.Close(context.WithoutCancel(ctx))
+
+	// The options that lead to the IAM of this example, and not to the cloud.
+	local := options.WithEndpointsResolver(endpoints.NewSingleEndpointResolver(
+		face.Address, grpc.WithTransportCredentials(insecure.NewCredentials())))
+	plain := options.WithPlaintext()
+
+	fmt.Fprintln(out, "You logged in. Your refresh tokens, says the official SDK:")
+	if err := list(ctx, out, source, local, plain); err != nil {
+		return err
+	}
+	iam.Advance(13 * time.Hour)
+	fmt.Fprintln(out, "\n13 hours later the IAM token has expired. Another one came by itself:")
+	if err := list(ctx, out, source, local, plain); err != nil {
+		return err
+	}
+	session, err := client.Session(ctx)
+	if err != nil {
+		return err
+	}
+	iam.RevokeRefreshToken(session.RefreshToken.Reveal())
+	iam.Advance(13 * time.Hour)
+	fmt.Fprintln(out, "\nAn administrator ended the session, and the IAM token has expired again:")
+	if err := list(ctx, out, source, local, plain); !errors.Is(err, oauth.ErrLoginRequired) {
+		return fmt.Errorf("want an error that says to log in again, got %w", err)
+	}
+	return nil
+}
+
+// login is a login without a person: the embedded IAM agrees to everybody.
+func login(ctx context.Context, iam *iamtest.Server) (*oauth.Client, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	prover, err := dpop.New(key)
+	if err != nil {
+		return nil, err
+	}
+	client, err := oauth.New(oauth.Config{
+		Provider: iam.Provider(), // oauth.YandexCloud() in earnest
+		ClientID: iam.ClientID,
+		DPoP:     prover,
+		Clock:    iam.Now, // the server's time runs faster than ours here
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = client.Login(ctx, oauth.LoginOptions{OpenURL: visit})
+	return client, err
+}
+
+// visit is a browser for servers that ask no questions: it follows redirects.
+func visit(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}

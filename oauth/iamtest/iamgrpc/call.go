@@ -1,0 +1,259 @@
+package iamgrpc
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	endpointpb "github.com/yandex-cloud/go-genproto/yandex/cloud/endpoint"
+	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
+	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
+)
+
+// methods are the endpoints of iamtest that the methods correspond to.
+var methods = map[string]iamtest.Endpoint{
+	iampb.RefreshTokenService_List_FullMethodName:     iamtest.EndpointList,
+	iampb.RefreshTokenService_Revoke_FullMethodName:   iamtest.EndpointRevoke,
+	operationpb.OperationService_Get_FullMethodName:   iamtest.EndpointOperation,
+	endpointpb.ApiEndpointService_Get_FullMethodName:  iamtest.EndpointEndpoints,
+	endpointpb.ApiEndpointService_List_FullMethodName: iamtest.EndpointEndpoints,
+}
+
+// A call is one call and its answer.
+type call struct {
+	ctx     context.Context
+	iam     *iamtest.Server
+	rec     iamtest.Request
+	fault   iamtest.Fault
+	handle  func(context.Context) (any, error)
+	dropped bool // the connection is closed without an answer
+}
+
+// serve is the interceptor that every call goes through.
+func (s *Server) serve(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	endpoint, known := methods[info.FullMethod]
+	if !known {
+		endpoint = iamtest.EndpointOther
+	}
+	c := &call{ctx: ctx, iam: s.iam, rec: record(ctx, endpoint, info.FullMethod)}
+	c.fault, _, _ = s.iam.TakeFault(endpoint) // without a Kind there is none; the skew has no part here
+	if c.fault.Kind != "" {
+		c.rec.Fault = c.fault.String()
+	}
+	err := grpc.SetHeader(ctx, metadata.Pairs(
+		"x-request-id", c.rec.RequestID,
+		"x-server-trace-id", strings.ReplaceAll(c.rec.RequestID, "-", "")+":0:0:0"))
+	if err != nil {
+		return nil, err
+	}
+	c.handle = func(ctx context.Context) (any, error) {
+		if endpoint != iamtest.EndpointEndpoints { // which is there for everybody
+			who, err := authenticate(ctx, s.iam)
+			if err != nil {
+				return nil, err
+			}
+			c.rec.Subject, c.rec.ClientID = who.SubjectID, who.ClientID
+			ctx = context.WithValue(ctx, callerKey{}, who)
+		}
+		return handler(ctx, req)
+	}
+	resp, err := c.answer(req)
+	if err != nil {
+		err = c.status(err)
+	}
+	s.record(c, err)
+	if c.dropped {
+		if p, ok := peer.FromContext(ctx); ok {
+			s.conns.drop(p.Addr)
+		}
+	}
+	return resp, err
+}
+
+// record is what can be told of a call before it is answered.
+func record(ctx context.Context, endpoint iamtest.Endpoint, method string) iamtest.Request {
+	md, _ := metadata.FromIncomingContext(ctx)
+	r := iamtest.Request{
+		Endpoint: endpoint, Method: http.MethodPost, Path: method, RequestID: newID(),
+		UserAgent: first(md, "user-agent"), IdempotencyKey: first(md, "idempotency-key"),
+		ClientRequestID: first(md, "x-client-request-id"), ClientTraceID: first(md, "x-client-trace-id"),
+	}
+	if len(md.Get("authorization")) > 0 {
+		r.Credentials = []string{"authorization"}
+	}
+	return r
+}
+
+// record tells the server of the call, before the client has the answer.
+func (s *Server) record(c *call, err error) {
+	if !c.dropped && c.ctx.Err() == nil {
+		code := iamtest.Code(status.Code(err))
+		c.rec.Status = code.HTTPStatus()
+		if code != iamtest.OK {
+			c.rec.Error = code.String()
+		}
+	}
+	s.iam.Record(c.rec)
+}
+
+func first(md metadata.MD, name string) string {
+	if v := md.Get(name); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+type callerKey struct{}
+
+// caller is who makes the call.
+func caller(ctx context.Context) iamtest.Caller {
+	who, _ := ctx.Value(callerKey{}).(iamtest.Caller)
+	return who
+}
+
+func authenticate(ctx context.Context, iam *iamtest.Server) (iamtest.Caller, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	token, ok := strings.CutPrefix(first(md, "authorization"), "Bearer ")
+	if !ok || len(md.Get("authorization")) != 1 {
+		return iamtest.Caller{}, &iamtest.Status{Code: iamtest.Unauthenticated, Message: "the call has no access token"}
+	}
+	return iam.Authenticate(token)
+}
+
+// answer handles the call, with its fault.
+func (c *call) answer(req any) (any, error) {
+	switch c.fault.Kind {
+	case iamtest.FaultLostRequest:
+		c.dropped = true
+		return nil, status.Error(codes.Unavailable, "the request is lost")
+	case iamtest.FaultHTTPStatus, iamtest.FaultHTML, iamtest.FaultRedirect:
+		if c.fault.TakesEffect {
+			_, _ = c.handle(c.ctx)
+		}
+		return nil, c.proxyError()
+	case iamtest.FaultSlow:
+		if !c.fault.TakesEffect && !c.wait() {
+			return nil, status.FromContextError(c.ctx.Err()).Err()
+		}
+	}
+	resp, err := c.handle(c.ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.change(req, resp)
+}
+
+// change is the part of a fault that comes after the call was handled.
+func (c *call) change(req, resp any) (any, error) {
+	switch c.fault.Kind {
+	case iamtest.FaultLostAnswer, iamtest.FaultTruncated:
+		c.dropped = true
+		return nil, status.Error(codes.Unavailable, "the answer is lost")
+	case iamtest.FaultSlow:
+		if c.fault.TakesEffect && !c.wait() {
+			return nil, status.FromContextError(c.ctx.Err()).Err()
+		}
+	case iamtest.FaultEmptyBody:
+		proto.Reset(resp.(proto.Message))
+	case iamtest.FaultOversized:
+		addUnknown(resp.(proto.Message), make([]byte, oversize))
+	case iamtest.FaultUnknownMembers:
+		addUnknown(resp.(proto.Message), []byte("a field that nobody knows yet"))
+	case iamtest.FaultRepeatedPage:
+		repeatPage(req, resp)
+	}
+	return resp, nil
+}
+
+// wait lets the client wait, and reports whether it did.
+func (c *call) wait() bool {
+	timer := time.NewTimer(c.fault.Duration)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// proxyError is what a client of gRPC makes of an HTTP status ("HTTP to gRPC
+// Status Code Mapping" of the gRPC documentation; a 500 is an Internal here, as it
+// comes from a service and not from a proxy).
+func (c *call) proxyError() error {
+	code := map[int]codes.Code{
+		http.StatusBadRequest: codes.Internal, http.StatusInternalServerError: codes.Internal,
+		http.StatusUnauthorized: codes.Unauthenticated, http.StatusForbidden: codes.PermissionDenied,
+		http.StatusNotFound: codes.Unimplemented, http.StatusTooManyRequests: codes.Unavailable,
+		http.StatusBadGateway: codes.Unavailable, http.StatusServiceUnavailable: codes.Unavailable,
+		http.StatusGatewayTimeout: codes.Unavailable,
+	}
+	st := &statuspb.Status{Code: int32(codes.Unknown), Message: http.StatusText(c.fault.Status)}
+	if known, ok := code[c.fault.Status]; ok {
+		st.Code = int32(known)
+	}
+	if c.fault.RetryAfter > 0 {
+		st.Details = appendDetail(nil, &errdetails.RetryInfo{RetryDelay: durationpb.New(c.fault.RetryAfter)})
+	}
+	return status.ErrorProto(st)
+}
+
+// status is an error of iamtest as it travels, with the details that the REST face
+// gives it.
+func (c *call) status(err error) error {
+	var s *iamtest.Status
+	if !errors.As(err, &s) {
+		return err
+	}
+	st := statusOf(s)
+	st.Details = appendDetail(st.Details, &errdetails.RequestInfo{RequestId: c.rec.RequestID})
+	return status.ErrorProto(st)
+}
+
+func statusOf(s *iamtest.Status) *statuspb.Status {
+	st := &statuspb.Status{Code: int32(s.Code), Message: s.Message}
+	if s.Field != "" {
+		st.Details = appendDetail(nil, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: s.Field, Description: s.Message},
+		}})
+	}
+	return st
+}
+
+func appendDetail(details []*anypb.Any, m proto.Message) []*anypb.Any {
+	return append(details, pack(m))
+}
+
+// pack cannot fail for the messages of this package.
+func pack(m proto.Message) *anypb.Any {
+	a, err := anypb.New(m)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// newID is a random UUID (RFC 9562 §5.4, version 4).
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

@@ -1,0 +1,232 @@
+package grpctransport_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
+	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
+
+	"github.com/ycauth/ycauth-go/refreshtoken"
+	"github.com/ycauth/ycauth-go/refreshtoken/grpctransport"
+)
+
+// reply is a connection that answers every call alike.
+type reply struct {
+	message proto.Message
+	err     error
+	header  metadata.MD // nil: nobody answered
+	sent    *metadata.MD
+}
+
+func (r reply) Invoke(ctx context.Context, _ string, _, out any, opts ...grpc.CallOption) error {
+	if r.sent != nil {
+		*r.sent, _ = metadata.FromOutgoingContext(ctx)
+	}
+	for _, o := range opts {
+		if h, ok := o.(grpc.HeaderCallOption); ok {
+			*h.HeaderAddr = r.header
+		}
+	}
+	if r.err == nil {
+		proto.Merge(out.(proto.Message), r.message)
+	}
+	return r.err
+}
+
+func (r reply) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unimplemented, "there are no streams")
+}
+
+var answered = metadata.Pairs("x-request-id", "request-1", "x-server-trace-id", "trace\n-1")
+
+// once is a client without retries.
+func once(r reply) *refreshtoken.Client {
+	return grpctransport.NewClient(r, refreshtoken.WithRetry(refreshtoken.RetryPolicy{Attempts: 1}))
+}
+
+func TestMetadata(t *testing.T) {
+	var sent metadata.MD
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-mine", "1", "x-client-trace-id", "another")
+	client := grpctransport.NewClient(reply{message: &operationpb.Operation{Id: "ajo1"}, header: answered, sent: &sent}, refreshtoken.WithTraceID("trace-7"))
+	const key = "3f0c1c5e-8d5b-4b0a-9b57-0a6f5b6f7d11"
+	op, err := client.Revoke(ctx, refreshtoken.ByID("aje1").WithIdempotencyKey(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"x-mine": "1", "x-client-trace-id": "trace-7", "idempotency-key": key} {
+		if got := strings.Join(sent.Get(name), " "); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+	if got := sent.Get("x-client-request-id"); len(got) != 1 || len(got[0]) != 36 {
+		t.Errorf("x-client-request-id: got %v", got)
+	}
+	if got := (refreshtoken.Trace{RequestID: "request-1", ServerTraceID: "trace-1"}); op.Status().Trace != got {
+		t.Errorf("got the trace %+v", op.Status().Trace)
+	}
+	if _, err := client.Operation(ctx, "ajo1"); err != nil || sent.Get("idempotency-key") != nil {
+		t.Errorf("got %v; a poll has the key %v", err, sent.Get("idempotency-key"))
+	}
+}
+
+func TestAnswersThatAreWrong(t *testing.T) {
+	broken := &timestamppb.Timestamp{Seconds: math.MaxInt64}
+	garbled := func(m proto.Message) *anypb.Any {
+		return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: []byte{0xff}}
+	}
+	for _, c := range []struct {
+		name, reason string
+		answer       reply
+	}{
+		{"a time that is none", "refresh_tokens[1]: expires_at", reply{message: &iampb.ListRefreshTokensResponse{
+			RefreshTokens: []*iampb.RefreshToken{{}, {ExpiresAt: broken, LastUsedAt: broken}}}}},
+		{"an operation's time that is none", "created_at", reply{message: &operationpb.Operation{CreatedAt: broken}}},
+		{"metadata that is garbled", "metadata is malformed", reply{message: &operationpb.Operation{
+			Id: "ajo1", Metadata: garbled(&iampb.RevokeRefreshTokenMetadata{})}}},
+		{"a response that is garbled", "response is malformed", reply{message: &operationpb.Operation{
+			Id: "ajo1", Done: true, Result: &operationpb.Operation_Response{Response: garbled(&iampb.RevokeRefreshTokenResponse{})}}}},
+		{"done with nothing", "neither an error nor a response", reply{message: &operationpb.Operation{Id: "ajo1", Done: true}}},
+		{"too large", "a smaller PageSize", reply{err: status.Error(codes.ResourceExhausted, "grpc: received message larger than max (9 vs. 4)")}},
+		{"no message", "not the message", reply{err: status.Error(codes.Internal, "grpc: failed to unmarshal the received message: proto: x")}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.answer.header = answered
+			var err error
+			if _, page := c.answer.message.(*iampb.ListRefreshTokensResponse); page || c.answer.err != nil {
+				for _, err = range once(c.answer).List(t.Context(), refreshtoken.ListOptions{}) {
+				}
+			} else {
+				_, err = once(c.answer).Operation(t.Context(), "ajo1")
+			}
+			var wrong *refreshtoken.ResponseError
+			if !errors.As(err, &wrong) || !strings.Contains(wrong.Reason, c.reason) || wrong.RequestID != "request-1" {
+				t.Errorf("got %v, want a ResponseError about %q", err, c.reason)
+			}
+		})
+	}
+}
+
+// TestOperationsOfOtherKinds: what an Any of an unknown type says is ignored.
+func TestOperationsOfOtherKinds(t *testing.T) {
+	other, err := anypb.New(&emptypb.Empty{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	op, err := once(reply{header: answered, message: &operationpb.Operation{Id: "ajo1", Done: true, Metadata: other,
+		Result: &operationpb.Operation_Response{Response: &anypb.Any{TypeUrl: "example.com/unknown.Type", Value: []byte{0xff}}}}}).Operation(t.Context(), "ajo1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := op.Wait(t.Context()); err != nil || len(got.RefreshTokenIDs) != 0 || got.SubjectID != "" {
+		t.Errorf("got %+v and %v", got, err)
+	}
+	op, err = once(reply{header: answered, message: &operationpb.Operation{Id: "ajo1", Done: true,
+		Result: &operationpb.Operation_Error{Error: &statuspb.Status{Message: "no code"}}}}).Operation(t.Context(), "ajo1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := op.Wait(t.Context()); !errors.Is(err, refreshtoken.ErrUnknown) {
+		t.Errorf("an error without a code: got %v", err)
+	}
+}
+
+func TestStatusDetails(t *testing.T) {
+	known, err := anypb.New(structpb.NewNumberValue(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := &statuspb.Status{Code: int32(codes.Aborted), Message: "with details", Details: []*anypb.Any{
+		known, {TypeUrl: "example.com/unknown.Type", Value: []byte("Bearer t1.secret")},
+	}}
+	err = listOnce(t.Context(), reply{err: status.ErrorProto(st), header: answered})
+	var api *refreshtoken.APIError
+	if !errors.As(err, &api) || !errors.Is(err, refreshtoken.ErrAborted) || api.HTTPStatus != 0 || api.RequestID != "request-1" {
+		t.Fatalf("got %v", err)
+	}
+	if got, want := string(api.Details[0]), `{"@type":"type.googleapis.com/google.protobuf.Value","value":5}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := string(api.Details[1]), `{"@type":"example.com/unknown.Type"}`; got != want {
+		t.Errorf("a detail of an unknown type: got %s, want %s", got, want)
+	}
+}
+
+// TestNobodyAnswered: the same code means another thing where no server sent it.
+func TestNobodyAnswered(t *testing.T) {
+	for _, c := range []struct {
+		code      codes.Code
+		answered  bool
+		transport bool // a TransportError, else an APIError
+		temporary bool
+	}{
+		{codes.Unavailable, false, true, true},
+		{codes.Internal, false, true, false},
+		{codes.Canceled, false, true, false},
+		{codes.DeadlineExceeded, false, true, false},
+		{codes.Unauthenticated, false, false, false}, // by an interceptor of the official SDK
+		{codes.PermissionDenied, false, false, false},
+		{codes.Unavailable, true, false, true},
+		{codes.Internal, true, false, false},
+		{codes.DeadlineExceeded, true, false, true},
+	} {
+		r := reply{err: status.Error(c.code, "text")}
+		if c.answered {
+			r.header = answered
+		}
+		calls := 0
+		client := grpctransport.NewClient(counted{r, &calls}, refreshtoken.WithRetry(refreshtoken.RetryPolicy{Attempts: 2, Initial: time.Nanosecond}))
+		_, err := client.Operation(t.Context(), "ajo1")
+		var transport *refreshtoken.TransportError
+		var api *refreshtoken.APIError
+		if errors.As(err, &transport) != c.transport || errors.As(err, &api) == c.transport || (calls == 2) != c.temporary {
+			t.Errorf("%v, answered %v: got %v (%T) after %d calls", c.code, c.answered, err, err, calls)
+		}
+		if api != nil && uint32(api.Code) != uint32(c.code) {
+			t.Errorf("%v became %v", c.code, api.Code)
+		}
+	}
+}
+
+type counted struct {
+	reply
+	calls *int
+}
+
+func (c counted) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
+	*c.calls++
+	return c.reply.Invoke(ctx, method, in, out, opts...)
+}
+
+func TestJoin(t *testing.T) {
+	iam, operation := 0, 0
+	conn := grpctransport.Join(counted{reply{message: &iampb.ListRefreshTokensResponse{}}, &iam},
+		counted{reply{message: &operationpb.Operation{Id: "ajo1"}}, &operation})
+	if err := listOnce(t.Context(), conn); err != nil {
+		t.Error(err)
+	}
+	if _, err := grpctransport.NewClient(conn).Operation(t.Context(), "ajo1"); err != nil {
+		t.Error(err)
+	}
+	if iam != 1 || operation != 1 {
+		t.Errorf("%d calls to IAM, %d to operations; want one each", iam, operation)
+	}
+	if _, err := conn.NewStream(t.Context(), nil, "/x.Y/Z"); status.Code(err) != codes.Unimplemented {
+		t.Errorf("a stream: got %v", err)
+	}
+}

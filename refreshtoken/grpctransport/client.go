@@ -1,0 +1,109 @@
+package grpctransport
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
+	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
+
+	"github.com/ycauth/ycauth-go/refreshtoken"
+)
+
+// NewClient returns a Client that speaks gRPC through conn, which adds the
+// authorization metadata and stays the caller's to close. A [Conn] of [Dial] leads
+// to both services that are needed, and so does what [Join] makes; with any other
+// connection, its server has to have both.
+//
+// The options of refreshtoken that are for REST only (WithEndpoint,
+// WithOperationEndpoint, WithUserAgent) are refused: every call of the Client
+// returns an *refreshtoken.ArgumentError.
+func NewClient(conn grpc.ClientConnInterface, opts ...refreshtoken.Option) *refreshtoken.Client {
+	if conn == nil {
+		return refreshtoken.New(nil, opts...) // fails, and says why
+	}
+	return refreshtoken.New(&transport{
+		tokens:     iampb.NewRefreshTokenServiceClient(conn),
+		operations: operationpb.NewOperationServiceClient(conn),
+	}, opts...)
+}
+
+// transport is the [refreshtoken.Transport] over gRPC.
+type transport struct {
+	tokens     iampb.RefreshTokenServiceClient
+	operations operationpb.OperationServiceClient
+}
+
+var _ refreshtoken.Transport = (*transport)(nil)
+
+// List is RefreshTokenService.List.
+func (t *transport) List(ctx context.Context, call refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+	var x exchange
+	resp, err := t.tokens.List(x.begin(ctx, call), &iampb.ListRefreshTokensRequest{
+		SubjectId: req.SubjectID, PageSize: int64(req.PageSize), PageToken: req.PageToken, Filter: req.Filter,
+	}, x.options()...)
+	if err != nil {
+		return nil, x.failed(ctx, err)
+	}
+	page, err := pageOf(resp)
+	if err != nil {
+		return nil, x.wrong(err)
+	}
+	page.Trace = x.trace()
+	return page, nil
+}
+
+// Revoke is RefreshTokenService.Revoke.
+func (t *transport) Revoke(ctx context.Context, call refreshtoken.Call, req refreshtoken.RevokeRequest) (*refreshtoken.Operation, error) {
+	var x exchange
+	resp, err := t.tokens.Revoke(x.begin(ctx, call), revokeRequestOf(req), x.options()...)
+	return x.operation(ctx, resp, err)
+}
+
+// Operation is OperationService.Get.
+func (t *transport) Operation(ctx context.Context, call refreshtoken.Call, id string) (*refreshtoken.Operation, error) {
+	var x exchange
+	resp, err := t.operations.Get(x.begin(ctx, call), &operationpb.GetOperationRequest{OperationId: id}, x.options()...)
+	return x.operation(ctx, resp, err)
+}
+
+// An exchange is one call, with what came beside its answer.
+type exchange struct {
+	header, trailer metadata.MD
+	credentials     credentialError
+}
+
+// begin adds the metadata of the call to that which the caller may have put into
+// ctx.
+func (x *exchange) begin(ctx context.Context, call refreshtoken.Call) context.Context {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	md = md.Copy()
+	for name, value := range map[string]string{
+		"x-client-request-id": call.ClientRequestID,
+		"x-client-trace-id":   call.ClientTraceID,
+		"idempotency-key":     call.IdempotencyKey,
+	} {
+		if value != "" {
+			md.Set(name, value)
+		}
+	}
+	return x.credentials.watch(metadata.NewOutgoingContext(ctx, md))
+}
+
+func (x *exchange) options() []grpc.CallOption {
+	return []grpc.CallOption{grpc.Header(&x.header), grpc.Trailer(&x.trailer)}
+}
+
+func (x *exchange) operation(ctx context.Context, resp *operationpb.Operation, err error) (*refreshtoken.Operation, error) {
+	if err != nil {
+		return nil, x.failed(ctx, err)
+	}
+	op, err := operationOf(resp)
+	if err != nil {
+		return nil, x.wrong(err)
+	}
+	op.Trace = x.trace()
+	return op, nil
+}

@@ -1,0 +1,157 @@
+package grpctransport
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/ycauth/ycauth-go/internal/wire"
+	"github.com/ycauth/ycauth-go/refreshtoken"
+)
+
+// Addresses of Yandex Cloud in Russia. Other regions have others, such as
+// iam.api.yandexcloud.kz:443.
+const (
+	DefaultEndpoint          = "iam.api.cloud.yandex.net:443"
+	DefaultOperationEndpoint = "operation.api.cloud.yandex.net:443"
+)
+
+const defaultUserAgent = "ycauth-go"
+
+// DialOptions says where [Dial] connects to. The zero value is Yandex Cloud in
+// Russia.
+type DialOptions struct {
+	// Endpoint is the address of the IAM API, as host:port.
+	// Optional. Default: DefaultEndpoint.
+	Endpoint string
+	// OperationEndpoint is the address that operations are polled at, as host:port.
+	// Optional. Default: DefaultOperationEndpoint, or Endpoint where that is set:
+	// an IAM token must not travel to a cloud that the caller did not name.
+	OperationEndpoint string
+	// Plaintext leaves out TLS. It is refused unless both endpoints are loopback
+	// addresses.
+	// Optional. Default: false.
+	Plaintext bool
+	// TLS is the configuration of the client, for other roots for example. It is
+	// cloned. Optional. Default: that of crypto/tls.
+	TLS *tls.Config
+	// UserAgent is sent before that of grpc-go, such as "mycli/1.2.0".
+	// Optional. Default: "ycauth-go".
+	UserAgent string
+	// Options are further options of the connections, such as interceptors. One
+	// for transport security has no effect. Optional.
+	Options []grpc.DialOption
+}
+
+// A Conn is the connections to the IAM API and to operations, for [NewClient]. It
+// implements grpc.ClientConnInterface.
+type Conn struct {
+	grpc.ClientConnInterface
+	conns []*grpc.ClientConn
+}
+
+// Dial makes the connections of a Client, each authenticated by src. It does not
+// wait for the network: the first call connects. Close ends them.
+//
+// The error is an *refreshtoken.ArgumentError, or that of grpc.NewClient.
+func Dial(src TokenSource, opts DialOptions) (*Conn, error) {
+	if src == nil {
+		return nil, &refreshtoken.ArgumentError{Field: "TokenSource", Reason: "is nil: it takes an *oauth.TokenSource, for example"}
+	}
+	if err := opts.complete(); err != nil {
+		return nil, err
+	}
+	iam, err := opts.connect(src, opts.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	if opts.OperationEndpoint == opts.Endpoint {
+		return &Conn{iam, []*grpc.ClientConn{iam}}, nil
+	}
+	operation, err := opts.connect(src, opts.OperationEndpoint)
+	if err != nil {
+		return nil, errors.Join(err, iam.Close())
+	}
+	return &Conn{Join(iam, operation), []*grpc.ClientConn{iam, operation}}, nil
+}
+
+// Close closes the connections. Calls that are going on fail.
+func (c *Conn) Close() error {
+	var errs []error
+	for _, conn := range c.conns {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// complete fills in defaults and refuses mistakes.
+func (o *DialOptions) complete() error {
+	if o.OperationEndpoint == "" {
+		o.OperationEndpoint = DefaultOperationEndpoint
+		if o.Endpoint != "" {
+			o.OperationEndpoint = o.Endpoint
+		}
+	}
+	if o.Endpoint == "" {
+		o.Endpoint = DefaultEndpoint
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = defaultUserAgent
+	}
+	if strings.ContainsFunc(o.UserAgent, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
+		return &refreshtoken.ArgumentError{Field: "DialOptions.UserAgent", Reason: "holds a character that metadata cannot carry: use printable ASCII"}
+	}
+	if err := o.checkAddress("DialOptions.Endpoint", o.Endpoint); err != nil {
+		return err
+	}
+	return o.checkAddress("DialOptions.OperationEndpoint", o.OperationEndpoint)
+}
+
+func (o *DialOptions) checkAddress(field, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if number, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || number == 0 || !isHost(host) {
+		return &refreshtoken.ArgumentError{Field: field, Reason: "is not host:port: want an address such as " + DefaultEndpoint}
+	}
+	if o.Plaintext && !wire.IsLoopback(host) {
+		return &refreshtoken.ArgumentError{Field: field, Reason: "is not a loopback address, and only TLS keeps tokens secret: leave Plaintext false"}
+	}
+	return nil
+}
+
+// isHost keeps out what grpc-go would take for more than a host, such as
+// "unix:///run/iam.sock".
+func isHost(host string) bool {
+	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
+		return r <= 0x20 || r >= 0x7f || strings.ContainsRune("/\\@?#", r)
+	})
+}
+
+func (o *DialOptions) connect(src TokenSource, address string) (*grpc.ClientConn, error) {
+	security := insecure.NewCredentials()
+	if !o.Plaintext {
+		security = credentials.NewTLS(o.TLS.Clone()) // a nil Config clones to nil
+	}
+	// The caller's come first: the last one wins.
+	options := append(o.Options[:len(o.Options):len(o.Options)],
+		grpc.WithTransportCredentials(security),
+		grpc.WithPerRPCCredentials(&perRPC{src: src, secure: !o.Plaintext}),
+		grpc.WithUserAgent(o.UserAgent),
+		grpc.WithConnectParams(reconnect),
+	)
+	return grpc.NewClient("dns:///"+address, options...)
+}
+
+// reconnect has grpc-go try a broken connection again sooner than after its
+// default of a second: until then, all attempts of a call would fail at once.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second},
+	MinConnectTimeout: 10 * time.Second,
+}

@@ -1,0 +1,223 @@
+package grpctransport_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math/big"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc"
+	"github.com/ycauth/ycauth-go/refreshtoken"
+	"github.com/ycauth/ycauth-go/refreshtoken/grpctransport"
+)
+
+var (
+	_ grpctransport.TokenSource        = (*oauth.TokenSource)(nil)
+	_ credentials.PerRPCCredentials    = (*oauth.TokenSource)(nil)
+	_ grpc.ClientConnInterface         = (*grpctransport.Conn)(nil)
+	_ credentials.TransportCredentials = insecure.NewCredentials()
+)
+
+// certificate is a server's for 127.0.0.1, and the roots that trust it.
+func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, roots
+}
+
+func listOnce(ctx context.Context, conn grpc.ClientConnInterface, opts ...refreshtoken.Option) error {
+	for _, err := range grpctransport.NewClient(conn, append(quick(), opts...)...).List(ctx, refreshtoken.ListOptions{}) {
+		return err
+	}
+	return nil
+}
+
+func TestDialOverTLS(t *testing.T) {
+	server, roots := certificate(t)
+	iam := iamtest.Start(t)
+	iam.Seed(1, nil)
+	face := iamgrpc.Start(t, iam, iamgrpc.Options{TLS: server})
+	src := source{token: iam.IssueAccessToken("", "")}
+	opts := grpctransport.DialOptions{Endpoint: face.Address, TLS: &tls.Config{RootCAs: roots}, UserAgent: "mycli/1.2.0",
+		// An option cannot take TLS away.
+		Options: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}}
+	conn, err := grpctransport.Dial(src, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := listOnce(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	if got := iam.Requests()[0].UserAgent; !strings.HasPrefix(got, "mycli/1.2.0 grpc-go/") {
+		t.Errorf("User-Agent %q", got)
+	}
+
+	// A server that nobody vouches for gets no token, and no second chance.
+	opts.TLS = nil
+	conn, err = grpctransport.Dial(src, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	iam.ResetRequests()
+	err = listOnce(t.Context(), conn)
+	var transport *refreshtoken.TransportError
+	if !errors.As(err, &transport) || transport.Temporary || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown certificate: got %v", err)
+	}
+	if n := len(iam.Requests()); n != 0 {
+		t.Errorf("%d requests to an untrusted server", n)
+	}
+}
+
+// TestTwoEndpoints: operations are polled where they are said to be.
+func TestTwoEndpoints(t *testing.T) {
+	iam := iamtest.Start(t, iamtest.Options{OperationPolls: 1})
+	other := iamtest.Start(t)
+	iam.Seed(1, func(_ int, s *iamtest.Seed) { s.ID = "aje0" })
+	conn, err := grpctransport.Dial(source{token: iam.IssueAccessToken("", "")}, grpctransport.DialOptions{
+		Endpoint: iamgrpc.Start(t, iam).Address, OperationEndpoint: iamgrpc.Start(t, other).Address, Plaintext: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = revokeAndWait(t.Context(), grpctransport.NewClient(conn, quick()...), refreshtoken.ByID("aje0"))
+	if !errors.Is(err, refreshtoken.ErrUnauthenticated) { // the other server does not know the token
+		t.Errorf("got %v", err)
+	}
+	if a, b := iam.Count(iamtest.EndpointOperation), other.Count(iamtest.EndpointOperation); a != 0 || b != 1 {
+		t.Errorf("%d polls at the IAM endpoint, %d at the operation endpoint", a, b)
+	}
+}
+
+func TestDialRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		opts  grpctransport.DialOptions
+		field string
+	}{
+		{"no port", grpctransport.DialOptions{Endpoint: "iam.example"}, "DialOptions.Endpoint"},
+		{"a URL", grpctransport.DialOptions{Endpoint: "https://iam.example:443"}, "DialOptions.Endpoint"},
+		{"another resolver", grpctransport.DialOptions{Endpoint: "unix:///run/iam:443"}, "DialOptions.Endpoint"},
+		{"no host", grpctransport.DialOptions{Endpoint: ":443"}, "DialOptions.Endpoint"},
+		{"port 0", grpctransport.DialOptions{Endpoint: "iam.example:0"}, "DialOptions.Endpoint"},
+		{"port too large", grpctransport.DialOptions{Endpoint: "iam.example:65536"}, "DialOptions.Endpoint"},
+		{"user information", grpctransport.DialOptions{Endpoint: "user@iam.example:443"}, "DialOptions.Endpoint"},
+		{"operation endpoint", grpctransport.DialOptions{OperationEndpoint: "nowhere"}, "DialOptions.OperationEndpoint"},
+		{"plain text to the cloud", grpctransport.DialOptions{Plaintext: true}, "DialOptions.Endpoint"},
+		{"plain text to the operations", grpctransport.DialOptions{Endpoint: "127.0.0.1:1", OperationEndpoint: "10.0.0.1:1", Plaintext: true}, "DialOptions.OperationEndpoint"},
+		{"user agent", grpctransport.DialOptions{UserAgent: "my\ncli"}, "DialOptions.UserAgent"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := grpctransport.Dial(source{}, c.opts)
+			var argument *refreshtoken.ArgumentError
+			if !errors.As(err, &argument) || argument.Field != c.field {
+				t.Errorf("got %v, want an ArgumentError about %s", err, c.field)
+			}
+		})
+	}
+	var argument *refreshtoken.ArgumentError
+	if _, err := grpctransport.Dial(nil, grpctransport.DialOptions{}); !errors.As(err, &argument) {
+		t.Errorf("without a source: got %v", err)
+	}
+}
+
+// TestDialWhereADiscoveryLeads: one setting is enough for gRPC as well.
+func TestDialWhereADiscoveryLeads(t *testing.T) {
+	iam := iamtest.Start(t)
+	face := iamgrpc.Start(t, iam)
+	iam.SetEndpoint("iam", face.Address)
+	iam.SetEndpoint("operation", face.Address)
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	at, err := refreshtoken.NewDiscovery(hc, iam.URL).Endpoints(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpctransport.Dial(source{token: iam.IssueAccessToken("", "")},
+		grpctransport.DialOptions{Endpoint: at.IAM, OperationEndpoint: at.Operation, Plaintext: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := listOnce(t.Context(), conn); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDialDefaults: the zero options lead to the cloud, without a connection yet.
+func TestDialDefaults(t *testing.T) {
+	conn, err := grpctransport.Dial(source{}, grpctransport.DialOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := listOnce(t.Context(), conn); !errors.As(err, new(*refreshtoken.TransportError)) {
+		t.Errorf("a closed connection: got %v", err)
+	}
+}
+
+// TestCredentials: a connection of the caller's own keeps the error of the token
+// source, and what it is.
+func TestCredentials(t *testing.T) {
+	server, roots := certificate(t)
+	face := iamgrpc.Start(t, iamtest.Start(t), iamgrpc.Options{TLS: server})
+	secure := grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots}))
+	conn, err := grpc.NewClient(face.Address, secure, grpc.WithPerRPCCredentials(grpctransport.Credentials(source{err: errNoLogin})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := listOnce(t.Context(), conn); !errors.Is(err, errNoLogin) {
+		t.Errorf("got %v, want %v", err, errNoLogin)
+	}
+	_, err = grpc.NewClient(face.Address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithPerRPCCredentials(grpctransport.Credentials(source{})))
+	if err == nil {
+		t.Error("a token would travel in the clear")
+	}
+}
+
+func TestNewClientRefuses(t *testing.T) {
+	var argument *refreshtoken.ArgumentError
+	if err := listOnce(t.Context(), nil); !errors.As(err, &argument) {
+		t.Errorf("no connection: got %v", err)
+	}
+	if err := listOnce(t.Context(), reply{}, refreshtoken.WithEndpoint("https://iam.example")); !errors.As(err, &argument) || argument.Field != "WithEndpoint" {
+		t.Errorf("an option for REST: got %v", err)
+	}
+}

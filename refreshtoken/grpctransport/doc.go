@@ -1,0 +1,34 @@
+// Package grpctransport makes a refreshtoken.Client that speaks gRPC
+// (Yandex Cloud IAM API, gRPC: RefreshTokenService and OperationService).
+//
+//	conn, err := grpctransport.Dial(tokenSource, grpctransport.DialOptions{})
+//	if err != nil {
+//		return err
+//	}
+//	defer conn.Close()
+//	client := grpctransport.NewClient(conn)
+//
+// The Client is the one of package refreshtoken in everything that is not the
+// transport itself: checks, paging, retries, waiting, errors. [Dial] opens the
+// connections; any other grpc.ClientConnInterface does as well, such as those of
+// the official SDK, and [Join] makes one of two.
+//
+// The addresses of another cloud than the one in Russia are options of Dial; a
+// refreshtoken.Discovery finds them.
+//
+// # Errors
+//
+// They are those of package refreshtoken:
+//
+//   - *refreshtoken.APIError is the google.rpc.Status of the answer, with
+//     HTTPStatus 0. Details are its messages as JSON, as over REST; one of a type
+//     that this program does not know is its "@type" alone. RetryAfter is the
+//     retry_delay of a google.rpc.RetryInfo.
+//   - *refreshtoken.ResponseError is an answer that is larger than the connection
+//     accepts (4 MiB unless it was told otherwise), or is not what the API
+//     describes.
+//   - *refreshtoken.TransportError is a call without an answer. It wraps what the
+//     credentials of [Dial] or [Credentials] failed with, so that errors.Is finds
+//     the oauth.ErrLoginRequired in it. A gRPC connection by itself does not keep
+//     that error, only its text.
+package grpctransport

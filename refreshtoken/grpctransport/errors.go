@@ -1,0 +1,144 @@
+package grpctransport
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	// The types of details that the services send have to be known to be read.
+	_ "google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/internal/wire"
+	"github.com/ycauth/ycauth-go/refreshtoken"
+)
+
+// failed says what became of a call that returned err. Of ctx, that of the caller
+// is meant.
+func (x *exchange) failed(ctx context.Context, err error) error {
+	st, _ := status.FromError(err)
+	awaitDeadline(ctx, st.Code())
+	switch code := st.Code(); {
+	case ctx.Err() != nil && (code == codes.Canceled || code == codes.DeadlineExceeded || x.credentials.get() != nil):
+		return &refreshtoken.TransportError{Err: retry.Ended(ctx)}
+	case x.credentials.get() != nil:
+		// Final: a token source has tried again by itself where that helps.
+		return &refreshtoken.TransportError{Err: x.credentials.get()}
+	case unreadable(st):
+		return x.wrong(errors.New(reasonOf(st)))
+	case !x.answered() && !conclusive(code):
+		return &refreshtoken.TransportError{Temporary: code == codes.Unavailable && !untrusted(st), Err: err}
+	}
+	e := apiErrorOf(st.Proto())
+	e.Trace = x.trace()
+	return e
+}
+
+// awaitDeadline waits for ctx to end where it is about to. The deadline travels
+// with the call, and a server that is quick to say that it has passed can be ahead
+// of the timer behind ctx.
+func awaitDeadline(ctx context.Context, code codes.Code) {
+	const about = 50 * time.Millisecond
+	if deadline, ok := ctx.Deadline(); ok && code == codes.DeadlineExceeded && time.Until(deadline) < about {
+		<-ctx.Done()
+	}
+}
+
+// wrong is an answer that does not follow the API.
+func (x *exchange) wrong(err error) error {
+	return &refreshtoken.ResponseError{Reason: err.Error(), Err: err, Trace: x.trace()}
+}
+
+// answered reports whether the server said anything. grpc-go reports its own
+// failures as it does those of a server, but with no metadata.
+func (x *exchange) answered() bool { return len(x.header) > 0 || len(x.trailer) > 0 }
+
+// conclusive are the codes that say all there is to know, whoever came up with
+// them: a proxy on the way, an interceptor, the connection. The others are those
+// that a connection fails with.
+func conclusive(code codes.Code) bool {
+	switch code {
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.Internal, codes.Unknown:
+		return false
+	}
+	return true
+}
+
+// The texts that grpc-go has for failures of which it has no error value or code
+// of their own.
+const (
+	tooLarge       = "grpc: received message" // … larger than max; after decompression larger than max
+	notUnmarshaled = "grpc: failed to unmarshal"
+	badHandshake   = "authentication handshake failed"
+)
+
+// unreadable reports whether there was an answer that could not be read.
+func unreadable(st *status.Status) bool {
+	return st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), tooLarge) ||
+		st.Code() == codes.Internal && strings.HasPrefix(st.Message(), notUnmarshaled)
+}
+
+func reasonOf(st *status.Status) string {
+	if st.Code() == codes.ResourceExhausted {
+		return "the answer is larger than the connection accepts: a smaller PageSize makes smaller pages"
+	}
+	return "the answer is not the message that the API describes"
+}
+
+// untrusted reports whether it is the identity of the server that is wrong, which
+// another attempt does not change.
+func untrusted(st *status.Status) bool { return strings.Contains(st.Message(), badHandshake) }
+
+func apiErrorOf(st *statuspb.Status) *refreshtoken.APIError {
+	e := &refreshtoken.APIError{Code: refreshtoken.Code(st.GetCode()), Message: st.GetMessage()}
+	for _, d := range st.GetDetails() {
+		e.Details = append(e.Details, detailOf(d))
+	}
+	return e
+}
+
+// detailOf is a detail as the REST face writes it, members in alphabetical order:
+// protojson varies its white space from one build to the next.
+func detailOf(d *anypb.Any) json.RawMessage {
+	if text, err := protojson.Marshal(d); err == nil {
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.UseNumber()
+		var v any
+		if dec.Decode(&v) == nil {
+			if out, err := json.Marshal(v); err == nil {
+				return out
+			}
+		}
+	}
+	out, err := json.Marshal(map[string]string{"@type": d.GetTypeUrl()})
+	if err != nil {
+		return json.RawMessage(`{}`)
+	}
+	return out
+}
+
+func (x *exchange) trace() refreshtoken.Trace {
+	return refreshtoken.Trace{RequestID: x.identifier("x-request-id"), ServerTraceID: x.identifier("x-server-trace-id")}
+}
+
+// identifier is in the header, or in the trailer of an answer that has nothing
+// else.
+func (x *exchange) identifier(name string) string {
+	for _, md := range []metadata.MD{x.header, x.trailer} {
+		if id := wire.RequestID(http.Header{"X-Request-Id": md.Get(name)}); id != "" {
+			return id
+		}
+	}
+	return ""
+}

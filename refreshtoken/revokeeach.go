@@ -1,0 +1,207 @@
+package refreshtoken
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// Bounds of [RevokeEachOptions] Concurrency.
+const (
+	defaultConcurrency = 4
+	maxConcurrency     = 32
+)
+
+// RevokeEachOptions says how [Client.RevokeEach] goes about it.
+type RevokeEachOptions struct {
+	// DryRun sends nothing, and reports what would be revoked.
+	// Optional. Default: false.
+	DryRun bool
+	// Concurrency is how many tokens are revoked at a time, at most 32.
+	// Optional. Default: 4.
+	Concurrency int
+	// Progress is called after each token, by one goroutine at a time.
+	// Optional.
+	Progress func(RevokeProgress)
+}
+
+// RevokeProgress is what became of one token.
+type RevokeProgress struct {
+	// ID is that of the token.
+	ID string
+	// Err is why the token is not revoked; nil where it is, or would be.
+	Err error
+	// Done is the number of tokens so far, this one included, and Total that of all.
+	Done, Total int
+}
+
+// RevokeReport is what became of all tokens. Each ID is in one of the lists, in
+// the order in which they were given.
+type RevokeReport struct {
+	// DryRun says that Revoked are those that would be revoked.
+	DryRun bool
+	// Revoked are the tokens that were revoked.
+	Revoked []string
+	// Gone are the tokens that were not there any more ([ErrNotFound]): expired, or
+	// revoked before.
+	Gone []string
+	// Failed are the tokens that may still be there.
+	Failed []RevokeFailure
+	// NotTried are the tokens that were not begun with, because ctx ended or no
+	// other attempt would have fared better.
+	NotTried []string
+}
+
+// RevokeFailure is a token that could not be revoked, and why.
+type RevokeFailure struct {
+	ID  string
+	Err error
+}
+
+// Err joins the errors of Failed; nil where there are none. It may be nil with
+// tokens in NotTried: the error of [Client.RevokeEach] says why.
+func (r *RevokeReport) Err() error {
+	var errs []error
+	for _, f := range r.Failed {
+		errs = append(errs, fmt.Errorf("%q: %w", f.ID, f.Err))
+	}
+	return errors.Join(errs...)
+}
+
+// RevokeEach revokes refresh tokens by their IDs, several at a time, and waits for
+// each. Have it report a dry run first.
+//
+// It goes on where a token fails: see [RevokeReport]. It stops early where ctx
+// ends, or where the failure would be that of all: no credentials, or refused ones
+// ([ErrUnauthenticated]); then it returns that error and the report so far. An
+// [*ArgumentError], with a nil report, means that nothing was sent. An ID that is
+// given twice counts once.
+func (c *Client) RevokeEach(ctx context.Context, ids []string, opts RevokeEachOptions) (*RevokeReport, error) {
+	ids, err := distinct(ids)
+	if err != nil {
+		return nil, err
+	}
+	if opts.Concurrency < 0 || opts.Concurrency > maxConcurrency {
+		return nil, &ArgumentError{"RevokeEachOptions.Concurrency", fmt.Sprintf("is %d, but may be 0 to %d", opts.Concurrency, maxConcurrency)}
+	}
+	if opts.Concurrency == 0 {
+		opts.Concurrency = defaultConcurrency
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	b := &batch{client: c, opts: opts, ids: ids, outcomes: make([]outcome, len(ids))}
+	b.run(ctx)
+	return b.report(), b.fatal
+}
+
+// distinct are the IDs without repetition. A wrong one is found before anything
+// is sent.
+func distinct(ids []string) ([]string, error) {
+	var out []string
+	seen := map[string]bool{}
+	for _, id := range ids {
+		if err := checkTokenID(id); err != nil {
+			return nil, err
+		}
+		if !seen[id] {
+			seen[id] = true
+			out = append(out, id)
+		}
+	}
+	return out, nil
+}
+
+// A batch is one RevokeEach under way.
+type batch struct {
+	client *Client
+	opts   RevokeEachOptions
+	ids    []string
+
+	mu       sync.Mutex
+	next     int       // in ids, of the token to begin with next
+	done     int       // tokens
+	outcomes []outcome // by the index in ids
+	fatal    error     // why nothing more is begun
+}
+
+type outcome struct {
+	tried bool
+	err   error
+}
+
+func (b *batch) run(ctx context.Context) {
+	var workers sync.WaitGroup
+	for range min(b.opts.Concurrency, len(b.ids)) {
+		workers.Go(func() {
+			for i, ok := b.take(ctx); ok; i, ok = b.take(ctx) {
+				b.ended(ctx, i, b.revoke(ctx, b.ids[i]))
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// take returns the index of a token to revoke; ok is false if there is none left
+// to begin with.
+func (b *batch) take(ctx context.Context) (i int, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fatal == nil && ctx.Err() != nil && b.next < len(b.ids) {
+		b.fatal = fmt.Errorf("refreshtoken: RevokeEach: %w", context.Cause(ctx))
+	}
+	if b.fatal != nil || b.next == len(b.ids) {
+		return 0, false
+	}
+	b.next++
+	return b.next - 1, true
+}
+
+func (b *batch) revoke(ctx context.Context, id string) error {
+	if b.opts.DryRun {
+		return nil
+	}
+	op, err := b.client.Revoke(ctx, ByID(id))
+	if err != nil {
+		return err
+	}
+	_, err = op.Wait(ctx)
+	return err
+}
+
+func (b *batch) ended(ctx context.Context, i int, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.outcomes[i] = outcome{true, err}
+	b.done++
+	if b.fatal == nil && (ctx.Err() != nil && err != nil || hopeless(err)) {
+		b.fatal = err
+	}
+	if b.opts.Progress != nil {
+		b.opts.Progress(RevokeProgress{ID: b.ids[i], Err: err, Done: b.done, Total: len(b.ids)})
+	}
+}
+
+// hopeless reports whether the failure of one token would be that of every other.
+func hopeless(err error) bool {
+	var transport *TransportError
+	return errors.Is(err, ErrUnauthenticated) || errors.As(err, &transport) && !transport.Temporary
+}
+
+func (b *batch) report() *RevokeReport {
+	r := &RevokeReport{DryRun: b.opts.DryRun}
+	for i, id := range b.ids {
+		switch o := b.outcomes[i]; {
+		case !o.tried:
+			r.NotTried = append(r.NotTried, id)
+		case o.err == nil:
+			r.Revoked = append(r.Revoked, id)
+		case errors.Is(o.err, ErrNotFound):
+			r.Gone = append(r.Gone, id)
+		default:
+			r.Failed = append(r.Failed, RevokeFailure{id, o.err})
+		}
+	}
+	return r
+}
