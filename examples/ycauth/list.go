@@ -29,6 +29,11 @@ func (f *filterFlags) register(cmd *cobra.Command) {
 
 var protectionLevels = []refreshtoken.ProtectionLevel{refreshtoken.NoProtection, refreshtoken.InsecureKeyDPoP, refreshtoken.SecureKeyDPoP}
 
+// any reports whether there is a condition.
+func (f *filterFlags) any() bool {
+	return f.subjectID != "" || f.clientID != "" || f.clientInstanceInfo != "" || len(f.protectionLevels) > 0
+}
+
 func levelNames() []string {
 	out := make([]string, len(protectionLevels))
 	for i, l := range protectionLevels {
@@ -102,13 +107,13 @@ func (a *app) list(ctx context.Context, flags listFlags) error {
 			break
 		}
 	}
-	if a.output == outputJSON {
-		return a.printJSON(tokens)
-	}
 	return a.printTokens(tokens)
 }
 
 func (a *app) printTokens(tokens []*refreshtoken.RefreshToken) error {
+	if a.output == outputJSON {
+		return a.printJSON(tokens)
+	}
 	if len(tokens) == 0 {
 		a.say("There are no such refresh tokens.")
 		return nil

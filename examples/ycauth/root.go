@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // app is one run of the program.
@@ -66,7 +67,10 @@ func (a *app) root() *cobra.Command {
 	complete(root, "profile", a.completeProfiles)
 	complete(root, "output", cobra.FixedCompletions([]string{outputTable, outputJSON}, cobra.ShellCompDirectiveNoFileComp))
 
-	root.AddCommand(a.loginCommand(), a.tokenCommand(), a.statusCommand(), a.listCommand(), a.keyCommand())
+	root.AddCommand(
+		a.loginCommand(), a.tokenCommand(), a.execCommand(), a.statusCommand(), a.listCommand(), a.revokeCommand(),
+		a.keyCommand(), a.kubeCommand(), a.logoutCommand(),
+	)
 	return root
 }
 
@@ -76,9 +80,23 @@ func (a *app) action(fn func(ctx context.Context, args []string) error) func(*co
 		if a.output != outputTable && a.output != outputJSON {
 			return fmt.Errorf("--output is %q: want %s or %s", a.output, outputTable, outputJSON)
 		}
+		if name := emptyFlag(cmd.Flags()); name != "" {
+			return fmt.Errorf("--%s is empty", name)
+		}
 		a.started = true
 		return fn(cmd.Context(), args)
 	}
+}
+
+// emptyFlag is the name of a flag that was given with an empty value, or "": an
+// unset variable in a script must not widen what a command does.
+func emptyFlag(flags *pflag.FlagSet) (name string) {
+	flags.Visit(func(f *pflag.Flag) {
+		if v := f.Value.String(); v == "" || v == "[]" {
+			name = f.Name
+		}
+	})
+	return name
 }
 
 // env returns a variable of the environment, or what stands in for an empty one.

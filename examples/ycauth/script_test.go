@@ -1,7 +1,10 @@
+//go:build unix
+
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +33,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "config"))
 			env.Setenv("TEST_CLOCK", clock)
 			env.Setenv("BROWSER", "browser")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would have every program wait a second
 			iam := &iamCommand{clock: clock}
 			env.Values[iamKey{}] = iam
 			env.Defer(iam.stop)
@@ -38,6 +42,9 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"iam":      runIAM,
 			"parallel": runParallel,
+			"exits":    runExits,
+			"paste":    runPaste,
+			"terminal": runTerminal,
 		},
 	})
 }
@@ -65,7 +72,7 @@ func runIAM(ts *testscript.TestScript, neg bool, args []string) {
 	commands := map[string]func(*testscript.TestScript, []string){
 		"start": c.start, "advance": c.advance, "fault": c.fault, "count": c.count, "seed": c.seed,
 		"secrets-not-in": c.secretsNotIn, "token-in": c.tokenIn, "revoke-session": c.revokeSession,
-		"live": c.live, "authorized": c.authorized,
+		"refresh-token": c.refreshToken, "live": c.live, "authorized": c.authorized,
 		"stop":         func(*testscript.TestScript, []string) { c.stop() },
 		"clear-faults": func(*testscript.TestScript, []string) { c.srv.ClearFaults() },
 		"reset":        func(*testscript.TestScript, []string) { c.srv.ResetRequests() },
@@ -230,6 +237,12 @@ func (c *iamCommand) revokeSession(ts *testscript.TestScript, args []string) {
 	}
 }
 
+// iam refresh-token PROFILE FILE writes the profile's refresh token into a file.
+func (c *iamCommand) refreshToken(ts *testscript.TestScript, args []string) {
+	token := c.session(ts, args[0]).RefreshToken.Reveal()
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(token+"\n"), 0o600))
+}
+
 // iam live N checks how many grants can be used.
 func (c *iamCommand) live(ts *testscript.TestScript, args []string) {
 	if got, want := c.srv.LiveGrants(), atoi(ts, args[0]); got != want {
@@ -258,17 +271,42 @@ func atoi(ts *testscript.TestScript, s string) int {
 	return n
 }
 
+// exits CODE PROGRAM… is exec of a program that ends with an exit code.
+func runExits(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if want := atoi(ts, args[0]); neg || got != want {
+		ts.Fatalf("the exit code is %d, want %d", got, want)
+	}
+}
+
+// environ is the environment of a program that a script command starts itself.
+func environ(ts *testscript.TestScript) []string {
+	var env []string
+	for _, name := range []string{
+		"PATH", "HOME", "XDG_CONFIG_HOME", "TEST_CLOCK", "BROWSER", "NO_COLOR", "TERM", "GOCOVERDIR", "GORACE",
+		"YCAUTH_ENDPOINT", "YCAUTH_PROFILE",
+	} {
+		if value := ts.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
 // parallel N FILE COMMAND… runs N processes at once. All have to succeed and
 // print the same, which FILE then holds.
 func runParallel(ts *testscript.TestScript, neg bool, args []string) {
 	n := atoi(ts, args[0])
 	path, err := exec.LookPath(args[2])
 	ts.Check(err)
-	var env []string
-	for _, name := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "TEST_CLOCK", "YCAUTH_ENDPOINT"} {
-		env = append(env, name+"="+ts.Getenv(name))
-	}
 	outputs, errs := make([][]byte, n), make([]error, n)
+	env := environ(ts)
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
