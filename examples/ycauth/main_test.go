@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"github.com/ycauth/ycauth-go/piv"
 )
 
 // TestMain makes the test binary three programs: the test, ycauth itself, and
@@ -33,14 +37,37 @@ func (l leakChecked) Run() int {
 	return code
 }
 
-// testSystem is the real one with the clock of the test's IAM.
+// testSystem is the real one with the clock of the test's IAM and the maker of
+// the test's card.
 func testSystem() system {
 	sys := realSystem()
 	if path := os.Getenv("TEST_CLOCK"); path != "" {
 		ahead := mustReadClock(path)
 		sys.now = func() time.Time { return time.Now().Add(ahead) }
 	}
+	if path := os.Getenv("TEST_CARD_MAKER"); path != "" {
+		sys.trust = mustReadTrust(path)
+	}
 	return sys
+}
+
+// mustReadTrust reads certificates in PEM, the root first.
+func mustReadTrust(path string) piv.Trust {
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	trust := piv.Trust{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool()}
+	pool := trust.Roots
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			panic(err)
+		}
+		pool.AddCert(cert)
+		pool = trust.Intermediates
+	}
+	return trust
 }
 
 func mustReadClock(path string) time.Duration {

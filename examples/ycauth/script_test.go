@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"os"
@@ -18,13 +19,19 @@ import (
 
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/piv"
 )
 
 // TestScripts runs ycauth as its users do. The command iam of the scripts is the
 // server that it talks to.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	testscript.Run(t, scripts("testdata/script"))
+}
+
+// scripts are the commands and the environment of all scripts.
+func scripts(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
@@ -46,7 +53,7 @@ func TestScripts(t *testing.T) {
 			"paste":    runPaste,
 			"terminal": runTerminal,
 		},
-	})
+	}
 }
 
 type iamKey struct{}
@@ -54,7 +61,8 @@ type iamKey struct{}
 // iamCommand is the script command iam.
 type iamCommand struct {
 	srv   *iamtest.Server
-	clock string // file that tells ycauth how far the server's clock is ahead
+	maker piv.Trust // of the card, if the test has one
+	clock string    // file that tells ycauth how far the server's clock is ahead
 	ahead time.Duration
 }
 
@@ -109,6 +117,10 @@ func (c *iamCommand) start(ts *testscript.TestScript, options []string) {
 		default:
 			ts.Fatalf("iam start has no option %s", option)
 		}
+	}
+	o.VerifyAttestation = func(chain []*x509.Certificate) bool {
+		at, err := piv.VerifyAttestation(chain, c.maker)
+		return err == nil && at.Secure()
 	}
 	srv, err := iamtest.New(o)
 	ts.Check(err)
@@ -289,8 +301,8 @@ func runExits(ts *testscript.TestScript, neg bool, args []string) {
 func environ(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{
-		"PATH", "HOME", "XDG_CONFIG_HOME", "TEST_CLOCK", "BROWSER", "NO_COLOR", "TERM", "GOCOVERDIR", "GORACE",
-		"YCAUTH_ENDPOINT", "YCAUTH_PROFILE",
+		"PATH", "HOME", "XDG_CONFIG_HOME", "TEST_CLOCK", "BROWSER", "NO_COLOR", "TERM", "GOCOVERDIR", "GORACE", "TEST_CARD_MAKER",
+		"KUBERNETES_EXEC_INFO", "YCAUTH_ENDPOINT", "YCAUTH_PROFILE",
 	} {
 		if value := ts.Getenv(name); value != "" {
 			env = append(env, name+"="+value)

@@ -71,9 +71,14 @@ func (s *screen) wait(ctx context.Context, pattern string, from int) (match stri
 	}
 }
 
+// fingerKey is where a script keeps the channel whose receiver is a card that
+// waits for a touch.
+type fingerKey struct{}
+
 // terminal CODE SCREEN DIALOGUE PROGRAM… runs a program on a pseudo-terminal. The
-// lines of the file DIALOGUE are what to wait for ("? pattern") and what to type
-// then ("> text"); /dev/null is none. SCREEN gets what was on the screen.
+// lines of the file DIALOGUE are what to wait for ("? pattern"), and what to do
+// then: type a line ("> text"), press Ctrl-C ("^C"), touch the card ("touch").
+// /dev/null is none. SCREEN gets what was on the screen.
 func runTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -89,7 +94,8 @@ func runTerminal(ts *testscript.TestScript, neg bool, args []string) {
 		defer close(s.end)
 		_, _ = io.Copy(s, tty) // EIO when the program has ended
 	}()
-	err = converse(ctx, s, tty, ts.ReadFile(args[2]))
+	finger, _ := ts.Value(fingerKey{}).(chan struct{})
+	err = converse(ctx, s, tty, finger, ts.ReadFile(args[2]))
 	if err != nil {
 		cancel()
 	}
@@ -104,7 +110,7 @@ func runTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func converse(ctx context.Context, s *screen, tty io.Writer, dialogue string) error {
+func converse(ctx context.Context, s *screen, tty io.Writer, finger chan struct{}, dialogue string) error {
 	at := 0
 	for line := range strings.Lines(dialogue) {
 		kind, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
@@ -118,6 +124,12 @@ func converse(ctx context.Context, s *screen, tty io.Writer, dialogue string) er
 		case ">":
 			if _, err := io.WriteString(tty, rest+"\r"); err != nil {
 				return err
+			}
+		case "touch":
+			select {
+			case finger <- struct{}{}:
+			case <-ctx.Done():
+				return errors.New("the card did not wait for a touch")
 			}
 		case "^C":
 			if _, err := tty.Write([]byte{3}); err != nil {
