@@ -14,8 +14,9 @@ import (
 // commands find a token that is still good and sign nothing. The key stays open
 // for the rest of the run, so that a login's proofs share one PIN and touch.
 type cardSigner struct {
-	public  crypto.PublicKey
-	options piv.Options
+	public      crypto.PublicKey
+	options     piv.Options
+	interrupted context.Context // the user does not want to go on
 
 	mu  sync.Mutex
 	key *piv.Key
@@ -29,7 +30,13 @@ func (s *cardSigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([
 	return s.SignContext(context.Background(), digest, opts)
 }
 
+// SignContext ends its waits for a person when the user interrupts the program.
+// A renewal would go on waiting: it is not bound to the context of the one who
+// asked for it, for it must not be lost once it is sent. This is before that.
 func (s *cardSigner) SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.interrupted, cancel)()
 	key, err := s.open(ctx)
 	if err != nil {
 		return nil, err

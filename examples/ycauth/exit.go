@@ -62,6 +62,9 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	code := exitCode(err)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		if isTerminal(a.stderr) {
+			fmt.Fprintln(a.stderr) // after a prompt, or the terminal's own ^C
+		}
 		a.say("ycauth: interrupted")
 		return exitInterrupted
 	}
@@ -75,14 +78,16 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	return code
 }
 
-// message is the error's text without the names of our packages, which tell the
-// user nothing.
+// packageNames begin the texts of our packages' errors, and tell the user nothing.
+var packageNames = []string{"oauth: ", "refreshtoken: ", "filestore: ", "dpop: ", "piv: "}
+
+// message is the error's text without the names of packages.
 func message(err error) string {
-	text := err.Error()
-	for _, prefix := range []string{"oauth: ", "refreshtoken: ", "filestore: ", "dpop: ", "piv: "} {
-		text = strings.TrimPrefix(text, prefix)
+	text := ": " + err.Error()
+	for _, name := range packageNames {
+		text = strings.ReplaceAll(text, ": "+name, ": ")
 	}
-	return text
+	return strings.TrimPrefix(text, ": ")
 }
 
 // commandFor is a command of this program for the profile in use.

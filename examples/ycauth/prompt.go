@@ -76,7 +76,6 @@ func (p cardPrompt) ask(ctx context.Context, question string, read func(tty *os.
 		return got.text, got.err
 	case <-ctx.Done():
 		_ = term.Restore(int(tty.Fd()), state)
-		fmt.Fprintln(p.a.stderr)
 		return "", context.Cause(ctx)
 	}
 }

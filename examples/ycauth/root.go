@@ -21,6 +21,7 @@ type app struct {
 	verbose     bool
 	started     bool // a command runs: what fails now is not the usage
 	unattended  bool // nobody can be asked for a PIN
+	interrupted context.Context
 }
 
 // run carries out the command and returns the exit code.
@@ -29,7 +30,7 @@ func run(sys system) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 
-	a := &app{system: sys}
+	a := &app{system: sys, interrupted: ctx}
 	cmd, err := a.root().ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK

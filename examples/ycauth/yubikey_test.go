@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -39,20 +40,28 @@ func TestYubiKey(t *testing.T) {
 		env.Values[iamKey{}].(*iamCommand).maker = piv.Trust{Roots: card.CA().Roots(), Intermediates: card.CA().IntermediatePool()}
 		return err
 	}
-	params.Cmds["card"] = func(ts *testscript.TestScript, neg bool, args []string) { runCard(ts, card, args) }
+	params.Cmds["card"] = func(ts *testscript.TestScript, neg bool, args []string) {
+		runCard(ts, card, finger, args)
+	}
 	testscript.Run(t, params)
 }
 
-// card insert and card remove move the card. card touchy has somebody touch it as
-// soon as it blinks. card unused checks that it was used for nothing since the
-// last card forget.
-func runCard(ts *testscript.TestScript, card *pivtest.Card, args []string) {
+// card insert and card remove move the card. card touch touches it as soon as it
+// blinks, once; card touchy has somebody do so from now on. card unused checks
+// that it was used for nothing since the last card forget.
+func runCard(ts *testscript.TestScript, card *pivtest.Card, finger chan<- struct{}, args []string) {
 	switch args[0] {
 	case "insert":
 		ts.Check(card.Insert(context.Background()))
 	case "remove":
 		card.Remove()
 		ts.Check(card.WaitRemoved(context.Background()))
+	case "touch":
+		select {
+		case finger <- struct{}{}:
+		case <-time.After(patience):
+			ts.Fatalf("the card does not blink")
+		}
 	case "touchy":
 		card.SetTouch(pivtest.TouchAfter(0))
 	case "forget":
