@@ -46,7 +46,7 @@ func (a *app) keyAttestCommand() *cobra.Command {
 }
 
 func (a *app) attest(ctx context.Context, flags keyFlags) (*piv.Attestation, error) {
-	p, _, err := a.openProfile()
+	p, err := a.openProfile()
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 type cardSigner struct {
 	public      crypto.PublicKey
 	options     piv.Options
-	interrupted context.Context // the user does not want to go on
+	interrupted <-chan struct{} // closed when the user does not want to go on
 
 	mu  sync.Mutex
 	key *piv.Key
@@ -36,7 +36,13 @@ func (s *cardSigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([
 func (s *cardSigner) SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.interrupted, cancel)()
+	go func() {
+		select {
+		case <-s.interrupted:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	key, err := s.open(ctx)
 	if err != nil {
 		return nil, err

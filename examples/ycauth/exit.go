@@ -69,10 +69,12 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		return exitInterrupted
 	}
 	a.say("%s %s", a.paint(a.stderr, red, "ycauth:"), message(err))
-	switch code {
-	case exitUsage:
+	switch {
+	case errors.Is(err, oauth.ErrSessionFormat):
+		a.say("%q forgets the session.", a.commandFor("logout --local"))
+	case code == exitUsage:
 		a.say("See %q.", cmd.CommandPath()+" --help")
-	case exitLogin:
+	case code == exitLogin:
 		a.say("Log in with %q.", a.commandFor("login"))
 	}
 	return code

@@ -78,7 +78,7 @@ func (a *app) keyShowCommand() *cobra.Command {
 		Short: "Show the profile's key: where it is, and its public part",
 		Args:  cobra.NoArgs,
 		RunE: a.action(func(context.Context, []string) error {
-			p, _, err := a.openProfile()
+			p, err := a.openProfile()
 			if err != nil {
 				return err
 			}
@@ -88,13 +88,12 @@ func (a *app) keyShowCommand() *cobra.Command {
 }
 
 // openProfile returns the profile, for commands that need no session.
-func (a *app) openProfile() (p profile, dir string, err error) {
-	_, dir, err = a.openStore()
+func (a *app) openProfile() (profile, error) {
+	_, dir, err := a.openStore()
 	if err != nil {
-		return profile{}, "", err
+		return profile{}, err
 	}
-	p, err = a.loadProfile(dir)
-	return p, dir, err
+	return a.loadProfile(dir)
 }
 
 type keyInitFlags struct {

@@ -27,7 +27,8 @@ func (a *app) loginCommand() *cobra.Command {
 		Short: "Log in, in a browser",
 		Long: "Logs in and keeps the session in the profile, in the place of the one before. The\n" +
 			"browser is that of the system or of $BROWSER. With --headless it is on another\n" +
-			"computer: the address that it ends on is asked for here.\n\n" +
+			"computer: the address that it ends on is asked for here. The refresh token of the\n" +
+			"session before stays valid at the server: log out first to revoke it.\n\n" +
 			"The refresh token is bound to the profile's key. Without one, or with --key file,\n" +
 			"a key file is made if it is not there.",
 		Example: "  ycauth login --federation-id bpf…\n  ycauth login --key yubikey --attest",

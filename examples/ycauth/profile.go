@@ -59,22 +59,38 @@ func (a *app) profilePath(dir string) string {
 // loadProfile returns the profile, or a new one if it was never saved, with the
 // endpoints that the flags ask for.
 func (a *app) loadProfile(dir string) (profile, error) {
-	p := profile{Version: profileVersion, ClientID: oauth.YandexCloudClientID, Endpoints: yandexCloud()}
 	path := a.profilePath(dir)
+	p := newProfile()
 	data, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return profile{}, err
-	default:
-		if err := json.Unmarshal(data, &p); err != nil {
-			return profile{}, fmt.Errorf("%s is not the configuration of a profile (%w): correct or remove it", path, err)
-		}
-		if p.Version != profileVersion {
-			return profile{}, fmt.Errorf("%s has version %d, and this program knows version %d: a newer release may have written it", path, p.Version, profileVersion)
+	if err == nil {
+		if p, err = decodeProfile(data); err != nil {
+			return profile{}, fmt.Errorf("%s %w", path, err)
 		}
 	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return profile{}, err
+	}
 	p.Endpoints = a.endpoint.apply(p.Endpoints)
+	return p, nil
+}
+
+func newProfile() profile {
+	return profile{Version: profileVersion, ClientID: oauth.YandexCloudClientID, Endpoints: yandexCloud()}
+}
+
+// decodeProfile reads what saveProfile wrote. Its errors go on from the name of
+// the file.
+func decodeProfile(data []byte) (profile, error) {
+	p := newProfile()
+	if err := json.Unmarshal(data, &p); err != nil {
+		return profile{}, fmt.Errorf("is not the configuration of a profile (%w): correct or remove it", err)
+	}
+	if p.Version != profileVersion {
+		return profile{}, fmt.Errorf("has version %d, and this program knows version %d: a newer release may have written it", p.Version, profileVersion)
+	}
+	if p.Key.File != "" && p.Key.Card != nil {
+		return profile{}, errors.New("names two keys, a file and a YubiKey: remove one")
+	}
 	return p, nil
 }
 

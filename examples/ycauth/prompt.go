@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -31,23 +32,44 @@ func (p cardPrompt) PIN(ctx context.Context, r piv.PINRequest) (string, error) {
 	if r.TriesLeft > 0 && r.TriesLeft < 3 {
 		question += fmt.Sprintf(" (%d tries left)", r.TriesLeft)
 	}
-	return p.ask(ctx, question+": ", func(tty *os.File) (string, error) {
-		pin, err := term.ReadPassword(int(tty.Fd()))
-		fmt.Fprintln(p.a.stderr) // the Enter was not echoed either
-		return string(pin), err
-	})
+	return p.ask(ctx, func(tty *os.File) (string, error) { return p.readPIN(tty, question+": ") })
+}
+
+// readPIN stops the echo before it asks: a PIN that is typed at once must not be
+// seen either, so that [term.ReadPassword] after the question would be too late.
+// The terminal sends no signals meanwhile, and Ctrl-C is read here.
+func (p cardPrompt) readPIN(tty *os.File, question string) (string, error) {
+	state, err := term.MakeRaw(int(tty.Fd()))
+	if err != nil {
+		return "", err
+	}
+	pin, err := term.NewTerminal(readWriter{tty, p.a.stderr}, "").ReadPassword(question)
+	err = errors.Join(err, term.Restore(int(tty.Fd()), state))
+	if errors.Is(err, io.EOF) {
+		p.a.interrupt()
+		return "", context.Canceled
+	}
+	return pin, err
+}
+
+type readWriter struct {
+	io.Reader
+	io.Writer
 }
 
 // SpendLastTry asks for an explicit yes.
 func (p cardPrompt) SpendLastTry(ctx context.Context, r piv.PINRequest) (bool, error) {
 	question := fmt.Sprintf("One try is left: a wrong PIN blocks YubiKey %d. Type yes to go on: ", r.Serial)
-	answer, err := p.ask(ctx, question, func(tty *os.File) (string, error) { return readLine(tty) })
+	answer, err := p.ask(ctx, func(tty *os.File) (string, error) {
+		fmt.Fprint(p.a.stderr, question)
+		return readLine(tty)
+	})
 	return answer == "yes", err
 }
 
 // ask puts a question to the person at the terminal. When ctx ends, the terminal
 // is as it was before, and nobody waits for the answer.
-func (p cardPrompt) ask(ctx context.Context, question string, read func(tty *os.File) (string, error)) (string, error) {
+func (p cardPrompt) ask(ctx context.Context, read func(tty *os.File) (string, error)) (string, error) {
 	if p.mute {
 		return "", errNoTerminal
 	}
@@ -60,7 +82,6 @@ func (p cardPrompt) ask(ctx context.Context, question string, read func(tty *os.
 		release()
 		return "", err
 	}
-	fmt.Fprint(p.a.stderr, question)
 	type answer struct {
 		text string
 		err  error

@@ -59,7 +59,7 @@ func (a *app) revokeCommand() *cobra.Command {
 
 // selects reports whether there is a condition to select tokens by.
 func (f *revokeFlags) selects() bool {
-	return f.filterFlags.any() || f.olderThan > 0
+	return f.any() || f.olderThan > 0
 }
 
 // check makes sure that there is one target, and that none is empty by accident:

@@ -21,7 +21,8 @@ type app struct {
 	verbose     bool
 	started     bool // a command runs: what fails now is not the usage
 	unattended  bool // nobody can be asked for a PIN
-	interrupted context.Context
+	interrupted <-chan struct{}
+	interrupt   func() // as if the user had
 }
 
 // run carries out the command and returns the exit code.
@@ -29,8 +30,10 @@ func run(sys system) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	ctx, interrupt := context.WithCancel(ctx)
+	defer interrupt()
 
-	a := &app{system: sys, interrupted: ctx}
+	a := &app{system: sys, interrupted: ctx.Done(), interrupt: interrupt}
 	cmd, err := a.root().ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
