@@ -13,8 +13,8 @@ lint=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 covered='oauth dpop refreshtoken' # at least 90 % of their statements, each
 
 # What is needed beyond Go. One line each: the Debian package, how to see that
-# it is there, which packages of this module need it (a path; "all"; "full" is a
-# run without arguments), and what for.
+# it is there, which packages of this module need it (a path, or several as in
+# a regular expression; "all"; "full" is a run without arguments), and what for.
 needs() {
   cat <<'END'
 gcc               cmd:gcc            all                   the race detector and the PC/SC binding are C
@@ -23,10 +23,10 @@ shellcheck        cmd:shellcheck     full                  this script is checke
 
 npm               cmd:npm            internal/conformance  the authorization server of the conformance tests comes from npm
 
-pkg-config        cmd:pkg-config     piv                   finds the PC/SC library
-libpcsclite-dev   pc:libpcsclite     piv                   the PC/SC library that cards are reached through
-pcscd             cmd:pcscd          piv                   the PC/SC daemon
-vsmartcard-vpcd   file:/etc/reader.conf.d/vpcd  piv        the reader of the virtual YubiKey
+pkg-config        cmd:pkg-config     (piv|examples/ycauth) finds the PC/SC library
+libpcsclite-dev   pc:libpcsclite     (piv|examples/ycauth) the PC/SC library that cards are reached through
+pcscd             cmd:pcscd          (piv|examples/ycauth) the PC/SC daemon
+vsmartcard-vpcd   file:/etc/reader.conf.d/vpcd  (piv|examples/ycauth) the reader of the virtual YubiKey
 yubico-piv-tool   cmd:yubico-piv-tool  piv                 Yubico's own program, to cross-check the virtual YubiKey
 opensc            cmd:opensc-tool    piv                   another PIV program, to cross-check the virtual YubiKey
 

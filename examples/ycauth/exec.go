@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// tokenVariables are what programs for Yandex Cloud call an IAM token.
+var tokenVariables = []string{"YC_TOKEN", "IAM_TOKEN"}
+
+func (a *app) execCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "exec -- COMMAND [ARGUMENT…]",
+		Short: "Run a command with YC_TOKEN and IAM_TOKEN set",
+		Long: "Runs a command with an IAM token in the environment variables YC_TOKEN and\n" +
+			"IAM_TOKEN. The token is that of the moment and lives for at most 12 hours. The exit\n" +
+			"code is the command's, 127 if it was not found and 126 if it could not be run.",
+		Example: "  ycauth exec -- terraform plan",
+		Args:    cobra.MinimumNArgs(1),
+	}
+	cmd.Flags().SetInterspersed(false) // the command's flags are its own
+	cmd.RunE = a.action(a.exec)
+	return cmd
+}
+
+func (a *app) exec(ctx context.Context, args []string) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return cannotRun(args[0], err)
+	}
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	tok, err := c.token(ctx)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return cannotRun(args[0], execute(path, args, withToken(os.Environ(), tok.AccessToken)))
+}
+
+// withToken is an environment with the token, and with none that was there.
+func withToken(environ []string, token string) []string {
+	var out []string
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if name != tokenVariables[0] && name != tokenVariables[1] {
+			out = append(out, entry)
+		}
+	}
+	for _, name := range tokenVariables {
+		out = append(out, name+"="+token)
+	}
+	return out
+}
+
+// cannotRun gives the exit codes that shells use (POSIX, Shell Command Language,
+// 2.8.2).
+func cannotRun(name string, err error) error {
+	var coded codedError
+	switch {
+	case err == nil || errors.As(err, &coded):
+		return err
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return codedError{exitNotFound, fmt.Errorf("%s: command not found", name)}
+	}
+	return codedError{exitCannotRun, fmt.Errorf("%s: %w", name, err)}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/internal/filelock"
+	"github.com/ycauth/ycauth-go/piv"
+)
+
+// keyChoice says where a profile's key is. It holds no secret.
+type keyChoice struct {
+	File string         `json:"file,omitempty"` // absolute path
+	Card *piv.Reference `json:"yubikey,omitempty"`
+
+	// Public is the public half of the key on the card, as SubjectPublicKeyInfo:
+	// with it a token that is still good needs no card.
+	Public []byte `json:"public_key,omitempty"`
+
+	// Chain is the card's attestation of the key, in DER, where proofs carry it.
+	Chain [][]byte `json:"attestation,omitempty"`
+}
+
+// String says where the key is, for people.
+func (k keyChoice) String() string {
+	switch {
+	case k.Card != nil:
+		return fmt.Sprintf("slot %s of YubiKey %d", k.Card.Slot, k.Card.Serial)
+	case k.File != "":
+		return "file " + k.File
+	}
+	return "none"
+}
+
+// kind is what --key calls it.
+func (k keyChoice) kind() string {
+	switch {
+	case k.Card != nil:
+		return keyYubiKey
+	case k.File != "":
+		return keyFile
+	}
+	return ""
+}
+
+// Kinds of keys.
+const (
+	keyFile    = "file"
+	keyYubiKey = "yubikey"
+)
+
+// defaultKeyFile is where a profile's key is unless --key-file says otherwise.
+func (a *app) defaultKeyFile(dir string) string {
+	return filepath.Join(dir, "keys", a.profileName+".pem")
+}
+
+// makeKeyFolder makes the folder of a key file, if it is ours.
+func makeKeyFolder(dir, path string) error {
+	if filepath.Dir(path) != filepath.Join(dir, "keys") {
+		return nil
+	}
+	return filelock.MakeFolder(filepath.Dir(path))
+}
+
+// onCard is the choice of a key on a card.
+func onCard(k *piv.Key) (keyChoice, error) {
+	ref := k.Reference()
+	public, err := x509.MarshalPKIXPublicKey(k.Public())
+	return keyChoice{Card: &ref, Public: public}, err
+}
+
+var errNoKey = codedError{exitKey, errors.New("the profile has no key yet: log in, or make one with \"ycauth key init\"")}
+
+// signer returns the chosen key. One on a card is not opened before it signs.
+func (a *app) signer(k keyChoice) (crypto.Signer, error) {
+	switch {
+	case k.File != "":
+		return dpop.LoadKeyFile(k.File)
+	case k.Card != nil:
+		public, err := x509.ParsePKIXPublicKey(k.Public)
+		if err != nil {
+			return nil, codedError{exitKey, fmt.Errorf("the profile does not say which key is on the YubiKey (%w): log in again with --key yubikey", err)}
+		}
+		return &cardSigner{public: public, options: a.cardOptions(k.Card.Options(a.prompt())), interrupted: a.interrupted}, nil
+	}
+	return nil, errNoKey
+}
+
+// prover returns what makes proofs with the chosen key.
+func (a *app) prover(k keyChoice) (*dpop.Prover, error) {
+	signer, err := a.signer(k)
+	if err != nil {
+		return nil, err
+	}
+	var options []dpop.Option
+	if len(k.Chain) > 0 {
+		chain := make([]*x509.Certificate, len(k.Chain))
+		for i, der := range k.Chain {
+			if chain[i], err = x509.ParseCertificate(der); err != nil {
+				return nil, codedError{exitKey, fmt.Errorf("the attestation in the profile is damaged (%w): log in again with --attest", err)}
+			}
+		}
+		options = append(options, dpop.WithCertificateChain(chain))
+	}
+	prover, err := dpop.New(signer, options...)
+	if err != nil {
+		return nil, codedError{exitKey, err}
+	}
+	return prover, nil
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// execCredential is the answer of a credential plugin (Kubernetes,
+// client.authentication.k8s.io/v1, ExecCredential).
+type execCredential struct {
+	APIVersion string               `json:"apiVersion"`
+	Kind       string               `json:"kind"`
+	Status     execCredentialStatus `json:"status"`
+}
+
+type execCredentialStatus struct {
+	ExpirationTimestamp time.Time `json:"expirationTimestamp,omitzero"`
+	Token               string    `json:"token"`
+}
+
+const (
+	execCredentialVersion = "client.authentication.k8s.io/v1"
+	execCredentialKind    = "ExecCredential"
+)
+
+func (a *app) kubeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "kube-credential",
+		Short: "Credential plugin for kubectl: print an ExecCredential",
+		Long: "Prints an IAM token as kubectl and other Kubernetes clients want it of a credential\n" +
+			"plugin. In the kubeconfig:\n\n" +
+			"  users:\n" +
+			"  - name: yandex-cloud\n" +
+			"    user:\n" +
+			"      exec:\n" +
+			"        apiVersion: " + execCredentialVersion + "\n" +
+			"        command: ycauth\n" +
+			"        args: [kube-credential]\n" +
+			"        interactiveMode: IfAvailable",
+		Args: cobra.NoArgs,
+		RunE: a.action(a.kubeCredential),
+	}
+}
+
+func (a *app) kubeCredential(ctx context.Context, _ []string) error {
+	if err := a.readExecInfo(); err != nil {
+		return err
+	}
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	tok, err := c.token(ctx)
+	if err != nil {
+		return err
+	}
+	return a.printJSON(execCredential{
+		APIVersion: execCredentialVersion, Kind: execCredentialKind,
+		Status: execCredentialStatus{
+			// The field is RFC 3339 to the second: later would be a lie.
+			ExpirationTimestamp: tok.Expiry.UTC().Truncate(time.Second), Token: tok.AccessToken,
+		},
+	})
+}
+
+// readExecInfo reads what the Kubernetes client says of itself: the version that
+// it wants, and whether its user can be asked. Without it, a person runs the
+// command.
+func (a *app) readExecInfo() error {
+	data := a.getenv("KUBERNETES_EXEC_INFO")
+	if data == "" {
+		return nil
+	}
+	var info struct {
+		APIVersion string `json:"apiVersion"`
+		Spec       struct {
+			Interactive bool `json:"interactive"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal([]byte(data), &info); err != nil {
+		return usagef("$KUBERNETES_EXEC_INFO is not JSON")
+	}
+	if info.APIVersion != execCredentialVersion {
+		return usagef("the Kubernetes client asks for %q: set apiVersion in the kubeconfig to %s", info.APIVersion, execCredentialVersion)
+	}
+	a.unattended = !info.Spec.Interactive
+	return nil
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+type loginFlags struct {
+	keyFlags
+	federationID string
+	clientID     string
+	headless     bool
+	attest       bool
+	timeout      time.Duration
+}
+
+func (a *app) loginCommand() *cobra.Command {
+	var flags loginFlags
+	cmd := &cobra.Command{
+		Use:   "login",
+		Short: "Log in, in a browser",
+		Long: "Logs in and keeps the session in the profile, in the place of the one before. The\n" +
+			"browser is that of the system or of $BROWSER. With --headless it is on another\n" +
+			"computer: the address that it ends on is asked for here. The refresh token of the\n" +
+			"session before stays valid at the server: log out first to revoke it.\n\n" +
+			"The refresh token is bound to the profile's key. Without one, or with --key file,\n" +
+			"a key file is made if it is not there.",
+		Example: "  ycauth login --federation-id bpf…\n  ycauth login --key yubikey --attest",
+		Args:    cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.StringVar(&flags.federationID, "federation-id", "", "identity federation to log in with (default: that of the last login)")
+	f.StringVar(&flags.clientID, "client-id", a.getenv("YCAUTH_CLIENT_ID"), "OAuth client to log in as ($YCAUTH_CLIENT_ID, default: that of the last login, or "+oauth.YandexCloudClientID+")")
+	f.BoolVar(&flags.headless, "headless", false, "there is no browser on this computer")
+	f.BoolVar(&flags.attest, "attest", false, "show the server the YubiKey's attestation of the key, which names the card (x5c)")
+	f.DurationVar(&flags.timeout, "timeout", 10*time.Minute, "how long to wait for the login")
+	flags.register(cmd)
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error { return a.login(ctx, flags) })
+	return cmd
+}
+
+func (a *app) login(ctx context.Context, flags loginFlags) error {
+	ctx, cancel := context.WithTimeout(ctx, flags.timeout)
+	defer cancel()
+	store, dir, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	p, err := a.loadProfile(dir)
+	if err != nil {
+		return err
+	}
+	if flags.clientID != "" {
+		p.ClientID = flags.clientID
+	}
+	if flags.federationID != "" {
+		p.FederationID = flags.federationID
+	}
+	if p.Key, err = a.keyForLogin(ctx, dir, p.Key, flags); err != nil {
+		return err
+	}
+	prover, err := a.prover(p.Key)
+	if err != nil {
+		return err
+	}
+	sessions := recordingStore{store, func() error { return a.saveProfile(dir, p) }}
+	c, err := a.connection(p, store, sessions, prover, nil)
+	if err != nil {
+		return err
+	}
+	session, err := c.client.Login(ctx, oauth.LoginOptions{
+		OpenURL: a.openBrowser, Headless: flags.headless,
+		In: a.stdin, Out: a.stderr,
+		FederationID: p.FederationID,
+	})
+	if err != nil {
+		return err
+	}
+	switch session.Warning {
+	case oauth.WarnNoOfflineScope:
+		a.warn("the server did not grant offline_access, so there is no refresh token: log in again when the IAM token expires")
+	case oauth.WarnRefreshTokensOff:
+		a.warn("the server issued no refresh token: %s. Log in again when the IAM token expires", p.Endpoints.provider().RefreshTokenSwitch)
+	}
+	a.say("You are logged in.")
+	return a.printStatus(newStatus(a, p, session))
+}
+
+// keyForLogin chooses the key that the session will be bound to.
+func (a *app) keyForLogin(ctx context.Context, dir string, before keyChoice, flags loginFlags) (keyChoice, error) {
+	kind, err := flags.chosen(before)
+	if err != nil {
+		return keyChoice{}, err
+	}
+	if kind == keyYubiKey {
+		return a.cardForLogin(ctx, before, flags)
+	}
+	if flags.attest {
+		return keyChoice{}, usagef("--attest is for keys on a YubiKey: add --key yubikey")
+	}
+	path := flags.file
+	if path == "" {
+		path = before.File
+	}
+	if path == "" {
+		path = a.defaultKeyFile(dir)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return keyChoice{}, err
+	}
+	if err := makeKeyFolder(dir, path); err != nil {
+		return keyChoice{}, err
+	}
+	_, err = dpop.LoadOrGenerateKeyFile(path)
+	return keyChoice{File: path}, err
+}
+
+// cardForLogin chooses a key that is on a card already: a login never changes one.
+func (a *app) cardForLogin(ctx context.Context, before keyChoice, flags loginFlags) (keyChoice, error) {
+	if before.Card != nil && !flags.namesCard() && !flags.attest {
+		return before, nil
+	}
+	key, err := a.openCard(ctx, before, flags.keyFlags)
+	if err != nil {
+		return keyChoice{}, err
+	}
+	defer key.Close()
+	choice, err := onCard(key)
+	if err != nil || !flags.attest {
+		return choice, err
+	}
+	attestation, err := key.Attestation(ctx)
+	if err != nil {
+		return keyChoice{}, err
+	}
+	for _, cert := range attestation.Certificates() {
+		choice.Chain = append(choice.Chain, cert.Raw)
+	}
+	return choice, nil
+}
+
+func (a *app) warn(format string, args ...any) {
+	a.say(a.paint(a.stderr, yellow, "warning:")+" "+format, args...)
+}

@@ -1,0 +1,62 @@
+// Ycauth logs you in to Yandex Cloud and gives other programs IAM tokens that
+// are always fresh. The refresh token behind them is bound to a key (DPoP,
+// RFC 9449), in a file or on a YubiKey: who copies it without the key has
+// nothing.
+//
+//	ycauth login                      log in, in a browser
+//	ycauth token                      print an IAM token
+//	ycauth exec -- terraform plan     run a command with YC_TOKEN and IAM_TOKEN set
+//	ycauth status                     show the profile; no request is made
+//	ycauth list                       list refresh tokens
+//	ycauth revoke ID                  revoke refresh tokens
+//	ycauth key init|show|attest       make and look at the profile's key
+//	ycauth kube-credential            credential plugin for kubectl
+//	ycauth logout                     revoke the session, then forget it
+//	ycauth completion bash|zsh|fish   print a completion script
+//
+// # Profiles
+//
+// Each profile has a session, a key and a configuration of its own. --profile
+// or $YCAUTH_PROFILE chooses one; "default" is the default. They live in
+// $YCAUTH_CONFIG_DIR, by default the folder ycauth in the user's configuration
+// folder:
+//
+//	sessions/NAME.json   the session, with the refresh token (package filestore)
+//	profiles/NAME.json   endpoints, client and the choice of the key; no secret
+//	keys/NAME.pem        the key, unless it is elsewhere or on a YubiKey
+//
+// Any number of processes can share a profile: the token is renewed once for
+// all of them.
+//
+// # Output
+//
+// Results go to stdout, as a table or, with -o json, as JSON. Prompts, progress
+// and errors go to stderr. Colours are for terminals only, and $NO_COLOR turns
+// them off. -v shows requests and events on stderr, without secrets.
+//
+// # Exit codes
+//
+//	0    done
+//	1    failure
+//	2    usage: a wrong command, flag or argument; nothing was sent
+//	3    log in again
+//	4    temporary: network or server trouble, the same command can work later
+//	5    permission denied
+//	6    the key: no such file, no card, wrong PIN, no touch, built without cgo
+//	130  interrupted
+//
+// The exit code of "ycauth exec" is that of the command that it ran; 126 and
+// 127 mean that the command could not be run, or was not found.
+//
+// # Another IAM
+//
+// --endpoint or $YCAUTH_ENDPOINT is the address of a server that is everything
+// at once: authorization server, IAM and operations, as package iamtest is.
+// --auth-url, --token-url, --iam-endpoint and --operation-endpoint (in the
+// environment $YCAUTH_AUTH_URL and so on) set them one by one, for another
+// region for example. A login keeps them in the profile.
+package main
+
+import "os"
+
+func main() { os.Exit(run(realSystem())) }

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+
+	"github.com/ycauth/ycauth-go/piv"
+)
+
+// TestMain makes the test binary three programs: the test, ycauth itself, and
+// the browser of its user.
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){
+		"ycauth":  func() { os.Exit(run(testSystem())) },
+		"browser": browserMain,
+	})
+}
+
+type leakChecked struct{ m *testing.M }
+
+func (l leakChecked) Run() int {
+	code := l.m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// testSystem is the real one with the clock of the test's IAM and the maker of
+// the test's card.
+func testSystem() system {
+	sys := realSystem()
+	if path := os.Getenv("TEST_CLOCK"); path != "" {
+		ahead := mustReadClock(path)
+		sys.now = func() time.Time { return time.Now().Add(ahead) }
+	}
+	if path := os.Getenv("TEST_CARD_MAKER"); path != "" {
+		sys.trust = mustReadTrust(path)
+	}
+	return sys
+}
+
+// mustReadTrust reads certificates in PEM, the root first.
+func mustReadTrust(path string) piv.Trust {
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	trust := piv.Trust{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool()}
+	pool := trust.Roots
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			panic(err)
+		}
+		pool.AddCert(cert)
+		pool = trust.Intermediates
+	}
+	return trust
+}
+
+func mustReadClock(path string) time.Duration {
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return 0
+	}
+	if err != nil {
+		panic(err)
+	}
+	ahead, err := time.ParseDuration(string(data))
+	if err != nil {
+		panic(err)
+	}
+	return ahead
+}
+
+// browserMain is a browser that follows redirects. It writes the last page into
+// $BROWSER_PAGE, and into $BROWSER_PEEK the arguments and environments that
+// other programs of the user can see: its own and those of ycauth.
+func browserMain() {
+	if path := os.Getenv("BROWSER_PEEK"); path != "" {
+		var seen []byte
+		for _, pid := range []string{"self", strconv.Itoa(os.Getppid())} {
+			for _, name := range []string{"cmdline", "environ"} {
+				data, err := os.ReadFile("/proc/" + pid + "/" + name)
+				if err != nil {
+					panic(err)
+				}
+				seen = append(append(seen, data...), '\n')
+			}
+		}
+		if err := os.WriteFile(path, seen, 0o600); err != nil {
+			panic(err)
+		}
+	}
+	client := &http.Client{Timeout: 30 * time.Second}
+	resp, err := client.Get(os.Args[len(os.Args)-1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "browser:", err)
+		os.Exit(1)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		panic(err)
+	}
+	if path := os.Getenv("BROWSER_PAGE"); path != "" {
+		if err := os.WriteFile(path, page, 0o600); err != nil {
+			panic(err)
+		}
+	}
+}

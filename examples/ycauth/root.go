@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// app is one run of the program.
+type app struct {
+	system
+	profileName string
+	endpoint    endpointFlags
+	output      string
+	verbose     bool
+	started     bool // a command runs: what fails now is not the usage
+	unattended  bool // nobody can be asked for a PIN
+	interrupted <-chan struct{}
+	interrupt   func() // as if the user had
+}
+
+// run carries out the command and returns the exit code.
+func run(sys system) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	ctx, interrupt := context.WithCancel(ctx)
+	defer interrupt()
+
+	a := &app{system: sys, interrupted: ctx.Done(), interrupt: interrupt}
+	cmd, err := a.root().ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if !a.started {
+		err = usageError{err}
+	}
+	return a.report(ctx, cmd, err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ycauth",
+		Short: "IAM tokens of Yandex Cloud that renew by themselves",
+		Long: "Ycauth logs you in to Yandex Cloud and gives other programs IAM tokens that are\n" +
+			"always fresh. The refresh token behind them is bound to a key, in a file or on a\n" +
+			"YubiKey.\n\n" +
+			"Exit codes: 0 done, 1 failure, 2 usage, 3 log in again, 4 temporary failure,\n" +
+			"5 permission denied, 6 trouble with the key, 130 interrupted.",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return errors.New("a command is missing") },
+	}
+	root.SetArgs(a.args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+
+	f := root.PersistentFlags()
+	f.StringVar(&a.profileName, "profile", a.env("YCAUTH_PROFILE", defaultProfile), "profile to use ($YCAUTH_PROFILE)")
+	f.StringVarP(&a.output, "output", "o", outputTable, "output format: table or json")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "show requests and events on stderr, without secrets")
+	a.endpoint.register(f, a.getenv)
+	complete(root, "profile", a.completeProfiles)
+	complete(root, "output", cobra.FixedCompletions([]string{outputTable, outputJSON}, cobra.ShellCompDirectiveNoFileComp))
+
+	root.AddCommand(
+		a.loginCommand(), a.tokenCommand(), a.execCommand(), a.statusCommand(), a.listCommand(), a.revokeCommand(),
+		a.keyCommand(), a.kubeCommand(), a.logoutCommand(),
+	)
+	return root
+}
+
+// action makes a command's RunE of fn.
+func (a *app) action(fn func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if a.output != outputTable && a.output != outputJSON {
+			return fmt.Errorf("--output is %q: want %s or %s", a.output, outputTable, outputJSON)
+		}
+		if name := emptyFlag(cmd.Flags()); name != "" {
+			return fmt.Errorf("--%s is empty", name)
+		}
+		a.started = true
+		return fn(cmd.Context(), args)
+	}
+}
+
+// emptyFlag is the name of a flag that was given with an empty value, or "": an
+// unset variable in a script must not widen what a command does.
+func emptyFlag(flags *pflag.FlagSet) (name string) {
+	flags.Visit(func(f *pflag.Flag) {
+		if v := f.Value.String(); v == "" || v == "[]" {
+			name = f.Name
+		}
+	})
+	return name
+}
+
+// env returns a variable of the environment, or what stands in for an empty one.
+func (a *app) env(name, otherwise string) string {
+	if v := a.getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// say tells the user something, on stderr.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.stderr, format+"\n", args...)
+}

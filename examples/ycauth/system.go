@@ -1,0 +1,27 @@
+package main
+
+import (
+	"io"
+	"os"
+	"time"
+
+	"github.com/ycauth/ycauth-go/piv"
+)
+
+// system is what the program finds around it.
+type system struct {
+	args           []string // without the program's name
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	now            func() time.Time
+	trust          piv.Trust // whose attestations to believe
+}
+
+func realSystem() system {
+	return system{
+		args:  os.Args[1:],
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		getenv: os.Getenv, now: time.Now,
+	}
+}

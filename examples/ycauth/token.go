@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// tokenJSON is a token as "yc iam create-token --format json" prints it.
+type tokenJSON struct {
+	Token   string    `json:"iam_token"`
+	Expires time.Time `json:"expires_at,omitzero"`
+}
+
+func (a *app) tokenCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "token",
+		Short: "Print an IAM token, renewed if need be",
+		Long: "Prints an IAM token that is good for use now. It is renewed if need be, once for\n" +
+			"all processes that ask at the same time.",
+		Example: `  curl -H "Authorization: Bearer $(ycauth token)" https://…`,
+		Args:    cobra.NoArgs,
+		RunE: a.action(func(ctx context.Context, _ []string) error {
+			c, err := a.connect(ctx)
+			if err != nil {
+				return err
+			}
+			tok, err := c.token(ctx)
+			if err != nil {
+				return err
+			}
+			if a.output == outputJSON {
+				return a.printJSON(tokenJSON{tok.AccessToken, tok.Expiry.UTC()})
+			}
+			_, err = fmt.Fprintln(a.stdout, tok.AccessToken)
+			return err
+		}),
+	}
+}
