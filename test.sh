@@ -22,6 +22,7 @@ libc6-dev         header:stdlib.h    all                   the race detector and
 shellcheck        cmd:shellcheck     full                  this script is checked too
 
 npm               cmd:npm            internal/conformance  the authorization server of the conformance tests comes from npm
+chromium          cmd:chromium       internal/conformance  the browser that goes through logins
 
 pkg-config        cmd:pkg-config     (piv|examples/ycauth) finds the PC/SC library
 libpcsclite-dev   pc:libpcsclite     (piv|examples/ycauth) the PC/SC library that cards are reached through
