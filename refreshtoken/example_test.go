@@ -207,3 +207,40 @@ func ExampleAPIError() {
 	// not allowed
 	// List PERMISSION_DENIED 403 Permission denied
 }
+
+// Tokens that should go are found first, and looked at, then revoked by their IDs.
+func ExampleClient_RevokeEach() {
+	iam := exampleIAM()
+	defer iam.Close()
+	client, ctx := exampleClient(iam), context.Background()
+
+	staleFor30Days := refreshtoken.NotUsedSince(time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, -30))
+	var ids []string
+	for found, err := range client.Find(ctx, refreshtoken.ListOptions{}, refreshtoken.Unprotected(), staleFor30Days) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(found.ID, found.Reasons)
+		ids = append(ids, found.ID)
+	}
+	for _, dryRun := range []bool{true, false} {
+		report, err := client.RevokeEach(ctx, ids, refreshtoken.RevokeEachOptions{DryRun: dryRun})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println("dry run:", report.DryRun, "revoked:", report.Revoked, "failed:", report.Failed)
+	}
+	// Output:
+	// aje1 [not bound to a key last used on 2025-01-02]
+	// dry run: true revoked: [aje1] failed: []
+	// dry run: false revoked: [aje1] failed: []
+}
+
+// One setting is enough for another region.
+func ExampleWithDiscovery() {
+	region := refreshtoken.NewDiscovery(nil, "api.yandexcloud.kz")
+	client := refreshtoken.NewClient(http.DefaultClient, refreshtoken.WithDiscovery(region))
+	_ = client
+}

@@ -22,7 +22,7 @@ func parseClient(info string) (product string, v version, ok bool) {
 	}
 	text, _, _ = strings.Cut(strings.TrimPrefix(text, "v"), "+") // build metadata does not order versions
 	text, v.preRelease, _ = strings.Cut(text, "-")
-	for _, n := range strings.Split(text, ".") {
+	for n := range strings.SplitSeq(text, ".") {
 		if n == "" || strings.Trim(n, "0123456789") != "" {
 			return "", version{}, false
 		}

@@ -25,12 +25,12 @@ import (
 // demo is list on an IAM in this process: while the session is good, after its IAM
 // token has expired, and after an administrator has ended it.
 func demo(ctx context.Context, out io.Writer) error {
-	iam, err := iamtest.New(iamtest.Options{})
+	iam, err := iamtest.New(iamtest.Options{}) //nolint:contextcheck // a server lives until it is closed
 	if err != nil {
 		return err
 	}
 	defer iam.Close()
-	face, err := iamgrpc.New(iam, iamgrpc.Options{})
+	face, err := iamgrpc.New(iam, iamgrpc.Options{}) //nolint:contextcheck // a server lives until it is closed
 	if err != nil {
 		return err
 	}

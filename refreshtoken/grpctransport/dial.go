@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -140,7 +141,7 @@ func (o *DialOptions) connect(src TokenSource, address string) (*grpc.ClientConn
 		security = credentials.NewTLS(o.TLS.Clone()) // a nil Config clones to nil
 	}
 	// The caller's come first: the last one wins.
-	options := append(o.Options[:len(o.Options):len(o.Options)],
+	options := append(slices.Clone(o.Options),
 		grpc.WithTransportCredentials(security),
 		grpc.WithPerRPCCredentials(&perRPC{src: src, secure: !o.Plaintext}),
 		grpc.WithUserAgent(o.UserAgent),

@@ -180,6 +180,7 @@ func listing() []scenario {
 			}},
 		{name: "tokens of another without a role", run: pages(refreshtoken.ListOptions{SubjectID: "ajeother"}),
 			check: func(t *testing.T, _ any, err error) {
+				t.Helper()
 				fails(refreshtoken.ErrPermissionDenied)(t, nil, err)
 				if !strings.Contains(err.Error(), "iam.userAccounts.refreshTokenViewer") {
 					t.Errorf("%q names no role", err)
@@ -271,6 +272,7 @@ func failing() []scenario {
 			}},
 		{name: "the connection breaks", set: inject(iamtest.EndpointRevoke, iamtest.LostAnswer(), -1), run: revoke(refreshtoken.ByID("aje2")),
 			check: func(t *testing.T, _ any, err error) {
+				t.Helper()
 				isA[*refreshtoken.TransportError](t, nil, err)
 				fails(refreshtoken.ErrUnavailable)(t, nil, err)
 			}},

@@ -48,12 +48,14 @@ func (s source) GetRequestMetadata(context.Context, ...string) (map[string]strin
 // and polls that do not wait long.
 var transports = map[string]func(t *testing.T, iam *iamtest.Server, src source) *refreshtoken.Client{
 	"REST": func(t *testing.T, iam *iamtest.Server, src source) *refreshtoken.Client {
+		t.Helper()
 		base := &http.Transport{}
 		t.Cleanup(base.CloseIdleConnections)
 		return refreshtoken.NewClient(&http.Client{Transport: &oauth2.Transport{Source: src, Base: base}},
 			append(quick(), refreshtoken.WithEndpoint(iam.IAMEndpoint()))...)
 	},
 	"gRPC": func(t *testing.T, iam *iamtest.Server, src source) *refreshtoken.Client {
+		t.Helper()
 		return grpctransport.NewClient(dial(t, iamgrpc.Start(t, iam).Address, src), quick()...)
 	},
 }
@@ -133,6 +135,7 @@ func dump(v any) string {
 
 // play runs the scenario on a server of its own.
 func (s scenario) play(t *testing.T, client func(*testing.T, *iamtest.Server, source) *refreshtoken.Client) outcome {
+	t.Helper()
 	o := s.options
 	o.Subject, o.Now = "ajeme", func() time.Time { return epoch }
 	iam := iamtest.Start(t, o)

@@ -78,7 +78,7 @@ func (s *Server) serve(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if err != nil {
 		err = c.status(err)
 	}
-	s.record(c, err)
+	s.record(c, err) //nolint:contextcheck // what is recorded outlives the call
 	if c.dropped {
 		if p, ok := peer.FromContext(ctx); ok {
 			s.conns.drop(p.Addr)
