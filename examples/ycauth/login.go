@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -79,6 +81,9 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 		In: a.stdin, Out: a.stderr,
 		FederationID: p.FederationID,
 	})
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		return fmt.Errorf("the login was not finished within %v: %w", flags.timeout, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,9 @@ import (
 // the browser of its user.
 func TestMain(m *testing.M) {
 	testscript.Main(leakChecked{m}, map[string]func(){
-		"ycauth":  func() { os.Exit(run(testSystem())) },
-		"browser": browserMain,
+		"ycauth":   func() { os.Exit(run(testSystem())) },
+		"browser":  browserMain,
+		"xdg-open": browserMain, // the system's browser on Linux
 	})
 }
 

@@ -60,6 +60,10 @@ func (a *app) profilePath(dir string) string {
 // endpoints that the flags ask for.
 func (a *app) loadProfile(dir string) (profile, error) {
 	path := a.profilePath(dir)
+	// Whoever can write there decides where IAM tokens are sent.
+	if err := filelock.CheckFolder(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return profile{}, err
+	}
 	p := newProfile()
 	data, err := os.ReadFile(path)
 	if err == nil {

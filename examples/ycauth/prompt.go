@@ -29,8 +29,11 @@ var errNoTerminal = codedError{exitKey, errors.New("the YubiKey wants its PIN an
 // PIN reads the PIN without echo.
 func (p cardPrompt) PIN(ctx context.Context, r piv.PINRequest) (string, error) {
 	question := fmt.Sprintf("PIN of YubiKey %d", r.Serial)
-	if r.TriesLeft > 0 && r.TriesLeft < 3 {
-		question += fmt.Sprintf(" (%d tries left)", r.TriesLeft)
+	switch {
+	case r.LastTry:
+		question += " (last try)"
+	case r.TriesLeft == 2: // the usual card begins with 3
+		question += " (2 tries left)"
 	}
 	return p.ask(ctx, func(tty *os.File) (string, error) { return p.readPIN(tty, question+": ") })
 }

@@ -47,8 +47,9 @@ func TestYubiKey(t *testing.T) {
 }
 
 // card insert and card remove move the card. card touch touches it as soon as it
-// blinks, once; card touchy has somebody do so from now on. card unused checks
-// that it was used for nothing since the last card forget.
+// blinks, once; card touchy has somebody do so from now on. card tries changes how
+// many wrong PINs it allows. card unused checks that it was used for nothing since
+// the last card forget.
 func runCard(ts *testscript.TestScript, card *pivtest.Card, finger chan<- struct{}, args []string) {
 	switch args[0] {
 	case "insert":
@@ -64,6 +65,8 @@ func runCard(ts *testscript.TestScript, card *pivtest.Card, finger chan<- struct
 		}
 	case "touchy":
 		card.SetTouch(pivtest.TouchAfter(0))
+	case "tries":
+		card.SetPINTries(atoi(ts, args[1]))
 	case "forget":
 		card.ResetLog()
 	case "unused":
