@@ -59,12 +59,12 @@ func (d *decoder) peek() byte {
 	return 0
 }
 
+// value reads one value that stands inside of depth others.
 func (d *decoder) value(depth int) (any, error) {
 	c := d.next()
-	if depth > maxDepth {
-		return nil, &SyntaxError{fmt.Sprintf("nested deeper than %d levels", maxDepth)}
-	}
 	switch {
+	case depth == maxDepth && (c == '{' || c == '['):
+		return nil, &SyntaxError{fmt.Sprintf("nested deeper than %d levels", maxDepth)}
 	case c == '{':
 		return d.object(depth)
 	case c == '[':
