@@ -1,0 +1,128 @@
+package main
+
+import (
+	"crypto"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/filestore"
+)
+
+// config is what flags and the environment say. Each flag has a variable of the
+// same name, SERVICE_LISTEN for -listen; the flag wins.
+type config struct {
+	listen   string
+	api      string // what GET / asks
+	iam      string // the base URL of an authorization server that is not Yandex Cloud's
+	clientID string
+	keyFile  string
+	sessions string // folder
+	profile  string
+	drain    time.Duration // for the requests that run when the service is told to stop
+	settle   time.Duration // after that, for a renewal that runs
+	login    bool
+	demo     bool
+
+	provider oauth.Provider
+	iamHTTP  *http.Client     // for token requests; nil is http.DefaultClient
+	clock    func() time.Time // nil is time.Now
+	log      *slog.Logger
+}
+
+func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
+	cfg := config{log: slog.New(slog.DiscardHandler)}
+	f := flag.NewFlagSet("service", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&cfg.listen, "listen", "127.0.0.1:8080", "`address` to serve on")
+	f.StringVar(&cfg.api, "api", "", "`URL` of the API that GET / asks")
+	f.StringVar(&cfg.iam, "iam", "", "base `URL` of another authorization server than Yandex Cloud's, with /oauth/authorize and /oauth/token")
+	f.StringVar(&cfg.clientID, "client-id", oauth.YandexCloudClientID, "OAuth client `ID`")
+	f.StringVar(&cfg.keyFile, "key", "", "DPoP key `file`, made by -login if it is not there (default dpop.pem beside the sessions)")
+	f.StringVar(&cfg.sessions, "sessions", "", "`folder` of the sessions (default ycauth-service/sessions in the user's configuration)")
+	f.StringVar(&cfg.profile, "profile", "default", "`name` of the session")
+	f.DurationVar(&cfg.drain, "drain", 10*time.Second, "how long requests may take to finish when the service is told to stop")
+	f.DurationVar(&cfg.settle, "settle", 15*time.Second, "how long a renewal may take to finish after that")
+	f.BoolVar(&cfg.login, "login", false, "log in, store the session, and exit")
+	f.BoolVar(&cfg.demo, "demo", false, "run against an IAM of its own, in this process")
+	if err := cfg.fromEnvironment(f, getenv); err != nil {
+		return config{}, err
+	}
+	if err := f.Parse(args); err != nil {
+		return config{}, err
+	}
+	if f.NArg() > 0 {
+		return config{}, fmt.Errorf("%q is too much: everything is a flag, see -help", f.Arg(0))
+	}
+	return cfg, cfg.resolve()
+}
+
+// fromEnvironment sets the flags that have a variable.
+func (c *config) fromEnvironment(f *flag.FlagSet, getenv func(string) string) error {
+	var errs []error
+	f.VisitAll(func(fl *flag.Flag) {
+		name := "SERVICE_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
+		if v := getenv(name); v != "" {
+			if err := fl.Value.Set(v); err != nil {
+				errs = append(errs, fmt.Errorf("%s=%s: %w", name, v, err))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// resolve fills in what follows from the rest.
+func (c *config) resolve() error {
+	c.provider = oauth.YandexCloud()
+	if c.demo {
+		return nil // embed knows the rest
+	}
+	if c.iam != "" {
+		u, err := url.Parse(c.iam)
+		if err != nil || u.Host == "" {
+			return fmt.Errorf("-iam %s is not a URL", c.iam)
+		}
+		c.provider.Name = u.Host // a session belongs to the server that it was made by
+		c.provider.AuthURL = u.JoinPath("oauth/authorize").String()
+		c.provider.TokenURL = u.JoinPath("oauth/token").String()
+	}
+	if c.sessions == "" {
+		dir, err := filestore.DefaultDir("ycauth-service")
+		if err != nil {
+			return fmt.Errorf("say where sessions are with -sessions: %w", err)
+		}
+		c.sessions = dir
+	}
+	if c.keyFile == "" {
+		c.keyFile = filepath.Join(filepath.Dir(c.sessions), "dpop.pem")
+	}
+	if c.login {
+		return nil // the API is not asked
+	}
+	if u, err := url.Parse(c.api); err != nil || u.Host == "" {
+		return errors.New("-api is missing, or is not a URL; -demo runs without")
+	}
+	return nil
+}
+
+// key is the one that the session is bound to. Only a login makes one: a new key
+// is of no use to a session that there is already.
+func (c *config) key() (crypto.Signer, error) {
+	if !c.login {
+		return dpop.LoadKeyFile(c.keyFile)
+	}
+	if err := os.MkdirAll(filepath.Dir(c.keyFile), 0o700); err != nil {
+		return nil, err
+	}
+	return dpop.LoadOrGenerateKeyFile(c.keyFile)
+}

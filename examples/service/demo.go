@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
+)
+
+// demoLife is how long access tokens live in the demonstration. Its last sixth
+// is when a request, or a probe, begins a renewal.
+const demoLife = 30 * time.Second
+
+// embed starts an IAM in this process, with an API, and logs in. end stops it
+// and removes what it stored.
+func (c *config) embed(ctx context.Context, out io.Writer) (end func(), err error) {
+	dir, err := os.MkdirTemp("", "ycauth-service-")
+	if err != nil {
+		return nil, err
+	}
+	iam, err := iamtest.New(iamtest.Options{
+		Nonces: iamtest.NoncesRequired, Rotation: iamtest.RotateAlways, AccessLife: demoLife,
+	})
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	end = func() {
+		iam.Close()
+		os.RemoveAll(dir)
+	}
+	c.provider, c.clientID, c.api = iam.Provider(), iam.ClientID, iam.URL+"/api/whoami"
+	c.keyFile, c.sessions = filepath.Join(dir, "dpop.pem"), filepath.Join(dir, "sessions")
+	if err := loginEmbedded(ctx, *c); err != nil {
+		end()
+		return nil, err
+	}
+	fmt.Fprintf(out, "An IAM server and an API run in this process, at %s, and the service has logged in there.\n", iam.URL)
+	return end, nil
+}
+
+// loginEmbedded logs in at a server that asks no questions.
+func loginEmbedded(ctx context.Context, cfg config) error {
+	cfg.login = true
+	s, err := newService(cfg)
+	if err != nil {
+		return err
+	}
+	if _, err := s.client.Login(ctx, oauth.LoginOptions{OpenURL: visit}); err != nil {
+		return err
+	}
+	return s.client.TokenSource().Close(ctx)
+}
+
+// visit is a browser for such servers: it follows redirects.
+func visit(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}
+
+// explain says what there is to see.
+func explain(out io.Writer, address string) {
+	fmt.Fprintf(out, `Access tokens live %[2]v here. In their last %[3]v a request still gets an answer at once,
+and begins a renewal behind it; each renewal brings a new refresh token, which is saved.
+
+  curl http://%[1]s/          the API's answer, with a token that is always good
+  curl http://%[1]s/readyz    is there a token, and for how long
+  curl http://%[1]s/metrics   what the renewals came to
+  curl http://%[1]s/healthz   is the process alive
+
+Ctrl-C ends it: requests and a renewal that run are finished first.
+`, address, demoLife, demoLife/6)
+}
