@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ycauth/ycauth-go/refreshtoken"
@@ -50,28 +49,16 @@ func parseAge(s string) (time.Duration, error) {
 	return time.ParseDuration(s)
 }
 
-// stale lists the tokens that were not used in a time: not since before, nor
-// made since. A zero before selects every token.
-func stale(ctx context.Context, client *refreshtoken.Client, options refreshtoken.ListOptions, before time.Time) ([]*refreshtoken.RefreshToken, error) {
+// find lists the tokens that the rule finds.
+func find(ctx context.Context, client *refreshtoken.Client, options refreshtoken.ListOptions, rule refreshtoken.Rule) ([]*refreshtoken.RefreshToken, error) {
 	tokens := []*refreshtoken.RefreshToken{}
-	for t, err := range client.List(ctx, options) {
+	for f, err := range client.Find(ctx, options, rule) {
 		if err != nil {
 			return nil, err
 		}
-		if before.IsZero() || unusedSince(t, before) {
-			tokens = append(tokens, t)
-		}
+		tokens = append(tokens, f.RefreshToken)
 	}
 	return tokens, nil
-}
-
-// unusedSince is false where the server gives no time: then it is not known.
-func unusedSince(t *refreshtoken.RefreshToken, before time.Time) bool {
-	used := t.LastUsedAt
-	if used.IsZero() {
-		used = t.CreatedAt
-	}
-	return !used.IsZero() && !used.After(before)
 }
 
 func tokenIDs(tokens []*refreshtoken.RefreshToken) []string {
@@ -80,47 +67,4 @@ func tokenIDs(tokens []*refreshtoken.RefreshToken) []string {
 		ids[i] = t.ID
 	}
 	return ids
-}
-
-// revokersAtOnce bounds how many revocations are under way.
-const revokersAtOnce = 4
-
-// revokeIDs revokes tokens and waits until they are. The result has an error, or
-// nil, for each. After ctx has ended no further revocation begins. progress is
-// called with how many have ended, never twice at a time.
-func revokeIDs(ctx context.Context, client *refreshtoken.Client, ids []string, progress func(done int)) []error {
-	errs := make([]error, len(ids))
-	next := make(chan int)
-	var mu sync.Mutex
-	done := 0
-	var wg sync.WaitGroup
-	for range min(revokersAtOnce, len(ids)) {
-		wg.Go(func() {
-			for i := range next {
-				errs[i] = revokeID(ctx, client, ids[i])
-				mu.Lock()
-				done++
-				progress(done)
-				mu.Unlock()
-			}
-		})
-	}
-	for i := range ids {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
-	return errs
-}
-
-func revokeID(ctx context.Context, client *refreshtoken.Client, id string) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	op, err := client.Revoke(ctx, refreshtoken.ByID(id))
-	if err != nil {
-		return err
-	}
-	_, err = op.Wait(ctx)
-	return err
 }

@@ -35,7 +35,7 @@ func TestWithoutCgo(t *testing.T) {
 		if !errors.As(err, &exit) || exit.ExitCode() != exitKey {
 			t.Errorf("%v ended with %v, want exit code %d", args, err, exitKey)
 		}
-		if !strings.Contains(stderr.String(), "build it with CGO_ENABLED=1") {
+		if !strings.Contains(stderr.String(), "CGO_ENABLED=1") {
 			t.Errorf("%v does not say what is missing:\n%s", args, &stderr)
 		}
 	}

@@ -112,11 +112,11 @@ func (a *app) revoke(ctx context.Context, flags revokeFlags) error {
 	case len(flags.ids) > 0:
 		return a.revokeEach(ctx, client, flags.ids)
 	case flags.dryRun || oneByOne:
-		var before time.Time
+		var rule refreshtoken.Rule = func(*refreshtoken.RefreshToken) string { return "selected by the filter" }
 		if flags.olderThan > 0 {
-			before = a.now().Add(-time.Duration(flags.olderThan))
+			rule = refreshtoken.NotUsedSince(a.now().Add(-time.Duration(flags.olderThan)))
 		}
-		tokens, err := stale(ctx, client, refreshtoken.ListOptions{SubjectID: flags.subjectID, Filter: filter}, before)
+		tokens, err := find(ctx, client, refreshtoken.ListOptions{SubjectID: flags.subjectID, Filter: filter}, rule)
 		if err != nil {
 			return err
 		}
@@ -199,34 +199,39 @@ type failedJSON struct {
 // revokeEach revokes tokens by ID and reports on each. If some fail, the error
 // is that of the first.
 func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids []string) error {
-	progress := func(done int) {
-		if isTerminal(a.stderr) && len(ids) > 1 {
-			fmt.Fprintf(a.stderr, "\r\x1b[K%d of %d", done, len(ids))
+	progress := isTerminal(a.stderr) && len(ids) > 1
+	report, err := client.RevokeEach(ctx, ids, refreshtoken.RevokeEachOptions{Progress: func(p refreshtoken.RevokeProgress) {
+		if progress {
+			fmt.Fprintf(a.stderr, "\r\x1b[K%d of %d", p.Done, p.Total)
 		}
-	}
-	errs := revokeIDs(ctx, client, ids, progress)
-	if isTerminal(a.stderr) && len(ids) > 1 {
+	}})
+	if progress {
 		fmt.Fprint(a.stderr, "\r\x1b[K")
 	}
-	revoked, failed := []string{}, []failedJSON(nil)
-	var first error
-	for i, err := range errs {
-		if err == nil {
-			revoked = append(revoked, ids[i])
-			continue
-		}
-		if first == nil {
-			first = err
-		}
-		failed = append(failed, failedJSON{ids[i], message(err)})
-	}
-	if err := a.printRevoked(revoked, failed); err != nil {
+	if report == nil {
 		return err
 	}
-	if first != nil && len(ids) > 1 {
-		return fmt.Errorf("%d of %s could not be revoked: %w", len(failed), count(len(ids)), first)
+	failures := report.Failed
+	for _, id := range report.Gone {
+		failures = append(failures, refreshtoken.RevokeFailure{ID: id, Err: fmt.Errorf("there is no such refresh token: %w", refreshtoken.ErrNotFound)})
 	}
-	return first
+	for _, id := range report.NotTried {
+		failures = append(failures, refreshtoken.RevokeFailure{ID: id, Err: fmt.Errorf("not tried: %w", err)})
+	}
+	var failed []failedJSON
+	for _, f := range failures {
+		failed = append(failed, failedJSON{f.ID, message(f.Err)})
+	}
+	if err := a.printRevoked(report.Revoked, failed); err != nil {
+		return err
+	}
+	switch {
+	case len(failures) == 0:
+		return nil
+	case len(ids) > 1:
+		return fmt.Errorf("%d of %s could not be revoked: %w", len(failures), count(len(ids)), failures[0].Err)
+	}
+	return failures[0].Err
 }
 
 func (a *app) printRevoked(revoked []string, failed []failedJSON) error {
