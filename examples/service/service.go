@@ -142,7 +142,7 @@ func (s *service) serve(ctx context.Context, l net.Listener) error {
 		s.stopping.Store(true)
 		s.cfg.log.Info("stopping")
 		err = s.drain(ctx, srv)
-		<-failed
+		_ = <-failed // ErrServerClosed
 	}
 	err = errors.Join(err, s.settle(ctx))
 	s.api.CloseIdleConnections()
