@@ -142,7 +142,9 @@ func (s *service) serve(ctx context.Context, l net.Listener) error {
 		s.stopping.Store(true)
 		s.cfg.log.Info("stopping")
 		err = s.drain(ctx, srv)
-		<-failed
+		if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
+			err = errors.Join(err, ended)
+		}
 	}
 	err = errors.Join(err, s.settle(ctx))
 	s.api.CloseIdleConnections()

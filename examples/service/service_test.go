@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -365,6 +366,30 @@ func TestNotReady(t *testing.T) {
 		l.Close()
 		if err := s.serve(bounded(t), l); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("a request does not end in time", func(t *testing.T) {
+		cfg := newConfig(t, newIAM(t))
+		asked := make(chan struct{})
+		hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(asked)
+			<-r.Context().Done()
+		}))
+		defer hanging.Close()
+		cfg.api, cfg.drain = hanging.URL, time.Millisecond
+		r := start(t, cfg)
+		cut := make(chan error, 1)
+		go func() {
+			_, _, err := get(bounded(t), r.url+"/")
+			cut <- err
+		}()
+		<-asked
+		r.stop()
+		if err := <-r.ended; !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "cut off") || strings.Contains(err.Error(), "lost") {
+			t.Errorf("error %v", err)
+		}
+		if err := <-cut; err == nil {
+			t.Error("the request has an answer")
 		}
 	})
 	t.Run("a renewal does not end in time", func(t *testing.T) {
