@@ -15,4 +15,9 @@
 // how many requests, each with which answer, and that every proof verifies. Each
 // ends with a search for credentials in what errors, events, log lines and pages
 // have said.
+//
+// The tests with a browser (browser_*_test.go) let a real headless Chromium go
+// through the login, attacks included; with YCAUTH_ARTIFACTS naming a folder they
+// keep a screenshot of each page. yubikey_test.go has the key of a virtual
+// YubiKey sign it all.
 package conformance
