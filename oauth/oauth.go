@@ -167,6 +167,7 @@ type Client struct {
 	nonces     dpop.Nonces
 	skew       clockSkew
 	retry      retry.Policy
+	ownClock   bool // Config.Clock was not set
 	source     *TokenSource
 }
 
@@ -195,7 +196,7 @@ func New(cfg Config) (*Client, error) {
 		c.cfg.RequestTimeout = 30 * time.Second
 	}
 	if c.cfg.Clock == nil {
-		c.cfg.Clock = time.Now
+		c.cfg.Clock, c.ownClock = time.Now, true
 	}
 	c.http = wire.NoRedirects(cfg.HTTPClient)
 	c.retry = retry.Policy{Attempts: cfg.MaxAttempts}

@@ -42,8 +42,8 @@ type TokenSource struct {
 
 var _ oauth2.TokenSource = (*TokenSource)(nil)
 
-// tokenState is what callers are served from: one immutable value, replaced as a
-// whole. By its times (Unix nanoseconds) the token is
+// tokenState is what callers are served from: one value that never changes (but
+// for quick), replaced as a whole. By its times (Unix nanoseconds) the token is
 //
 //	fresh    until stale:    served
 //	stale    until invalid:  served, and renewed in the background
@@ -54,7 +54,17 @@ type tokenState struct {
 	stale, invalid, expires int64
 	session                 Session
 	confirmed               bool // the server issued this token again after a resource had refused it
+
+	// Reading the wall clock costs twice as much as reading the monotonic one,
+	// which stands still while a computer sleeps. So the wall clock decides, and
+	// for a moment after it did, the other one is enough.
+	born  time.Time    // with a monotonic reading
+	quick atomic.Int64 // nanoseconds after born until which the token is surely fresh
 }
+
+// quickly is how long a look at the wall clock is good for: so long a token that
+// expired while the computer slept can be served after it woke up.
+const quickly = 100 * time.Millisecond
 
 // noToken is the state before the first token and after one was refused.
 func noToken(rejected Session) *tokenState {
@@ -65,6 +75,7 @@ func newTokenState(s Session, cfg *Config) *tokenState {
 	st := &tokenState{
 		token:   &oauth2.Token{AccessToken: s.AccessToken.Reveal(), TokenType: s.TokenType, Expiry: s.Expiry},
 		session: s,
+		born:    time.Now(),
 		stale:   math.MaxInt64, invalid: math.MaxInt64, expires: math.MaxInt64,
 	}
 	if s.Expiry.IsZero() {
@@ -117,8 +128,12 @@ func (s *TokenSource) Token() (*oauth2.Token, error) { return s.TokenContext(con
 // shared with other callers and must not be changed. It holds no refresh token.
 func (s *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	st := s.state.Load()
+	if time.Since(st.born) < time.Duration(st.quick.Load()) {
+		return st.token, nil
+	}
 	now := s.c.cfg.Clock().UnixNano()
 	if now < st.stale {
+		s.c.servesQuickly(st, st.stale-now)
 		return st.token, nil
 	}
 	if now < st.invalid && !s.c.cfg.Synchronous {
@@ -126,6 +141,14 @@ func (s *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 		return st.token, nil
 	}
 	return s.wait(ctx)
+}
+
+// servesQuickly notes that the token is fresh for d more. A clock of the user's
+// has nothing to do with the monotonic one, so it is asked every time.
+func (c *Client) servesQuickly(st *tokenState, d int64) {
+	if c.ownClock {
+		st.quick.Store(int64(time.Since(st.born)) + min(d, int64(quickly)))
+	}
 }
 
 // renewBehind begins a renewal that nobody waits for, unless one runs or the
