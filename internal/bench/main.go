@@ -59,7 +59,7 @@ type section interface {
 }
 
 func sections() []section {
-	return []section{tokenTable(), proofTable(), listTable(), heapTable{}, sizeTable{}}
+	return []section{tokenTable(1), tokenTable(32), proofTable(), listTable(), heapTable{}, sizeTable{}}
 }
 
 func fatal(err error) {
