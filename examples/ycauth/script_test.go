@@ -98,6 +98,8 @@ func (c *iamCommand) start(ts *testscript.TestScript, options []string) {
 	for _, option := range options {
 		name, value, _ := strings.Cut(option, "=")
 		switch name {
+		case "no-nonces":
+			o.Nonces = iamtest.NoncesOff
 		case "refresh-tokens-off":
 			o.RefreshTokensOff = true
 		case "drop-offline-access":
