@@ -41,6 +41,8 @@ const (
 	CauseStale Cause = "stale"
 	// CauseInvalid means that there is no token, or it has expired; callers wait.
 	CauseInvalid Cause = "invalid"
+	// CauseForced means that [TokenSource.Renew] was called.
+	CauseForced Cause = "forced"
 	// CauseRejected means that a resource refused the token; callers wait.
 	CauseRejected Cause = "rejected"
 )

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
@@ -55,7 +54,7 @@ func Example() {
 	fmt.Println("granted:", session.Scopes)
 
 	source := client.TokenSource()
-	defer source.Close(ctx) // no rotation in flight is lost
+	defer source.Close() // no rotation in flight is lost
 	api := &http.Client{Transport: &dpop.Transport{Source: source, Prover: prover}}
 	resp, err := api.Get(iam.URL + "/api/whoami")
 	if err != nil {
@@ -180,9 +179,7 @@ func ExampleTokenSource_Close() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := client.TokenSource().Close(ctx); err != nil {
+	if err := client.TokenSource().Close(); err != nil {
 		fmt.Println("not saved:", err)
 	}
 	fmt.Println("nothing was lost")

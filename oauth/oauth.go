@@ -15,7 +15,7 @@
 //	})
 //	…
 //	source := client.TokenSource()
-//	defer source.Close(ctx)
+//	defer source.Close()
 //	httpClient := &http.Client{Transport: &dpop.Transport{Source: source}} // renews by itself
 //
 // A [TokenSource] fits wherever an oauth2.TokenSource is wanted. oauth2.NewClient
@@ -297,6 +297,18 @@ func isScopeToken(s string) bool {
 
 // TokenSource returns the client's token source, the same one at every call.
 func (c *Client) TokenSource() *TokenSource { return c.source }
+
+// HTTPClient returns a client for resources: every request carries a token of the
+// client's source, a proof where the token is bound, and is repeated once with
+// another token if the resource answers 401. It sends credentials over https, or
+// to this machine.
+func (c *Client) HTTPClient() *http.Client {
+	t := &dpop.Transport{Source: c.source, Prover: c.cfg.DPoP, Nonces: &c.nonces, Clock: c.cfg.Clock}
+	if c.cfg.HTTPClient != nil {
+		t.Base = c.cfg.HTTPClient.Transport
+	}
+	return &http.Client{Transport: t}
+}
 
 // Session returns the stored session. The error matches [ErrNoSession] if there
 // is none, and is a [*StoreError] if the store cannot tell.

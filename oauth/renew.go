@@ -166,7 +166,7 @@ func adopted(session Session) Event {
 // adoptable reports whether the stored session has a token that serves, other
 // than the one that has to be replaced.
 func (s *TokenSource) adoptable(stored Session, f *flight, before *tokenState) bool {
-	if stored.AccessToken == "" || s.c.owns(stored) != nil {
+	if f.cause == CauseForced || stored.AccessToken == "" || s.c.owns(stored) != nil {
 		return false
 	}
 	if stored.AccessToken == before.session.AccessToken && f.cause == CauseRejected {

@@ -71,7 +71,7 @@ func TestCloseSavesWhatWasNotSaved(t *testing.T) {
 	store.set(func(s *faultyStore) { s.failSave = errDisk })
 	wantToken(t, c.TokenSource(), "at-1")
 	var persist *oauth.PersistError
-	if err := c.TokenSource().Close(t.Context()); !errors.As(err, &persist) || !errors.Is(err, errDisk) {
+	if err := c.TokenSource().Close(); !errors.As(err, &persist) || !errors.Is(err, errDisk) {
 		t.Fatalf("Close: %v, want a PersistError", err)
 	}
 	store.set(func(s *faultyStore) { s.failSave = nil })

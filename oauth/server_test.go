@@ -213,7 +213,7 @@ func wantReason(t *testing.T, err error, want oauth.Reason) *oauth.LoginRequired
 
 func closeSource(t *testing.T, c *oauth.Client) {
 	t.Helper()
-	if err := c.TokenSource().Close(context.Background()); err != nil {
+	if err := c.TokenSource().Close(); err != nil {
 		t.Fatalf("Close: %v", err)
 	}
 }

@@ -39,6 +39,13 @@ type Session struct {
 	// SHA-256 JWK thumbprint (RFC 7638). "" if it is not bound.
 	KeyThumbprint string
 
+	// RefreshExpiry is when the refresh token expires, by what the server or
+	// Provider.RefreshTokenLife says. Zero if neither does.
+	RefreshExpiry time.Time
+
+	// Identity is the user, as far as the server named one.
+	Identity Identity
+
 	// Created is when the user logged in, or the token was imported.
 	Created time.Time
 
@@ -48,6 +55,16 @@ type Session struct {
 
 	// Warning says why a login gave no refresh token. "" if all is well.
 	Warning Warning
+}
+
+// An Identity names the user who logged in, by the id_token that came with the
+// tokens (OpenID Connect Core 1.0 §2, §5.1). It is for display. The token came
+// over TLS from the token endpoint and its signature was not verified (§3.1.3.7),
+// so it must not decide about access.
+type Identity struct {
+	Subject string `json:"subject,omitempty"` // sub: the user's identifier at the server
+	Name    string `json:"name,omitempty"`    // name, else preferred_username
+	Email   string `json:"email,omitempty"`   // email
 }
 
 // A Warning is the cause of a session that cannot be renewed.
@@ -83,6 +100,8 @@ type storedSession struct {
 	Obtained      *time.Time `json:"obtained,omitempty"`
 	Scopes        []string   `json:"scopes,omitempty"`
 	KeyThumbprint string     `json:"key_thumbprint,omitempty"`
+	RefreshExpiry *time.Time `json:"refresh_expiry,omitempty"`
+	Identity      *Identity  `json:"identity,omitempty"`
 	Created       *time.Time `json:"created,omitempty"`
 	Generation    uint64     `json:"generation"`
 	Warning       Warning    `json:"warning,omitempty"`
@@ -104,6 +123,8 @@ var ErrSessionFormat = errors.New("oauth: not a stored session")
 //	obtained        string, RFC 3339
 //	scopes          array of strings
 //	key_thumbprint  string, base64url
+//	refresh_expiry  string, RFC 3339
+//	identity        object of strings: subject, name, email
 //	created         string, RFC 3339
 //	generation      number
 //	warning         string
@@ -111,12 +132,17 @@ var ErrSessionFormat = errors.New("oauth: not a stored session")
 // of which all but version, provider, client_id and generation can be missing.
 // It holds the secrets: keep it where only the user can read it.
 func (s Session) Encode() ([]byte, error) {
-	return json.Marshal(storedSession{
+	st := storedSession{
 		Version: sessionVersion, Provider: s.Provider, ClientID: s.ClientID,
 		RefreshToken: s.RefreshToken.Reveal(), AccessToken: s.AccessToken.Reveal(), TokenType: s.TokenType,
 		Expiry: optionalTime(s.Expiry), Obtained: optionalTime(s.Obtained), Created: optionalTime(s.Created),
-		Scopes: s.Scopes, KeyThumbprint: s.KeyThumbprint, Generation: s.Generation, Warning: s.Warning,
-	})
+		RefreshExpiry: optionalTime(s.RefreshExpiry),
+		Scopes:        s.Scopes, KeyThumbprint: s.KeyThumbprint, Generation: s.Generation, Warning: s.Warning,
+	}
+	if s.Identity != (Identity{}) {
+		st.Identity = &s.Identity
+	}
+	return json.Marshal(st)
 }
 
 // DecodeSession reads what [Session.Encode] wrote. Members that it does not know
@@ -137,9 +163,13 @@ func DecodeSession(data []byte) (Session, error) {
 		Provider: st.Provider, ClientID: st.ClientID,
 		RefreshToken: Secret(st.RefreshToken), AccessToken: Secret(st.AccessToken), TokenType: st.TokenType,
 		Expiry: timeOrZero(st.Expiry), Obtained: timeOrZero(st.Obtained), Created: timeOrZero(st.Created),
-		Scopes: st.Scopes, KeyThumbprint: st.KeyThumbprint, Generation: st.Generation, Warning: st.Warning,
+		RefreshExpiry: timeOrZero(st.RefreshExpiry),
+		Scopes:        st.Scopes, KeyThumbprint: st.KeyThumbprint, Generation: st.Generation, Warning: st.Warning,
 	}
-	for _, t := range []time.Time{s.Expiry, s.Obtained, s.Created} {
+	if st.Identity != nil {
+		s.Identity = *st.Identity
+	}
+	for _, t := range []time.Time{s.Expiry, s.Obtained, s.Created, s.RefreshExpiry} {
 		if y := t.UTC().Year(); y < 0 || y > 9999 {
 			return Session{}, fmt.Errorf("%w: a time is outside of the years 0 to 9999", ErrSessionFormat) // Encode could not write it
 		}

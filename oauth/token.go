@@ -226,6 +226,31 @@ func (s *TokenSource) orStillValid(err error) (*oauth2.Token, error) {
 	return nil, err
 }
 
+// Renew obtains a new token, even if the one in hand is fresh, and waits for it.
+// A renewal that is in progress is joined; a cooldown is not waited for. The
+// token in hand goes on being served if the renewal fails.
+func (s *TokenSource) Renew(ctx context.Context) (*oauth2.Token, error) {
+	if ctx.Err() != nil {
+		return nil, retry.Ended(ctx)
+	}
+	s.mu.Lock()
+	f := s.flight
+	if f == nil && s.closed {
+		s.mu.Unlock()
+		return nil, ErrClosed
+	}
+	if f == nil {
+		f = s.takeOff(ctx, CauseForced)
+	}
+	s.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.token, f.err
+	case <-ctx.Done():
+		return nil, retry.Ended(ctx)
+	}
+}
+
 // Invalidate says that a resource refused the token (401): it is not served any
 // more, and the next caller waits for another one. A token that is not the
 // current one is ignored, for its successor is there already; so is one that
@@ -265,13 +290,16 @@ func (s *TokenSource) GetRequestMetadata(ctx context.Context, _ ...string) (map[
 func (s *TokenSource) RequireTransportSecurity() bool { return true }
 
 // Close waits for a renewal that runs, so that a refresh token it receives is
-// saved before the program exits, and saves what could not be saved before. If
-// ctx ends first, the error is ctx's; if a session could not be saved, a
-// [*PersistError]. Close can be called again.
+// saved before the program exits, and saves what could not be saved before. It
+// takes no longer than one token request and one save, Config.RequestTimeout and
+// 30 seconds. If a session could not be saved, the error is a [*PersistError].
+// Close can be called again.
 //
 // A closed source still serves its token while it is valid, and then fails with
 // [ErrClosed].
-func (s *TokenSource) Close(ctx context.Context) error {
+func (s *TokenSource) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.c.cfg.RequestTimeout+saveTimeout)
+	defer cancel()
 	s.mu.Lock()
 	if !s.closed {
 		s.closed = true

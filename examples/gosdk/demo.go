@@ -40,7 +40,7 @@ func demo(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	source := client.TokenSource()
-	defer source.Close(context.WithoutCancel(ctx))
+	defer source.Close()
 
 	// The options that lead to the IAM of this example, and not to the cloud.
 	local := options.WithEndpointsResolver(endpoints.NewSingleEndpointResolver(

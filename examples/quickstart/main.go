@@ -75,7 +75,7 @@ func run(ctx context.Context, out io.Writer, verbose bool) error {
 	if err := d.connect(filepath.Join(dir, "dpop.pem")); err != nil {
 		return err
 	}
-	defer d.client.TokenSource().Close(context.WithoutCancel(ctx))
+	defer d.client.TokenSource().Close()
 	for _, step := range []func(context.Context) error{d.login, d.call, d.renew, d.list, d.revoke} {
 		if err := step(ctx); err != nil {
 			return err

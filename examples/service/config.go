@@ -30,7 +30,6 @@ type config struct {
 	sessions string // folder
 	profile  string
 	drain    time.Duration // for the requests that run when the service is told to stop
-	settle   time.Duration // after that, for a renewal that runs
 	login    bool
 	demo     bool
 
@@ -52,7 +51,6 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	f.StringVar(&cfg.sessions, "sessions", "", "`folder` of the sessions (default ycauth-service/sessions in the user's configuration)")
 	f.StringVar(&cfg.profile, "profile", "default", "`name` of the session")
 	f.DurationVar(&cfg.drain, "drain", 10*time.Second, "how long requests may take to finish when the service is told to stop")
-	f.DurationVar(&cfg.settle, "settle", 15*time.Second, "how long a renewal may take to finish after that")
 	f.BoolVar(&cfg.login, "login", false, "log in, store the session, and exit")
 	f.BoolVar(&cfg.demo, "demo", false, "run against an IAM of its own, in this process")
 	if err := cfg.fromEnvironment(f, getenv); err != nil {

@@ -55,7 +55,7 @@ func loginEmbedded(ctx context.Context, cfg config) error {
 	if _, err := s.client.Login(ctx, oauth.LoginOptions{OpenURL: visit}); err != nil {
 		return err
 	}
-	return s.client.TokenSource().Close(ctx)
+	return s.client.TokenSource().Close()
 }
 
 // visit is a browser for such servers: it follows redirects.

@@ -148,7 +148,7 @@ func TestTerminatedDuringRotation(t *testing.T) {
 			} else {
 				before = age(t, cfg)
 			}
-			p := startProcess(t, "-iam", iam.URL, "-api", cfg.api, "-key", cfg.keyFile, "-sessions", cfg.sessions, "-drain", "30s", "-settle", "30s")
+			p := startProcess(t, "-iam", iam.URL, "-api", cfg.api, "-key", cfg.keyFile, "-sessions", cfg.sessions, "-drain", "30s")
 			// The first one who asks adopts the stored token; it is the next one
 			// who finds it stale, or refused.
 			if status, body, err := get(bounded(t), p.url+"/readyz"); err != nil || status != 200 {

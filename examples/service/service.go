@@ -83,7 +83,7 @@ func (s *service) login(ctx context.Context, in io.Reader, out io.Writer) error 
 	if session.Warning != "" {
 		fmt.Fprintf(out, "It ends with its first token, at %s (%s).\n", session.Expiry.Local().Format(time.DateTime), session.Warning)
 	}
-	return s.client.TokenSource().Close(ctx)
+	return s.client.TokenSource().Close()
 }
 
 func (s *service) routes() http.Handler {
@@ -146,7 +146,7 @@ func (s *service) serve(ctx context.Context, l net.Listener) error {
 			err = errors.Join(err, ended)
 		}
 	}
-	err = errors.Join(err, s.settle(ctx))
+	err = errors.Join(err, s.settle())
 	s.api.CloseIdleConnections()
 	s.cfg.log.Info("stopped")
 	return err
@@ -163,12 +163,9 @@ func (s *service) drain(ctx context.Context, srv *http.Server) error {
 	return nil
 }
 
-// settle lets a renewal finish and be saved. It has time of its own: slow
-// requests must not cost the session.
-func (s *service) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.settle)
-	defer cancel()
-	if err := s.client.TokenSource().Close(ctx); err != nil {
+// settle lets a renewal finish and be saved.
+func (s *service) settle() error {
+	if err := s.client.TokenSource().Close(); err != nil {
 		return fmt.Errorf("the session may be lost: %w", err)
 	}
 	return nil

@@ -65,7 +65,7 @@ func newConfig(t *testing.T, iam *iamtest.Server) config {
 	cfg, err := parseConfig([]string{
 		"-iam", iam.URL, "-api", iam.URL + "/api/whoami", "-client-id", iam.ClientID,
 		"-key", filepath.Join(dir, "dpop.pem"), "-sessions", filepath.Join(dir, "sessions"),
-		"-drain", patience.String(), "-settle", patience.String(),
+		"-drain", patience.String(),
 	}, func(string) string { return "" }, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -390,25 +390,6 @@ func TestNotReady(t *testing.T) {
 		}
 		if err := <-cut; err == nil {
 			t.Error("the request has an answer")
-		}
-	})
-	t.Run("a renewal does not end in time", func(t *testing.T) {
-		iam := newIAM(t)
-		cfg := newConfig(t, iam)
-		g := newGate()
-		cfg.iamHTTP, cfg.settle = &http.Client{Transport: g}, time.Millisecond
-		r := start(t, cfg)
-		r.want(t, "/readyz", 200)
-		iam.Advance(11 * time.Hour)
-		r.want(t, "/", 200)
-		g.await(t)
-		r.stop()
-		if err := <-r.ended; !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "may be lost") {
-			t.Errorf("error %v", err)
-		}
-		close(g.open)
-		if err := r.client.TokenSource().Close(bounded(t)); err != nil {
-			t.Error(err)
 		}
 	})
 }

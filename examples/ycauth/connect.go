@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"golang.org/x/oauth2"
 
@@ -17,10 +16,6 @@ import (
 
 // userAgent is what the service shows as the application of a refresh token.
 const userAgent = "ycauth/1.0"
-
-// closeTimeout bounds the wait for a renewal that is under way when the program
-// is about to exit.
-const closeTimeout = 15 * time.Second
 
 // connection is a profile ready for use.
 type connection struct {
@@ -80,16 +75,14 @@ func (a *app) connection(p profile, store *filestore.Store, sessions oauth.Store
 
 // token returns a token that is good for use now.
 func (c *connection) token(ctx context.Context) (*oauth2.Token, error) {
-	defer c.close(ctx)
+	defer c.close()
 	return c.client.TokenSource().TokenContext(ctx)
 }
 
 // close makes sure that no renewal is lost. A session that could not be saved is
 // no failure of the command, which got its token; but the user has to know.
-func (c *connection) close(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
-	if err := c.client.TokenSource().Close(ctx); err != nil {
+func (c *connection) close() {
+	if err := c.client.TokenSource().Close(); err != nil {
 		c.a.say("%s %s", c.a.paint(c.a.stderr, red, "ycauth: warning:"), message(err))
 	}
 }

@@ -96,7 +96,7 @@ func (a *app) list(ctx context.Context, flags listFlags) error {
 	if err != nil {
 		return err
 	}
-	defer c.close(ctx)
+	defer c.close()
 	tokens := []*refreshtoken.RefreshToken{} // [] in JSON if there is none
 	for t, err := range c.refreshTokens(c.client.TokenSource()).List(ctx, options) {
 		if err != nil {

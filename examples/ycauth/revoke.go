@@ -105,7 +105,7 @@ func (a *app) revoke(ctx context.Context, flags revokeFlags) error {
 	if err != nil {
 		return err
 	}
-	defer c.close(ctx)
+	defer c.close()
 	client := c.refreshTokens(c.client.TokenSource())
 	oneByOne := flags.olderThan > 0 || len(filter.ProtectionLevels) > 0
 	switch {

@@ -62,9 +62,7 @@ func newEmbedded(t *testing.T) (*iamtest.Server, *realm) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			if err := c.TokenSource().Close(ctx); err != nil {
+			if err := c.TokenSource().Close(); err != nil {
 				t.Error(err)
 			}
 		})

@@ -209,9 +209,7 @@ func (f *flow) newApp(t *testing.T, client registration, signer crypto.Signer, c
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := a.TokenSource().Close(ctx); err != nil {
+		if err := a.TokenSource().Close(); err != nil {
 			t.Error(err)
 		}
 	})

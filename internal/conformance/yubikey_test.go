@@ -141,7 +141,7 @@ func attestedClient(t *testing.T, iam *iamtest.Server, prover *dpop.Prover) *oau
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.TokenSource().Close(context.Background()); err != nil {
+		if err := c.TokenSource().Close(); err != nil {
 			t.Error(err)
 		}
 	})

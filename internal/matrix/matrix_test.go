@@ -89,7 +89,7 @@ func newRig(t *testing.T) *rig {
 		refreshtoken.WithOperationEndpoint(iam.OperationEndpoint()), refreshtoken.WithLogger(logger),
 		refreshtoken.WithPolling(refreshtoken.Polling{Initial: 10 * time.Millisecond}))
 	r.close = func() {
-		if err := r.client.TokenSource().Close(context.Background()); err != nil {
+		if err := r.client.TokenSource().Close(); err != nil {
 			t.Error(err)
 		}
 		transport.CloseIdleConnections()

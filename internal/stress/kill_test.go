@@ -80,7 +80,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		default:
 			t.Fatalf("kill %d: the renewal said %v; the server knows the stored token as %s (%s)", i, err, info.State, info.GrantEnded)
 		}
-		if err := ts.Close(t.Context()); err != nil {
+		if err := ts.Close(); err != nil {
 			t.Fatalf("kill %d: %v", i, err)
 		}
 	}

@@ -101,7 +101,7 @@ func child(part, server, dir, ahead string) error {
 			return err
 		}
 		fmt.Println(tok.AccessToken)
-		return ts.Close(context.Background())
+		return ts.Close()
 	case "loop": // renews until it is killed
 		for {
 			tok, err := ts.Token()
