@@ -1,0 +1,200 @@
+package dpop
+
+import (
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/clock"
+)
+
+const (
+	// maxSkew bounds what is believed of a server's clock. A certificate is valid
+	// for 398 days at most (CA/Browser Forum Baseline Requirements §6.3.2), so a
+	// clock that is further off fails in TLS, before there is a Date to learn from.
+	maxSkew = 400 * 24 * time.Hour
+
+	// worthCorrecting is the least skew that proofs are corrected for unasked.
+	// The Date header has a resolution of a second, and servers allow for some.
+	worthCorrecting = 5 * time.Second
+
+	// worthRetrying is the least change of the correction for which a rejected
+	// proof is made anew.
+	worthRetrying = time.Second
+
+	// maxRoundTrip is the slowest response whose Date still says something: the
+	// estimate is off by up to half of it.
+	maxRoundTrip = 10 * time.Second
+)
+
+// Clocks estimates how far the clock of each origin (scheme, host and port) is
+// from ours, from the Date header of its responses (RFC 9110 §6.6.1), so that the
+// iat of a proof is right by the clock that it is checked against. Only proofs need
+// this: expires_in and Retry-After in seconds are durations, counted by our own
+// clock.
+//
+// A correction of less than 5 seconds is not made, unless the server rejected a
+// proof without it. A Date more than 400 days from our clock is ignored.
+//
+// Every estimate is anchored to the monotonic clock: our wall clock may be set back
+// after the look at a Date without harm. If it moves ahead, that may also be time
+// that the computer slept through, so the correction stays, and the next Date
+// mends it.
+//
+// A server whose Date was not seen yet gets the smallest correction that any other
+// server needed. It is usually our own clock that is wrong, and wrong for all of
+// them; but it is taken to be right as long as one server agrees with it.
+//
+// The zero value is ready. A Clocks is safe for concurrent use, and may be shared
+// by all clients of a program. It keeps at most 128 origins, dropping the one that
+// was not heard from for longest.
+type Clocks struct {
+	mu      sync.Mutex
+	m       map[string]*serverClock
+	counter uint64 // of uses, to find the oldest entry
+}
+
+// serverClock is what is known of one origin's clock. Its durations are what to
+// add to our wall clock, as it was at the last look.
+type serverClock struct {
+	at       clock.Instant // of the last look
+	measured time.Duration // by the Date
+	applied  time.Duration // in proofs
+	belief   belief
+	used     uint64
+}
+
+// belief is how far a Date is believed to be the clock that judges proofs. Behind
+// a proxy with a wrong clock it is not.
+type belief uint8
+
+const (
+	believed belief = iota
+	doubted         // a proof with the server's Date was rejected: our own clock is tried
+	settled         // so was one with our own clock: the clocks are not the cause
+)
+
+// setBack is how far our wall clock was set back since the last look.
+func (s *serverClock) setBack(now clock.Instant) time.Duration {
+	return now.Since(s.at) - now.Wall().Sub(s.at.Wall())
+}
+
+// Learn takes the Date header out of a response of the server of u. The request
+// was sent and the response received at these times by the clock that the proofs
+// are made with. It should see every response.
+//
+// A response that took more than 10 seconds says too little about the present and is
+// ignored, and so is one that a cache kept for a while, which its Age header shows
+// (RFC 9111 §5.1), and one with several Date headers.
+func (c *Clocks) Learn(u *url.URL, h http.Header, sent, received time.Time) {
+	dates := h.Values("Date")
+	if age := h.Get("Age"); len(dates) != 1 || (age != "" && age != "0") {
+		return
+	}
+	date, err := http.ParseTime(dates[0])
+	// Where the times have monotonic readings, they may have missed a sleep, during
+	// which the response was waiting; the wall clock has not.
+	roundTrip := max(received.Sub(sent), received.Round(0).Sub(sent.Round(0)))
+	if err != nil || roundTrip < 0 || roundTrip > maxRoundTrip {
+		return
+	}
+	// The header cuts the time to the second: half of one is the likely rest. The
+	// server read its clock half a round trip ago, more or less.
+	measured := date.Add(500*time.Millisecond + roundTrip/2).Sub(received.Round(0))
+	if measured.Abs() > maxSkew {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.entry(origin(u))
+	if (measured - s.measured).Abs() >= worthCorrecting {
+		s.belief = believed // a clock was set: what was found out before is void
+	}
+	s.at, s.measured = clock.At(received), measured
+	if s.belief != doubted && (measured-s.applied).Abs() >= worthCorrecting {
+		s.applied = measured
+	}
+}
+
+// Correction returns what to add to now, our time, for the iat of a proof to the
+// server of u.
+func (c *Clocks) Correction(u *url.URL, now time.Time) time.Duration {
+	i := clock.At(now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.m[origin(u)]; s != nil {
+		return s.applied + s.setBack(i)
+	}
+	var least time.Duration
+	first := true
+	for _, s := range c.m {
+		if d := s.applied + s.setBack(i); first || d.Abs() < least.Abs() {
+			least, first = d, false
+		}
+	}
+	return least
+}
+
+// Rejected is told that the server of u rejected a proof that was made with the
+// correction used, and reports whether a new proof would fare better: if so,
+// [Clocks.Correction] has changed. Learn must have seen the rejection before.
+//
+// If the Date of the server was used already, it may be that of a proxy with a
+// wrong clock, so that our own clock is tried once.
+func (c *Clocks) Rejected(u *url.URL, used time.Duration, now time.Time) bool {
+	i := clock.At(now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.m[origin(u)]
+	if s == nil {
+		// The server sends no Date. Then used is what other servers needed.
+		if used.Abs() < worthRetrying {
+			return false
+		}
+		c.entry(origin(u)).at = i
+		return true
+	}
+	shift := s.setBack(i)
+	switch {
+	case (s.measured + shift - used).Abs() >= worthRetrying:
+		if s.belief == doubted {
+			s.belief = settled
+		}
+		s.applied = s.measured
+		return true
+	case s.belief == believed && used.Abs() >= worthCorrecting:
+		s.belief, s.applied = doubted, -shift
+		return true
+	}
+	return false
+}
+
+// entry returns that of an origin, a new one if there is none.
+func (c *Clocks) entry(key string) *serverClock {
+	c.counter++
+	s := c.m[key]
+	if s == nil {
+		if c.m == nil {
+			c.m = make(map[string]*serverClock)
+		}
+		if len(c.m) >= maxOrigins {
+			c.dropOldest()
+		}
+		s = new(serverClock)
+		c.m[key] = s
+	}
+	s.used = c.counter
+	return s
+}
+
+func (c *Clocks) dropOldest() {
+	var oldest string
+	var used uint64
+	for key, s := range c.m {
+		if oldest == "" || s.used < used {
+			oldest, used = key, s.used
+		}
+	}
+	delete(c.m, oldest)
+}

@@ -1,0 +1,56 @@
+// Package clock measures how much time has passed when no single clock can be
+// trusted: the wall clock jumps when somebody sets it, and the monotonic clock of
+// Linux and Windows may stand still while the computer sleeps.
+package clock
+
+import "time"
+
+// start is what monotonic readings count from. It lies in the past, so that a
+// reading is never 0, which stands for "none".
+var start = time.Now().Add(-time.Nanosecond)
+
+// A Clock reads the wall clock and the monotonic clock together. The zero value
+// reads those of the system.
+type Clock struct {
+	// Wall is the wall clock. Optional. Default: [time.Now]. The monotonic reading
+	// is always the runtime's, so that a test can let the wall clock jump alone.
+	Wall func() time.Time
+}
+
+// Now returns the present instant. It does not allocate, unless Wall does.
+func (c Clock) Now() Instant {
+	if c.Wall != nil {
+		return At(c.Wall())
+	}
+	now := time.Now()
+	return Instant{now.Round(0), now.Sub(start)}
+}
+
+// An Instant is one moment by both clocks. The zero value is longer ago than any
+// other instant.
+type Instant struct {
+	wall time.Time     // without a monotonic reading
+	mono time.Duration // since start; 0 if there is none
+}
+
+// At returns the present instant for a caller who has read the wall clock
+// already: the monotonic reading is taken now.
+func At(wall time.Time) Instant { return Instant{wall.Round(0), time.Since(start)} }
+
+// Wall returns what the wall clock showed, without a monotonic reading.
+func (i Instant) Wall() time.Time { return i.wall }
+
+// IsZero reports whether i is the zero value.
+func (i Instant) IsZero() bool { return i == Instant{} }
+
+// Since returns how much time passed between earlier and i, by the clock that saw
+// more of it pass: a wall clock that was set back does not stretch a wait, and
+// neither does a sleep, which a monotonic clock may not count. The result is
+// negative only if both clocks say that i is before earlier.
+func (i Instant) Since(earlier Instant) time.Duration {
+	elapsed := i.wall.Sub(earlier.wall)
+	if i.mono != 0 && earlier.mono != 0 {
+		elapsed = max(elapsed, i.mono-earlier.mono)
+	}
+	return elapsed
+}
