@@ -93,9 +93,9 @@ func (c *Clocks) Learn(u *url.URL, h http.Header, sent, received time.Time) {
 		return
 	}
 	date, err := http.ParseTime(dates[0])
-	// Where the times have monotonic readings, they may have missed a sleep, during
-	// which the response was waiting; the wall clock has not.
-	roundTrip := max(received.Sub(sent), received.Round(0).Sub(sent.Round(0)))
+	// By the wall clock, as a monotonic reading may have missed a sleep during which
+	// the response was waiting.
+	roundTrip := received.Round(0).Sub(sent.Round(0))
 	if err != nil || roundTrip < 0 || roundTrip > maxRoundTrip {
 		return
 	}

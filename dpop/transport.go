@@ -6,35 +6,57 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/oauth2"
 
+	"github.com/ycauth/ycauth-go/internal/clock"
 	"github.com/ycauth/ycauth-go/internal/wire"
 )
 
-// A Transport is an [http.RoundTripper] that authorises requests to protected
+// A Transport is an [http.RoundTripper] that authorizes requests to protected
 // resources with tokens from Source.
 //
-// A token of type DPoP goes out as "Authorization: DPoP", with a proof that
-// carries the token's hash (RFC 9449 §7.1). A server's wish for a nonce is met
-// by one more request (§9), and nonces are learnt from every answer. A token of
-// type Bearer goes out as "Authorization: Bearer" and nothing else: so it is
-// with the access tokens of Yandex Cloud, whose refresh tokens alone are bound.
+// A token of type DPoP is sent as "Authorization: DPoP", with a proof that carries
+// the token's hash (RFC 9449 §7.1). A token of type Bearer is sent as
+// "Authorization: Bearer" and nothing else. The access tokens of Yandex Cloud are
+// of that type; only its refresh tokens are bound to a key.
 //
-// A request that the server refuses with 401 because of its token is sent once
-// more if Source comes up with another token. A 401 because of the proof
-// (invalid_dpop_proof) is handed to the caller: often a clock is wrong, and
-// another token does not help.
+// # Repeated requests
 //
-// A second attempt needs the body again: requests with a body are sent again
-// only if they have GetBody, which [http.NewRequest] sets for the usual readers.
+// A request that was rejected with 401 is sent again where that can help:
 //
-// Credentials are sent over https, or to this machine. Once a redirect has led to
-// another origin, the rest of the way is gone without them, as [http.Client] does
-// for headers that its caller set. A redirect within the origin gets a proof for
-// its own URL.
+//   - with a nonce, if the server demands one (use_dpop_nonce, §9) and it differs
+//     from the one that was sent, three times at most;
+//   - with a corrected time, if the server rejected the proof (invalid_dpop_proof)
+//     and its clock differs from the one that the proof was made by, once;
+//   - with another token, if the server gives no error code or blames the token
+//     (invalid_token, RFC 6750 §3.1) and Source has another one, once. Any other
+//     code, for instance insufficient_user_authentication (RFC 9470), says that
+//     the token is valid, and is left to the caller.
+//
+// Otherwise the 401 is returned to the caller. A request with a body is sent again
+// only if it has GetBody, which [http.NewRequest] sets for the usual readers.
+//
+// [http.Transport] repeats an idempotent request by itself if a kept-alive
+// connection turns out to be dead. If Base is an [*http.Transport], each of these
+// attempts gets a proof of its own. Through another Base the server may see one
+// proof twice; if it rejects that, the request is sent once more.
+//
+// # Clocks
+//
+// Proofs are made by the clock of the server, as far as the Date header of its
+// responses tells ([Clocks]), so that a wrong clock on this computer does not matter.
+//
+// # Origins
+//
+// Credentials are sent over https, or to this computer. After a redirect to another
+// origin no more credentials are sent, not even back to the first one; [http.Client]
+// does the same with headers that its caller set. A redirect within the origin gets
+// a proof for its own URL.
 //
 // A Transport is safe for concurrent use, and must not be copied after first use.
 // The Request of the responses it returns is the caller's, without credentials.
@@ -42,8 +64,8 @@ type Transport struct {
 	// Source gives the token for each request. Required. If it has a method
 	// TokenContext(context.Context) (*oauth2.Token, error), that is called with
 	// the request's context. If it has a method Invalidate(*oauth2.Token), that
-	// is called with the token that a server refused. Package oauth's
-	// TokenSource has both.
+	// is called with a token that a server rejected. Package oauth's TokenSource
+	// has both.
 	Source oauth2.TokenSource
 
 	// Prover signs the proofs. Required for tokens of type DPoP.
@@ -56,10 +78,16 @@ type Transport struct {
 	// servers. Optional. Default: the transport has its own.
 	Nonces *Nonces
 
-	// Clock gives the time for the proofs. Optional. Default: [time.Now].
+	// Clocks are shared in the same way. Those of a client that renews tokens
+	// know from the first request on if the clock of this computer is wrong.
+	// Optional. Default: the transport has its own.
+	Clocks *Clocks
+
+	// Clock is the wall clock of this computer. Optional. Default: [time.Now].
 	Clock func() time.Time
 
-	own Nonces
+	ownNonces Nonces
+	ownClocks Clocks
 }
 
 type contextSource interface {
@@ -68,10 +96,14 @@ type contextSource interface {
 
 type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 
+// maxNonces bounds how many new nonces in a row a request is repeated for. One is
+// usual. A second one is right where the nonce changed in between, or where
+// several servers answer for one origin.
+const maxNonces = 3
+
 // RoundTrip implements [http.RoundTripper]. Its errors are those of Source, of
 // [Prover.Proof] and of Base, and those of a Transport or request that cannot be
-// used. A nonce challenge that is answered by a second one is a response, not an
-// error.
+// used. A 401 is a response, not an error.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	closeBody := true
 	defer func() {
@@ -97,35 +129,36 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	closeBody = false // the first attempt closes it
-	resp, err := t.attempt(req, req.Body, tok)
-	for nonceTried, tokenTried := false, false; err == nil && resp.StatusCode == http.StatusUnauthorized; {
-		switch proofError(resp) {
-		case "use_dpop_nonce": // without a usable nonce, or again: the caller's
-			if nonceTried || !isDPoP(tok) || !hasNonce(resp.Header) {
-				return resp, nil
-			}
-			nonceTried = true
-		case "":
-			if tokenTried {
-				return resp, nil
+	body := req.Body
+	for nonces, proofTried, tokenTried := 0, false, false; ; {
+		a := &attempt{t: t, req: req, tok: tok}
+		resp, err := a.do(body)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized {
+			return resp, err
+		}
+		again := false
+		switch challengeError(resp.Header) {
+		case codeUseNonce:
+			again = nonces < maxNonces && a.gaveNewNonce(resp.Header)
+			nonces++
+		case codeInvalidProof:
+			again = !proofTried && a.betterProof()
+			proofTried = true
+		case codeInvalidToken, "":
+			if !tokenTried {
+				tok, again = t.replacement(req, tok)
 			}
 			tokenTried = true
-			next, ok := t.replacement(req.Context(), tok)
-			if !ok {
-				return resp, nil
-			}
-			tok = next
-		default: // invalid_dpop_proof
+		}
+		if !again {
 			return resp, nil
 		}
-		body, ok := rewind(req)
-		if !ok {
+		var ok bool
+		if body, ok = rewind(req); !ok {
 			return resp, nil
 		}
 		drain(resp)
-		resp, err = t.attempt(req, body, tok)
 	}
-	return resp, err
 }
 
 func (t *Transport) token(ctx context.Context) (*oauth2.Token, error) {
@@ -143,74 +176,152 @@ func (t *Transport) sourceToken(ctx context.Context) (*oauth2.Token, error) {
 	return t.Source.Token()
 }
 
-// replacement tells Source that tok was refused and asks for another one.
-func (t *Transport) replacement(ctx context.Context, tok *oauth2.Token) (*oauth2.Token, bool) {
+// replacement tells Source that tok was rejected and asks for another one.
+func (t *Transport) replacement(req *http.Request, tok *oauth2.Token) (*oauth2.Token, bool) {
 	s, ok := t.Source.(invalidator)
 	if !ok {
-		return nil, false
+		return tok, false
 	}
 	s.Invalidate(tok)
-	next, err := t.token(ctx)
+	if !rewindable(req) {
+		return tok, false // the next request asks for the token
+	}
+	next, err := t.token(req.Context())
 	if err != nil || next.AccessToken == tok.AccessToken {
-		return nil, false // the 401 tells the caller more than err would
+		return tok, false // the 401 tells the caller more than err would
 	}
 	return next, true
 }
 
-// attempt sends the request once, with a proof of its own.
-func (t *Transport) attempt(req *http.Request, body io.ReadCloser, tok *oauth2.Token) (*http.Response, error) {
-	fail := func(err error) (*http.Response, error) {
+// An attempt is one call of Base, with a proof of its own if the token needs one.
+type attempt struct {
+	t   *Transport
+	req *http.Request // the caller's
+	out *http.Request // with credentials
+	tok *oauth2.Token
+
+	nonce      string        // in the proof
+	correction time.Duration // of our clock, for the proof
+
+	mu    sync.Mutex
+	conns int           // that the request was sent on
+	sent  clock.Instant // on the last of them
+	err   error         // of a proof for a connection after the first one
+}
+
+func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
+	t := a.t
+	a.out = a.req.Clone(a.req.Context()) // a RoundTripper must not change the request
+	a.out.Body = body
+	if a.out.Header == nil {
+		a.out.Header = make(http.Header)
+	}
+	if !isDPoP(a.tok) {
+		a.out.Header.Set("Authorization", a.tok.Type()+" "+a.tok.AccessToken)
+		resp, err := t.base().RoundTrip(a.out)
+		if err == nil {
+			resp.Request = a.req // crossOrigin relies on the chain of requests
+		}
+		return resp, err
+	}
+	if err := a.prove(); err != nil {
 		if body != nil {
 			body.Close()
 		}
 		return nil, err
 	}
-	r := req.Clone(req.Context()) // a RoundTripper must not change the request
-	r.Body = body
-	if r.Header == nil {
-		r.Header = make(http.Header)
+	a.out.Header.Set("Authorization", "DPoP "+a.tok.AccessToken)
+	a.sent = t.clock().Now()
+	a.out = a.out.WithContext(httptrace.WithClientTrace(a.out.Context(), &httptrace.ClientTrace{GotConn: a.gotConn}))
+	resp, err := t.base().RoundTrip(a.out)
+	received := t.clock().Now()
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		if err == nil {
+			resp.Body.Close()
+		}
+		return nil, a.err
 	}
-	if !isDPoP(tok) {
-		r.Header.Set("Authorization", tok.Type()+" "+tok.AccessToken)
-		return t.send(r, req)
+	if err != nil {
+		return nil, err
 	}
+	resp.Request = a.req
+	t.nonces().Learn(a.req.URL, resp.Header)
+	now := received.Wall()
+	t.clocks().Learn(a.req.URL, resp.Header, now.Add(-received.Since(a.sent)), now)
+	return resp, nil
+}
+
+// prove gives the request that is sent a new proof.
+func (a *attempt) prove() error {
+	t := a.t
 	if t.Prover == nil {
-		return fail(errors.New("dpop: the access token is bound to a key, and Transport.Prover is nil"))
+		return errors.New("dpop: the access token is bound to a key, and Transport.Prover is nil")
 	}
+	a.nonce = t.nonces().Nonce(a.req.URL)
+	now := t.clock().Now().Wall()
+	a.correction = t.clocks().Correction(a.req.URL, now)
 	claims := Claims{
-		Method:      req.Method,
-		URL:         targetURI(req),
-		Nonce:       t.nonces().Nonce(req.URL),
-		AccessToken: tok.AccessToken,
+		Method:      a.req.Method,
+		URL:         targetURI(a.req),
+		Nonce:       a.nonce,
+		AccessToken: a.tok.AccessToken,
+		IssuedAt:    now.Add(a.correction),
 	}
 	if claims.Method == "" {
 		claims.Method = http.MethodGet
 	}
-	if t.Clock != nil {
-		claims.IssuedAt = t.Clock()
-	}
-	proof, err := t.Prover.Proof(req.Context(), claims)
+	proof, err := t.Prover.Proof(a.req.Context(), claims)
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	r.Header.Set("Authorization", "DPoP "+tok.AccessToken)
-	r.Header.Set("DPoP", proof)
-	resp, err := t.send(r, req)
-	if err == nil {
-		t.nonces().Learn(req.URL, resp.Header)
-	}
-	return resp, err
+	a.out.Header.Set("DPoP", proof)
+	return nil
 }
 
-// send makes the request r for the caller's req, which the response will name:
-// r has credentials in its header, and crossOrigin relies on the chain of
-// requests.
-func (t *Transport) send(r, req *http.Request) (*http.Response, error) {
-	resp, err := t.base().RoundTrip(r)
-	if err == nil {
-		resp.Request = req
+// gotConn is called before the request is written to a connection. A second call
+// means that it was written to another one before, whose server may have seen the
+// proof.
+func (a *attempt) gotConn(httptrace.GotConnInfo) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.conns++
+	a.sent = a.t.clock().Now()
+	if a.conns == 1 || a.req.Context().Err() != nil {
+		return
 	}
-	return resp, err
+	// Only of net/http's own Transport is it known that it calls this in the
+	// goroutine of RoundTrip, sends the header as it is after the call, and is done
+	// with the earlier attempt ("Wait for the writeLoop goroutine to terminate to
+	// avoid data races on callers who mutate the request on failure").
+	if _, ok := a.t.base().(*http.Transport); !ok {
+		return
+	}
+	if a.err == nil {
+		a.err = a.prove()
+	}
+	if a.err != nil { // the hook cannot stop the request, but it can make it worthless
+		a.out.Header.Del("Authorization")
+		a.out.Header.Del("DPoP")
+	}
+}
+
+// gaveNewNonce reports whether there is a nonce that the proof did not have.
+func (a *attempt) gaveNewNonce(h http.Header) bool {
+	return isDPoP(a.tok) && hasNonce(h) && h.Get(NonceHeader) != a.nonce
+}
+
+// betterProof reports whether another proof can fare better than the rejected one.
+func (a *attempt) betterProof() bool {
+	if !isDPoP(a.tok) {
+		return false
+	}
+	better := a.t.clocks().Rejected(a.req.URL, a.correction, a.t.clock().Now().Wall())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return better || a.conns > 1 // the server may have seen it twice
 }
 
 // targetURI is the URL of the request as the server puts it together: a Host
@@ -235,24 +346,23 @@ func (t *Transport) nonces() *Nonces {
 	if t.Nonces != nil {
 		return t.Nonces
 	}
-	return &t.own
+	return &t.ownNonces
 }
+
+func (t *Transport) clocks() *Clocks {
+	if t.Clocks != nil {
+		return t.Clocks
+	}
+	return &t.ownClocks
+}
+
+func (t *Transport) clock() clock.Clock { return clock.Clock{Wall: t.Clock} }
 
 func isDPoP(tok *oauth2.Token) bool { return strings.EqualFold(tok.TokenType, "DPoP") }
 
-// proofError is the code by which a 401 blames the proof and not the token:
-// WWW-Authenticate: DPoP error="use_dpop_nonce" (RFC 9449 §9), or
-// "invalid_dpop_proof" (§7.1); else "". The code alone is looked for: servers
-// differ in how they quote around it.
-func proofError(resp *http.Response) string {
-	for _, challenge := range resp.Header.Values("WWW-Authenticate") {
-		for _, code := range []string{"use_dpop_nonce", "invalid_dpop_proof"} {
-			if strings.Contains(challenge, code) {
-				return code
-			}
-		}
-	}
-	return ""
+// rewindable reports whether there is a chance that rewind succeeds.
+func rewindable(req *http.Request) bool {
+	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
 }
 
 // rewind gives the body for another attempt.
@@ -267,10 +377,21 @@ func rewind(req *http.Request) (io.ReadCloser, bool) {
 	return body, err == nil
 }
 
-// drain lets the connection be used again, if not much is left to read.
+const (
+	maxDrain     = 64 << 10
+	maxDrainTime = 50 * time.Millisecond // about what a new connection takes
+)
+
+// drain lets the connection be used again, if not much is left to read and it
+// comes at once.
 func drain(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
-	resp.Body.Close()
+	defer resp.Body.Close()
+	if resp.ContentLength > maxDrain {
+		return
+	}
+	stop := time.AfterFunc(maxDrainTime, func() { resp.Body.Close() }) // ends the Read
+	defer stop.Stop()
+	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
 }
 
 // crossOrigin reports whether req follows redirects of which one left the origin

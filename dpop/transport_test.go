@@ -25,7 +25,8 @@ import (
 // for. The nonce it wants can change at any time.
 type resource struct {
 	*httptest.Server
-	verifier Verifier
+	verifier Verifier // where a nonce is wanted
+	plain    Verifier
 	tokens   map[string]string // token → thumbprint of its key, "" for a Bearer token
 
 	mu    sync.Mutex
@@ -74,7 +75,7 @@ func (s *resource) protect(w http.ResponseWriter, r *http.Request, handler http.
 		nonce := s.nonce
 		v := &s.verifier
 		if nonce == "" {
-			v = &Verifier{}
+			v = &s.plain
 		}
 		_, err := v.VerifyRequest(r, Expected{URL: "http://" + r.Host + r.URL.Path, AccessToken: token, Thumbprint: jkt})
 		s.mu.Unlock()
@@ -229,16 +230,40 @@ func TestTransportNonce(t *testing.T) {
 	step("learnt from the success", 200)
 }
 
-// A server that is never content gets one more request, and its second answer
-// is the caller's.
+// A server that is never content gets three new nonces back, or one that it gave
+// twice once, and its last response is the caller's.
 func TestTransportSecondChallenge(t *testing.T) {
-	for name, nonce := range map[string]string{"with a new nonce each time": "%d", "with the same nonce": "same"} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		nonces []string // by request; the last one is used for all that follow
+		until  int      // the first request that succeeds; 0: none
+		want   int      // requests
+	}{
+		{"with a new nonce each time", []string{"1", "2", "3", "4", "5", "6"}, 0, 4},
+		{"with the same nonce", []string{"same"}, 0, 2},
+		{"with the same nonce after a new one", []string{"1", "2"}, 0, 3},
+		{"with two in turns", []string{"1", "2", "1", "2", "1"}, 0, 4},
+		{"content at the second", []string{"1", "2"}, 3, 3},
+		{"content at the third", []string{"1", "2", "3"}, 4, 4},
+		{"without a nonce the second time", []string{"1", ""}, 0, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			var requests atomic.Int32
-			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				n := requests.Add(1)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				n := int(requests.Add(1))
+				if n > 1 {
+					if got := takeApart(t, r.Header.Get("DPoP")).claim(t, "nonce"); got != tt.nonces[min(n-2, len(tt.nonces)-1)] {
+						t.Errorf("request %d has the nonce %q", n, got)
+					}
+				}
+				if n == tt.until {
+					fmt.Fprintf(w, "answer %d", n)
+					return
+				}
 				w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
-				w.Header().Set(NonceHeader, strings.Replace(nonce, "%d", strconv.Itoa(int(n)), 1))
+				if nonce := tt.nonces[min(n-1, len(tt.nonces)-1)]; nonce != "" {
+					w.Header().Set(NonceHeader, nonce)
+				}
 				w.WriteHeader(http.StatusUnauthorized)
 				fmt.Fprintf(w, "answer %d", n)
 			}))
@@ -249,7 +274,8 @@ func TestTransportSecondChallenge(t *testing.T) {
 			}
 			defer resp.Body.Close()
 			body, err := io.ReadAll(resp.Body)
-			if err != nil || resp.StatusCode != http.StatusUnauthorized || string(body) != "answer 2" || requests.Load() != 2 {
+			wantStatus := map[bool]int{true: 401, false: 200}[tt.until == 0]
+			if err != nil || resp.StatusCode != wantStatus || string(body) != fmt.Sprint("answer ", tt.want) || int(requests.Load()) != tt.want {
 				t.Errorf("%d requests; status %d, %q, %v", requests.Load(), resp.StatusCode, body, err)
 			}
 		})
@@ -282,6 +308,13 @@ func TestTransport401(t *testing.T) {
 		{"bad token", with(`DPoP error="invalid_token"`), dpopToken("a"), 2, true},
 		{"bad Bearer token", with(`Bearer error="invalid_token"`), &oauth2.Token{AccessToken: "a"}, 2, true},
 		{"no reason given", http.Header{}, &oauth2.Token{AccessToken: "a"}, 2, true},
+		{"no reason given, but a scheme", with(`Bearer realm="x"`), &oauth2.Token{AccessToken: "a"}, 2, true},
+		{"bad proof of a Bearer token", with(`DPoP error="invalid_dpop_proof"`), &oauth2.Token{AccessToken: "a"}, 1, false},
+		{"too few rights", with(`Bearer error="insufficient_scope", scope="admin"`), &oauth2.Token{AccessToken: "a"}, 1, false},
+		{"too few rights of a bound token", with(`DPoP error="insufficient_scope"`), dpopToken("a"), 1, false},
+		{"a login too weak (RFC 9470)", with(`Bearer error="insufficient_user_authentication"`), &oauth2.Token{AccessToken: "a"}, 1, false},
+		{"a malformed request", with(`Bearer error="invalid_request"`), &oauth2.Token{AccessToken: "a"}, 1, false},
+		{"bad token, said beside another scheme", with(`Basic realm="x"`, `DPoP algs="ES256", error="invalid_token"`), dpopToken("a"), 2, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			requests := 0

@@ -1,0 +1,282 @@
+package dpop
+
+import (
+	"compress/gzip"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// A rejection that never ends must not hold up the next attempt.
+func TestTransportTrickle(t *testing.T) {
+	trickle := func(w http.ResponseWriter, r *http.Request, body io.Writer) {
+		flush := http.NewResponseController(w).Flush
+		for i := 0; r.Context().Err() == nil && i < 20_000; i++ { // 100 s
+			if _, err := body.Write([]byte("x")); err != nil {
+				return
+			}
+			if gz, ok := body.(*gzip.Writer); ok && gz.Flush() != nil {
+				return
+			}
+			if flush() != nil {
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	for name, tt := range map[string]struct {
+		http2 bool
+		body  func(http.ResponseWriter, *http.Request)
+	}{
+		"chunked": {false, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusUnauthorized)
+			trickle(w, r, w)
+		}},
+		"length announced": {false, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "50000")
+			w.WriteHeader(http.StatusUnauthorized)
+			trickle(w, r, w)
+		}},
+		"nothing but the length": {false, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1")
+			w.WriteHeader(http.StatusUnauthorized)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Minute):
+			}
+		}},
+		"compressed": {false, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(http.StatusUnauthorized)
+			trickle(w, r, gzip.NewWriter(w))
+		}},
+		"HTTP/2": {true, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusUnauthorized)
+			trickle(w, r, w)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var requests atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if requests.Add(1) > 1 {
+					return
+				}
+				w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+				w.Header().Set(NonceHeader, "n")
+				tt.body(w, r)
+			}))
+			srv.EnableHTTP2 = tt.http2
+			srv.StartTLS()
+			defer srv.Close()
+			tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+			tr.Base = srv.Client().Transport
+			begin := time.Now()
+			if resp := get(t, tr, srv.URL); resp.StatusCode != 200 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			if d := time.Since(begin); d > 10*time.Second {
+				t.Errorf("took %v", d)
+			}
+		})
+	}
+}
+
+// A short rejection does not cost the connection, a long one is not read for it.
+func TestTransportDrain(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		size      int
+		announced bool
+		reused    bool
+	}{
+		{"nothing", 0, true, true},
+		{"short", 100, true, true},
+		{"short, length unknown", 100, false, true},
+		{"longest", maxDrain, true, true},
+		{"long", maxDrain + 1, true, false},
+		{"long, length unknown", 100 * maxDrain, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var requests, conns atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if requests.Add(1) > 1 {
+					return
+				}
+				w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+				w.Header().Set(NonceHeader, "n")
+				if tt.announced {
+					w.Header().Set("Content-Length", fmt.Sprint(tt.size))
+				}
+				w.WriteHeader(http.StatusUnauthorized)
+				if !tt.announced {
+					_ = http.NewResponseController(w).Flush()
+				}
+				_, _ = io.WriteString(w, strings.Repeat("x", tt.size))
+			}))
+			srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					conns.Add(1)
+				}
+			}
+			srv.Start()
+			defer srv.Close()
+			tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+			if resp := get(t, tr, srv.URL); resp.StatusCode != 200 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			if reused := conns.Load() == 1; reused != tt.reused {
+				t.Errorf("%d connections", conns.Load())
+			}
+		})
+	}
+}
+
+// Headers of megabytes, and headers that repeat what was sent: a response like any
+// other, in little time, and a bounded memory.
+func TestTransportHostileHeaders(t *testing.T) {
+	big := strings.Repeat(`DPoP x="\", error=`, 2<<20/18)
+	for name, tt := range map[string]struct {
+		h    func(*http.Request) http.Header
+		want int // requests
+	}{
+		"a challenge of 2 MB":            {func(*http.Request) http.Header { return http.Header{"Www-Authenticate": {big}} }, 2},
+		"100 000 challenges":             {func(*http.Request) http.Header { return http.Header{"Www-Authenticate": make([]string, 100_000)} }, 2},
+		"a nonce of 2 MB":                {nonceOf(strings.Repeat("n", 2<<20)), 1},
+		"a nonce that is longest":        {nonceOf(strings.Repeat("n", maxNonce)), 2},
+		"100 000 nonces":                 {func(*http.Request) http.Header { return nonceOfMany(100_000) }, 1},
+		"a Date of 2 MB":                 {func(*http.Request) http.Header { return http.Header{"Date": {strings.Repeat("9", 2<<20)}} }, 2},
+		"100 000 Dates":                  {func(*http.Request) http.Header { return http.Header{"Date": make([]string, 100_000)} }, 2},
+		"the token and the proof echoed": {echo, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			requests := 0
+			src := &source{tokens: []*oauth2.Token{dpopToken("hunter2"), dpopToken("hunter3")}}
+			tr := newTransport(t, src)
+			tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				requests++
+				if requests > 1 {
+					return response(r, 200, http.Header{}), nil
+				}
+				return response(r, 401, tt.h(r)), nil
+			})
+			begin := time.Now()
+			resp, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://h/", nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(begin); d > 10*time.Second {
+				t.Errorf("took %v", d)
+			}
+			if requests != tt.want || (resp.StatusCode == 200) != (requests == 2) {
+				t.Errorf("%d requests, status %d", requests, resp.StatusCode)
+			}
+			for key, nonce := range tr.ownNonces.m {
+				if len(nonce) > maxNonce {
+					t.Errorf("a nonce of %d octets is kept for %s", len(nonce), key)
+				}
+			}
+		})
+	}
+}
+
+func nonceOf(nonce string) func(*http.Request) http.Header {
+	return func(*http.Request) http.Header {
+		h := nonceHeader(nonce)
+		h.Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+		return h
+	}
+}
+
+func nonceOfMany(n int) http.Header {
+	return http.Header{NonceHeader: make([]string, n), "Www-Authenticate": {`DPoP error="use_dpop_nonce"`}}
+}
+
+// echo sends the request's credentials back in every header that is looked at.
+func echo(r *http.Request) http.Header {
+	h := http.Header{}
+	for _, name := range []string{NonceHeader, "Date", "Age", "Location"} {
+		h.Add(name, r.Header.Get("Authorization"))
+	}
+	h.Set("WWW-Authenticate", fmt.Sprintf("DPoP error=%q, error_description=%q", r.Header.Get("Authorization"), r.Header.Get("DPoP")))
+	return h
+}
+
+// A server that gives every reason in turns, for ever, with a token source that
+// always has another token: the number of requests is bounded.
+func TestTransportNeverContent(t *testing.T) {
+	requests := 0
+	src := &source{}
+	for i := range 100 {
+		src.tokens = append(src.tokens, dpopToken(fmt.Sprint("t", i)))
+	}
+	tr := newTransport(t, src)
+	tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		requests++
+		h := nonceHeader(fmt.Sprint("n", requests))
+		code := []string{codeUseNonce, codeInvalidToken, codeInvalidProof}[requests%3]
+		h.Set("WWW-Authenticate", "DPoP error="+code)
+		h.Set("Date", time.Now().Add(time.Duration(requests)*day).UTC().Format(http.TimeFormat))
+		return response(r, 401, h), nil
+	})
+	for range 10 {
+		before := requests
+		if resp, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://h/", nil))); err != nil || resp.StatusCode != 401 {
+			t.Fatal(resp, err)
+		}
+		if n := requests - before; n > 6 {
+			t.Errorf("%d requests", n)
+		}
+	}
+	if len(src.invalidated) > 20 {
+		t.Errorf("%d tokens invalidated by 10 calls", len(src.invalidated))
+	}
+}
+
+// A resource that always says 401: one request more for a call if there is another
+// token, none if there is not.
+func TestTransportAlways401(t *testing.T) {
+	for _, header := range []string{"", "Bearer", `Bearer error="invalid_token"`} {
+		requests := 0
+		src := &source{}
+		for i := range 51 {
+			src.tokens = append(src.tokens, &oauth2.Token{AccessToken: fmt.Sprint("t", i)})
+		}
+		tr := newTransport(t, src)
+		tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+			requests++
+			return response(r, 401, http.Header{"Www-Authenticate": {header}}), nil
+		})
+		for range 50 {
+			if resp, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://h/", nil))); err != nil || resp.StatusCode != 401 {
+				t.Fatal(resp, err)
+			}
+		}
+		if requests != 100 || len(src.invalidated) != 50 {
+			t.Errorf("%q: %d requests, %d tokens invalidated", header, requests, len(src.invalidated))
+		}
+	}
+}
+
+// A body that cannot be sent again: the token is invalidated, but no other one is
+// asked for, which could take a while.
+func TestTransportInvalidTokenWithoutGetBody(t *testing.T) {
+	src := &source{tokens: []*oauth2.Token{dpopToken("a"), dpopToken("b")}}
+	tr := newTransport(t, src)
+	tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+		src.ctx = nil
+		return response(r, 401, http.Header{}), nil
+	})
+	resp, err := tr.RoundTrip(must(http.NewRequest(http.MethodPost, "https://h/", io.NopCloser(strings.NewReader("x")))))
+	if err != nil || resp.StatusCode != 401 || len(src.invalidated) != 1 || src.ctx != nil {
+		t.Errorf("%v, %v, invalidated %q, asked for another token: %v", resp, err, src.invalidated, src.ctx != nil)
+	}
+}

@@ -1,0 +1,221 @@
+package dpop
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/oauth2"
+)
+
+// newDyingResource is a resource that checks the proof of the second request and
+// then closes the connection without a word, as a proxy does whose idle timeout
+// ends just then: net/http repeats the request.
+func newDyingResource(t *testing.T) *resource {
+	t.Helper()
+	srv := newJudge(t, false, true, nil)
+	inner := srv.Config.Handler
+	var requests atomic.Int32
+	srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) != 2 {
+			inner.ServeHTTP(w, r)
+			return
+		}
+		inner.ServeHTTP(httptest.NewRecorder(), r)
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		conn.Close()
+	})
+	return srv
+}
+
+func proofIDs(t *testing.T, srv *resource) map[string]bool {
+	t.Helper()
+	ids := map[string]bool{}
+	for _, r := range srv.seen {
+		if len(r.proofs) > 0 {
+			ids[takeApart(t, r.proofs[0]).claim(t, "jti")] = true
+		}
+	}
+	return ids
+}
+
+// Every attempt that net/http makes by itself has its own proof.
+func TestTransportDeadConnection(t *testing.T) {
+	idempotentPost := func(url string) *http.Request {
+		req := must(http.NewRequest(http.MethodPost, url, strings.NewReader("body")))
+		req.Header.Set("Idempotency-Key", "k")
+		return req
+	}
+	bodyless := func(url string) *http.Request { return must(http.NewRequest(http.MethodGet, url, nil)) }
+	for _, tt := range []struct {
+		name    string
+		request func(url string) *http.Request
+		base    func(http.RoundTripper) http.RoundTripper
+		want    []int
+	}{
+		{"GET", bodyless, nil, []int{200, 200, 200}},
+		{"POST with an idempotency key", idempotentPost, nil, []int{200, 200, 200}},
+		{"GET through a base that copies the request", bodyless, func(rt http.RoundTripper) http.RoundTripper {
+			return roundTripper(func(r *http.Request) (*http.Response, error) { return rt.RoundTrip(r.Clone(r.Context())) })
+		}, []int{200, 200, 401, 200}},
+		{"POST through a base that copies the request", idempotentPost, func(rt http.RoundTripper) http.RoundTripper {
+			return roundTripper(func(r *http.Request) (*http.Response, error) { return rt.RoundTrip(r.Clone(r.Context())) })
+		}, []int{200, 200, 401, 200}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := newDyingResource(t)
+			tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+			if tt.base != nil {
+				tr.Base = tt.base(tr.Base)
+			}
+			get(t, tr, srv.URL)
+			resp, err := tr.RoundTrip(tt.request(srv.URL))
+			if err != nil {
+				t.Fatal(err)
+			}
+			drain(resp)
+			want := len(tt.want)
+			if tt.base != nil {
+				want-- // the one that was sent twice
+			}
+			if ids := proofIDs(t, srv); len(ids) != want {
+				t.Errorf("%d different proofs, want %d", len(ids), want)
+			}
+			if got := srv.statuses(); !slices.Equal(got, tt.want) || resp.StatusCode != 200 {
+				t.Errorf("status %d after %v, want %v", resp.StatusCode, got, tt.want)
+			}
+		})
+	}
+}
+
+// What net/http does not repeat is not repeated here: the server may have acted.
+func TestTransportDeadConnectionNotIdempotent(t *testing.T) {
+	srv := newDyingResource(t)
+	tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+	get(t, tr, srv.URL)
+	_, err := tr.RoundTrip(must(http.NewRequest(http.MethodPost, srv.URL, strings.NewReader("body"))))
+	if got := srv.statuses(); err == nil || !slices.Equal(got, []int{200, 200}) {
+		t.Errorf("requests %v, %v", got, err)
+	}
+}
+
+// A proof that cannot be made for the repeated request: the signer's error, and
+// the old proof is not sent again.
+func TestTransportDeadConnectionAndSigner(t *testing.T) {
+	gone := errors.New("card removed")
+	srv := newDyingResource(t)
+	tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+	signatures := 0
+	tr.Prover = newProver(t, patient{opaque{p256Key()}, func(_ context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+		if signatures++; signatures > 2 {
+			return nil, gone
+		}
+		return p256Key().Sign(nil, digest, opts)
+	}})
+	get(t, tr, srv.URL)
+	if _, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, srv.URL, nil))); !errors.Is(err, gone) {
+		t.Errorf("RoundTrip: %v", err)
+	}
+	if last := srv.seen[len(srv.seen)-1]; len(srv.seen) != 3 || last.authorization != "" || len(last.proofs) != 0 {
+		t.Errorf("%d requests, the last with %q and %d proofs", len(srv.seen), last.authorization, len(last.proofs))
+	}
+}
+
+// gotConn on its own: what the tests above cannot time.
+func TestTransportGotConn(t *testing.T) {
+	gone := errors.New("card removed")
+	newAttempt := func(ctx context.Context, base http.RoundTripper, err error) *attempt {
+		sign := func(digest []byte) ([]byte, error) {
+			if err != nil {
+				return nil, err
+			}
+			return p256Key().Sign(nil, digest, crypto.SHA256)
+		}
+		a := &attempt{
+			t:   &Transport{Base: base, Prover: newProver(t, stub{p256Key().Public(), sign})},
+			req: must(http.NewRequestWithContext(ctx, http.MethodGet, "https://h/", nil)),
+			tok: dpopToken("t"),
+		}
+		a.out = a.req.Clone(ctx)
+		a.out.Header.Set("Authorization", "DPoP t")
+		a.out.Header.Set("DPoP", "old")
+		return a
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct {
+		name     string
+		ctx      context.Context
+		base     http.RoundTripper
+		err      error
+		conns    int
+		old, any bool // the old proof is there after the calls; any credentials are
+	}{
+		{"first connection", t.Context(), &http.Transport{}, nil, 1, true, true},
+		{"second connection", t.Context(), &http.Transport{}, nil, 2, false, true},
+		{"default base", t.Context(), nil, nil, 2, false, true},
+		{"canceled", canceled, &http.Transport{}, nil, 2, true, true},
+		{"another base", t.Context(), roundTripper(nil), nil, 2, true, true},
+		{"signer fails", t.Context(), &http.Transport{}, gone, 2, false, false},
+		{"signer fails, and again", t.Context(), &http.Transport{}, gone, 3, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := newAttempt(tt.ctx, tt.base, tt.err)
+			for range tt.conns {
+				a.gotConn(httptrace.GotConnInfo{})
+			}
+			proof, authorization := a.out.Header.Get("DPoP"), a.out.Header.Get("Authorization")
+			if (proof == "old") != tt.old || (proof != "") != tt.any || (authorization != "") != tt.any || !errors.Is(a.err, tt.err) {
+				t.Errorf("proof %.10q, authorization %q, %v", proof, authorization, a.err)
+			}
+			if a.conns != tt.conns || a.sent.IsZero() {
+				t.Errorf("%d connections, sent %v", a.conns, a.sent)
+			}
+		})
+	}
+}
+
+// HTTP/2 has its own ways with connections.
+func TestTransportHTTP2(t *testing.T) {
+	var versions []int
+	verifier := Verifier{}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		versions = append(versions, r.ProtoMajor)
+		_, err := verifier.VerifyRequest(r, Expected{URL: "https://" + r.Host + r.URL.Path, AccessToken: "bound"})
+		if err != nil {
+			t.Error(err)
+		}
+		if len(versions) < 3 {
+			w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+			w.Header().Set(NonceHeader, strings.Repeat("n", len(versions)))
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		_, _ = io.Copy(w, r.Body)
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+	tr.Base = srv.Client().Transport
+	resp, err := (&http.Client{Transport: tr}).Post(srv.URL, "text/plain", strings.NewReader("body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || string(body) != "body" || !slices.Equal(versions, []int{2, 2, 2}) {
+		t.Errorf("%q, %v after requests by HTTP/%v", body, err, versions)
+	}
+}
