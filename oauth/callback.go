@@ -18,11 +18,12 @@ import (
 type callback struct {
 	redirectURI string
 	state       Secret
+	issuer      string // of the only server whose response counts; "" if it is not known
 	host        string
 	path        string
 	srv         *http.Server
 	answers     chan callbackAnswer // of capacity 1: there is one
-	failed      chan error          // the listener died
+	failed      chan error          // the login cannot go on; of capacity 1
 	outcome     chan struct{}       // closed when err says how the login ended
 	err         error
 	answered    atomic.Bool   // a request has brought the answer
@@ -39,17 +40,17 @@ type callbackAnswer struct {
 // listenCallback opens a port on the loopback interface. It is an IP address
 // literal, not "localhost", which could be made to resolve elsewhere (RFC 8252
 // §8.3).
-func listenCallback(ctx context.Context, path string) (*callback, error) {
+func listenCallback(ctx context.Context, p Provider) (*callback, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("oauth: no port for the browser's answer: %w", err)
 	}
 	cb := &callback{
-		state: randomText(), host: l.Addr().String(), path: path,
+		state: randomText(), issuer: p.Issuer, host: l.Addr().String(), path: p.CallbackPath,
 		answers: make(chan callbackAnswer, 1), failed: make(chan error, 1),
 		outcome: make(chan struct{}), paged: make(chan struct{}), served: make(chan struct{}),
 	}
-	cb.redirectURI = (&url.URL{Scheme: "http", Host: cb.host, Path: path}).String()
+	cb.redirectURI = (&url.URL{Scheme: "http", Host: cb.host, Path: p.CallbackPath}).String()
 	cb.srv = &http.Server{
 		Handler:           cb,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -61,10 +62,18 @@ func listenCallback(ctx context.Context, path string) (*callback, error) {
 	go func() {
 		defer close(cb.served)
 		if err := cb.srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			cb.failed <- fmt.Errorf("oauth: waiting for the browser's answer: %w", err)
+			cb.fail(fmt.Errorf("oauth: waiting for the browser's response: %w", err))
 		}
 	}()
 	return cb, nil
+}
+
+// fail ends the login, unless something else has failed already.
+func (cb *callback) fail(err error) {
+	select {
+	case cb.failed <- err:
+	default:
+	}
 }
 
 // finish tells the browser how the login ended, and frees the port.
@@ -96,7 +105,7 @@ func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 		return
 	}
-	a, err := parseCallback(r.URL.Query(), cb.state)
+	a, err := parseCallback(r.URL.Query(), cb.state, cb.issuer)
 	if err != nil {
 		writePage(w, r, http.StatusBadRequest, pageForeign)
 		return
@@ -122,7 +131,7 @@ func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // parseCallback reads the answer of RFC 6749 §4.1.2 or the error of §4.1.2.1.
 // An error means that it does not belong to this login.
-func parseCallback(q url.Values, state Secret) (callbackAnswer, error) {
+func parseCallback(q url.Values, state Secret, issuer string) (callbackAnswer, error) {
 	for name, values := range q {
 		if len(values) > 1 {
 			// "Request and response parameters MUST NOT be included more than once" (§3.1)
@@ -131,6 +140,12 @@ func parseCallback(q url.Values, state Secret) (callbackAnswer, error) {
 	}
 	if subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(state.Reveal())) != 1 {
 		return callbackAnswer{}, errors.New("that address is not the answer to this login")
+	}
+	// "Clients MUST … reject the response if the issuer identifier does not match"
+	// (RFC 9207 §2.4): a code of another server must not reach ours, nor may another
+	// server end the login.
+	if iss := q.Get("iss"); issuer != "" && iss != "" && iss != issuer {
+		return callbackAnswer{}, errors.New("that address is the response of another server")
 	}
 	if code := q.Get("error"); code != "" {
 		return callbackAnswer{err: &AuthorizationError{

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/ycauth/ycauth-go/internal/redact"
 )
 
 var (
@@ -19,14 +21,18 @@ var (
 	ErrNoSession = errors.New("oauth: no session")
 
 	// ErrOutcomeUnknown means that a token request may have reached the server,
-	// and its answer never came, several times over. If the server rotates
-	// refresh tokens, it may have replaced the one that is stored; the next
-	// renewal shows.
-	ErrOutcomeUnknown = errors.New("oauth: the answer to the token request was lost")
+	// and its response never came. If the server rotates refresh tokens, it may
+	// have replaced the one that is stored; the next renewal shows.
+	ErrOutcomeUnknown = errors.New("oauth: the response to the token request was lost")
 
 	// ErrMalformedAnswer is matched by a [*ServerError] whose cause is an answer
 	// that is not what RFC 6749 §5 describes.
-	ErrMalformedAnswer = errors.New("malformed answer")
+	ErrMalformedAnswer = errors.New("malformed response")
+
+	// ErrNotRevoked means that the session was forgotten here while its tokens
+	// stay valid at the server, because there is no way to revoke them: neither
+	// Config.Revoke nor Provider.RevocationURL is set.
+	ErrNotRevoked = errors.New("oauth: the session was forgotten, but its tokens were not revoked at the server and stay valid there")
 
 	// ErrClosed means that the token source was closed, and the token it had has
 	// expired since.
@@ -134,7 +140,7 @@ type ServerError struct {
 
 func (e *ServerError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "oauth: the authorization server answered %d", e.Status)
+	fmt.Fprintf(&b, "oauth: the authorization server responded %d", e.Status)
 	if text := http.StatusText(e.Status); text != "" {
 		b.WriteString(" " + text)
 	}
@@ -185,6 +191,20 @@ var codeHints = map[string]string{
 	"Basic auth required":            "set Provider.AuthMethod to AuthClientSecretBasicPlain or AuthClientSecretPost",
 	"Malformed Authorization header": "set Provider.AuthMethod to AuthClientSecretBasicPlain",
 }
+
+// An UnreachableError means that no connection to the authorization server was
+// made, so that no request was sent and nothing was spent: the name was not found,
+// nobody listens, the certificate is wrong, or the network is down. [errors.As]
+// finds the cause in it, for instance a *net.DNSError.
+type UnreachableError struct {
+	Err error
+}
+
+func (e *UnreachableError) Error() string {
+	return "oauth: the authorization server cannot be reached: " + redact.Text(e.Err.Error())
+}
+
+func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // A PersistError means that the token is good and could not be saved: the new
 // refresh token, if there is one, is in memory only. The token source goes on

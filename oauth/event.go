@@ -27,9 +27,16 @@ const (
 	EventSaved EventKind = "saved"
 	// EventInvalidated means that a resource refused the token.
 	EventInvalidated EventKind = "invalidated"
+	// EventReplaced means that the store has the session of another login, made by
+	// another process or client: its tokens are served from now on.
+	EventReplaced EventKind = "replaced"
+	// EventWaiting means that a renewal has been waiting for the store's lock for
+	// two seconds: another process renews, or hangs.
+	EventWaiting EventKind = "waiting"
 	// EventLogin means that a user logged in, or a refresh token was imported.
 	EventLogin EventKind = "login"
-	// EventLogout means that the session was forgotten.
+	// EventLogout means that the session was forgotten, by [Client.Logout] or by
+	// another process.
 	EventLogout EventKind = "logout"
 )
 
@@ -53,21 +60,22 @@ type Event struct {
 	Time       time.Time
 	Cause      Cause         // of renewals; "" otherwise
 	Duration   time.Duration // of what ended with this event
-	Attempt    int           // EventRetry means that the attempt that failed, from 1
-	Wait       time.Duration // EventRetry means that the wait before the next attempt
+	Attempt    int           // number of the attempt that failed, from 1. Set for EventRetry
+	Wait       time.Duration // time until the next attempt. Set for EventRetry
 	Generation uint64        // of the session after the event; 0 if unknown
-	Rotated    bool          // EventRenewed means that the server replaced the refresh token
+	Rotated    bool          // whether the server replaced the refresh token. Set for EventRenewed
 	Expiry     time.Time     // of the access token, where there is one
 	Err        error         // what failed
 }
 
 // ErrorKind classifies Err for a metric's label: "" without an error, or
-// "login_required", "outcome_unknown", "server", "server_temporary", "persist",
-// "store", "timeout", "canceled" or "other".
+// "login_required", "outcome_unknown", "server", "server_temporary", "unreachable",
+// "persist", "store", "timeout", "canceled" or "other".
 func (e Event) ErrorKind() string {
 	var server *ServerError
 	var persist *PersistError
 	var store *StoreError
+	var unreachable *UnreachableError
 	switch {
 	case e.Err == nil:
 		return ""
@@ -82,6 +90,8 @@ func (e Event) ErrorKind() string {
 			return "server_temporary"
 		}
 		return "server"
+	case errors.As(e.Err, &unreachable):
+		return "unreachable"
 	case errors.As(e.Err, &store):
 		return "store"
 	case errors.Is(e.Err, context.DeadlineExceeded):

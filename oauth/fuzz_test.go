@@ -97,7 +97,7 @@ func FuzzParseCallback(f *testing.F) {
 		if err != nil {
 			return
 		}
-		a, err := parseCallback(q, "the-state")
+		a, err := parseCallback(q, "the-state", "https://as.example")
 		switch {
 		case err != nil:
 		case q.Get("state") != "the-state":

@@ -18,10 +18,10 @@ import (
 // LoginOptions change one [Client.Login].
 type LoginOptions struct {
 	// OpenURL shows the authorization page to the user, usually in a browser. It
-	// may return at once or when the page is left, and should return when its
-	// ctx ends, which is shortly after the login has. An error of it is printed
-	// to Out together with the URL, and the login goes on waiting.
-	// Optional. Default: the URL is printed to Out.
+	// may return at once or when the page is left. It should return when ctx is
+	// canceled, shortly after the login completes. Its error is printed to Out
+	// together with the URL, and the login goes on waiting; without Out, it ends the
+	// login. Optional. Default: the URL is printed to Out.
 	OpenURL func(ctx context.Context, url string) error
 
 	// Headless is for hosts without a browser: OpenURL is not used, the URL is
@@ -53,8 +53,11 @@ type LoginOptions struct {
 // a redirect to a port of the loopback interface (RFC 8252 §7.3) that is open
 // for just as long.
 //
-// Nothing but the one answer to this login is accepted there: others are told so
-// and the login goes on. ctx bounds it all.
+// The listener accepts only the response to this login and ignores everything
+// else. ctx bounds the login; only what the server has issued by then is still
+// saved, for 30 seconds at most. The store is locked once before the user is asked
+// for anything, so that a store that cannot be used ends the login at its
+// beginning, with a [*StoreError].
 //
 // A server may issue no refresh token. The session then has a Warning with the
 // cause, and lasts as long as its access token.
@@ -67,7 +70,11 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 	if err := c.checkLogin(opts); err != nil {
 		return Session{}, err
 	}
-	cb, err := listenCallback(ctx, c.cfg.Provider.CallbackPath)
+	replaced, err := c.lookBeforeLogin(ctx)
+	if err != nil {
+		return Session{}, err
+	}
+	cb, err := listenCallback(ctx, c.cfg.Provider)
 	if err != nil {
 		return Session{}, err
 	}
@@ -79,10 +86,25 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 	code, err := awaitCode(ctx, cb, opts)
 	var session Session
 	if err == nil {
-		session, err = c.redeem(ctx, code, verifier, cb.redirectURI)
+		session, err = c.redeem(ctx, code, verifier, cb.redirectURI, replaced)
 	}
 	cb.finish(err)
 	return session, err
+}
+
+// lookBeforeLogin locks the store and changes nothing, to find out whether a
+// session can be saved. It returns the refresh token that the login is to replace.
+func (c *Client) lookBeforeLogin(ctx context.Context) (replaced Secret, _ error) {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	err := c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
+		replaced = stored.RefreshToken
+		return stored, nil
+	})
+	if err != nil {
+		return "", &StoreError{err}
+	}
+	return replaced, nil
 }
 
 func (c *Client) checkLogin(opts LoginOptions) error {
@@ -146,7 +168,11 @@ func showURL(ctx context.Context, authURL string, cb *callback, opts LoginOption
 	opened := make(chan struct{})
 	go func() {
 		defer close(opened)
-		if err := opts.OpenURL(ctx, authURL); err != nil && ctx.Err() == nil && opts.Out != nil {
+		switch err := opts.OpenURL(ctx, authURL); {
+		case err == nil || ctx.Err() != nil:
+		case opts.Out == nil:
+			cb.fail(fmt.Errorf("oauth: no browser could be opened, and LoginOptions.Out is not set to show the URL: %w", err))
+		default:
 			fmt.Fprintf(opts.Out, "No browser could be opened (%v). Open this address to log in:\n\n%s\n\n", err, authURL)
 		}
 	}()
@@ -221,12 +247,12 @@ func parsePasted(text string, cb *callback) (callbackAnswer, error) {
 	if err != nil || u.RawQuery == "" {
 		return callbackAnswer{}, errors.New("that is not an address with a code in it")
 	}
-	return parseCallback(u.Query(), cb.state)
+	return parseCallback(u.Query(), cb.state, cb.issuer)
 }
 
 // redeem exchanges the code and stores the session.
-func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI string) (Session, error) {
-	ans, err := c.exchange(ctx, codeGrant(code, verifier, redirectURI))
+func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI string, replaced Secret) (Session, error) {
+	response, err := c.exchange(ctx, codeGrant(code, verifier, redirectURI))
 	if err != nil {
 		var ex *exchangeError
 		if errors.As(err, &ex) {
@@ -236,28 +262,33 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 	}
 	session := Session{
 		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID,
-		RefreshToken: ans.refreshToken, Created: c.now().Round(0),
-		Scopes: c.cfg.Scopes, // "if omitted, identical to the scope requested" (RFC 6749 §5.1)
+		RefreshToken: response.refreshToken, Created: c.now(),
+		Scopes:     slices.Clone(c.cfg.Scopes), // "if omitted, identical to the scope requested" (RFC 6749 §5.1)
+		Generation: 1,
 	}
-	if ans.refreshToken != "" {
-		session.KeyThumbprint = c.thumbprint
+	if response.refreshToken != "" {
+		c.bind(&session, response)
 	}
-	session.setToken(ans)
-	if ans.refreshToken == "" {
+	c.setToken(&session, response)
+	if response.refreshToken == "" {
 		session.Warning = c.missingRefreshToken(session.Scopes)
 	}
 	// The user has done their part: what they gave is kept even if they, or a
-	// deadline, end ctx now.
-	err = c.cfg.Store.Update(context.WithoutCancel(ctx), func(cur Session) (Session, error) {
+	// deadline, end ctx now. It is in memory before it is in the store.
+	c.source.loggedIn(session, &unsaved{login: true, replaced: replaced})
+	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	err = c.cfg.Store.Update(saveCtx, func(cur Session) (Session, error) {
 		session.Generation = cur.Generation + 1
 		return session, nil
 	})
-	c.source.replace(session, err)
 	c.emit(Event{Kind: EventLogin, Generation: session.Generation, Expiry: session.Expiry})
 	if err != nil {
-		return session, &PersistError{err}
+		c.source.unsaved(err)
+		return session.clone(), &PersistError{err}
 	}
-	return session, nil
+	c.source.saved(session)
+	return session.clone(), nil
 }
 
 // missingRefreshToken tells the two causes apart.

@@ -321,9 +321,11 @@ func TestLoginFailures(t *testing.T) {
 	t.Run("not saved", func(t *testing.T) {
 		store := newFaultyStore()
 		c, _ := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = store })
-		store.set(func(s *faultyStore) { s.failSave = errDisk })
 		var page string
-		session, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: browser(t, func(cb *url.URL) { _, page = get(t, cb) })})
+		session, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: browser(t, func(cb *url.URL) {
+			store.set(func(s *faultyStore) { s.failSave = errDisk })
+			_, page = get(t, cb)
+		})})
 		var persist *oauth.PersistError
 		if !errors.As(err, &persist) || session.RefreshToken != "rt-1" || !strings.Contains(page, "You are logged in") {
 			t.Errorf("session %+v, %v; page %s", session, err, page)
@@ -332,6 +334,19 @@ func TestLoginFailures(t *testing.T) {
 		store.set(func(s *faultyStore) { s.failSave = nil })
 		closeSource(t, c)
 		wantStored(t, c, "rt-1")
+	})
+	t.Run("a store that is broken is noticed before the user is asked", func(t *testing.T) {
+		store := newFaultyStore()
+		c, _ := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = store })
+		store.set(func(s *faultyStore) { s.failSave = errDisk })
+		_, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: func(context.Context, string) error {
+			t.Error("the browser was opened")
+			return nil
+		}})
+		var broken *oauth.StoreError
+		if !errors.As(err, &broken) || !errors.Is(err, errDisk) {
+			t.Errorf("error %v", err)
+		}
 	})
 	t.Run("cancelled", func(t *testing.T) {
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())

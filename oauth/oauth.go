@@ -16,7 +16,7 @@
 //	…
 //	source := client.TokenSource()
 //	defer source.Close()
-//	httpClient := &http.Client{Transport: &dpop.Transport{Source: source}} // renews by itself
+//	httpClient := client.HTTPClient() // renews by itself
 //
 // A [TokenSource] fits wherever an oauth2.TokenSource is wanted. oauth2.NewClient
 // works as well, but caches each token until it expires: a token that a resource
@@ -34,10 +34,34 @@
 // A [TokenSource] serves a token in one of three states. While it is fresh, it
 // is served, and that takes no lock and no allocation. When it turns stale, it
 // is still served, while one renewal runs in the background. When it is invalid
-// (expired, or refused by a resource), callers wait for the one renewal that
+// (expired, or rejected by a resource), callers wait for the one renewal that
 // runs, each as long as its own context allows. A renewal that fails is reported
 // to all who waited, and not repeated before a cooldown; a token that has not
 // expired is served meanwhile.
+//
+// # Limits
+//
+// Whatever resources, servers and clocks do, the number of token requests for one
+// session is bounded, by the cause of the renewal:
+//
+//   - stale or invalid: one renewal at a time. The first one that fails makes up to
+//     Config.MaxAttempts requests. After it the source rests for 1 s, then 2 s, and
+//     so on up to 1 minute, or as long as Retry-After asks (10 minutes at most),
+//     and each further renewal makes one request until one succeeds: 10 requests
+//     in the first minute, then 1 a minute.
+//   - rejected by a resource: one renewal in 30 s.
+//   - forced by [TokenSource.Renew]: 10 renewals in a row, then one in 6 s, and none
+//     before the end of a Retry-After.
+//
+// A nonce challenge adds at most 3 requests to each, a corrected clock one.
+//
+// # Time
+//
+// Waits are measured by the monotonic clock or the wall clock, whichever saw more
+// time pass, so that neither a wall clock that is set nor a computer that sleeps
+// prolongs one. Proofs carry the time of the server, estimated from the Date of
+// its responses ([dpop.Clocks]). What is stored are times of the wall clock, and
+// the server's time beside them.
 //
 // # Errors
 //
@@ -47,7 +71,8 @@
 //   - [ErrLoginRequired]: only the user can help; [*LoginRequiredError] says why.
 //   - [*ServerError]: the server refused, or answered nonsense; Temporary tells
 //     whether waiting helps.
-//   - [ErrOutcomeUnknown]: requests were sent and their answers lost.
+//   - [*UnreachableError]: no request reached the server.
+//   - [ErrOutcomeUnknown]: requests were sent and their responses lost.
 //   - [*StoreError] and [*PersistError]: the session could not be read, or saved.
 //   - [*ConfigError]: a mistake in the [Config].
 //   - [*AuthorizationError]: a login was refused.
@@ -66,6 +91,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -75,7 +101,7 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/dpop"
-	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/internal/clock"
 	"github.com/ycauth/ycauth-go/internal/wire"
 )
 
@@ -134,9 +160,10 @@ type Config struct {
 	// If the renewal fails, they get the stale token. Optional.
 	Synchronous bool
 
-	// RenewTimeout bounds one renewal with all its attempts, and the wait for
-	// other processes and for a person who has to touch a security key.
-	// Optional. Default: 2 minutes.
+	// RenewTimeout bounds one renewal until its last request is sent: the wait for
+	// other processes and for a person who has to touch a security key, and the
+	// attempts. A request that was sent is not cut off by it, since its response
+	// may hold a new refresh token. Optional. Default: 2 minutes.
 	RenewTimeout time.Duration
 
 	// RequestTimeout bounds one attempt of a token request, signing excluded.
@@ -147,29 +174,39 @@ type Config struct {
 	MaxAttempts int
 
 	// Revoke, if set, is called by [Client.Logout] to end the session at the
-	// server. Optional.
+	// server. The access token of s is valid, or was a moment ago; the store is not
+	// locked. Optional. Default: the revocation request of RFC 7009, if
+	// Provider.RevocationURL is set.
 	Revoke func(ctx context.Context, s Session) error
 
-	// Clock tells the time, for tests and demonstrations. It must be fast and
-	// safe for concurrent use. Optional. Default: [time.Now].
+	// Clock tells the time of day, for tests and demonstrations. Waits are also
+	// measured by the runtime's monotonic clock. It must be fast and safe for
+	// concurrent use. Optional. Default: [time.Now].
 	Clock func() time.Time
 }
 
 // A Client logs users in and out and keeps their session with one authorization
 // server. It is safe for concurrent use.
 type Client struct {
-	cfg        Config
-	tokenURL   *url.URL
-	authURL    *url.URL // nil if the provider has none
-	http       *http.Client
-	thumbprint string // SHA-256 of the DPoP key; "" without one
-	dpopJKT    string // what the authorization request says of the key
-	nonces     dpop.Nonces
-	skew       clockSkew
-	retry      retry.Policy
-	ownClock   bool // Config.Clock was not set
-	source     *TokenSource
+	cfg           Config
+	tokenURL      *url.URL
+	tokenOrigin   string
+	authURL       *url.URL // nil if the provider has none
+	revocationURL *url.URL // nil if the provider has none
+	http          *http.Client
+	thumbprint    string // SHA-256 of the DPoP key; "" without one
+	dpopJKT       string // what the authorization request says of the key
+	nonces        dpop.Nonces
+	clock         clock.Clock
+	clocks        dpop.Clocks
+	source        *TokenSource
 }
+
+// String keeps fmt from reading the secrets in unexported fields.
+func (c *Client) String() string { return "oauth.Client(" + c.cfg.Provider.Name + ")" }
+
+// Format implements [fmt.Formatter] for every verb, for the same reason.
+func (c *Client) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // New checks cfg and returns a client. It makes no request. Every mistake that
 // it finds is in the error, as a [*ConfigError] each, joined by [errors.Join].
@@ -195,11 +232,8 @@ func New(cfg Config) (*Client, error) {
 	if c.cfg.RequestTimeout == 0 {
 		c.cfg.RequestTimeout = 30 * time.Second
 	}
-	if c.cfg.Clock == nil {
-		c.cfg.Clock, c.ownClock = time.Now, true
-	}
+	c.clock.Wall = cfg.Clock
 	c.http = wire.NoRedirects(cfg.HTTPClient)
-	c.retry = retry.Policy{Attempts: cfg.MaxAttempts}
 	c.source = newTokenSource(c)
 	return c, nil
 }
@@ -217,6 +251,13 @@ func (c *Client) check() error {
 	}
 	if c.tokenURL, err = wire.CheckURL(p.TokenURL); err != nil {
 		wrong("Provider.TokenURL", "%v", err)
+	} else {
+		c.tokenOrigin = strings.ToLower(c.tokenURL.Scheme + "://" + c.tokenURL.Host)
+	}
+	if p.RevocationURL != "" {
+		if c.revocationURL, err = wire.CheckURL(p.RevocationURL); err != nil {
+			wrong("Provider.RevocationURL", "%v", err)
+		}
 	}
 	if p.AuthURL != "" {
 		if c.authURL, err = wire.CheckURL(p.AuthURL); err != nil {
@@ -249,6 +290,7 @@ func (c *Client) check() error {
 	for field, d := range map[string]time.Duration{
 		"StaleBefore": c.cfg.StaleBefore, "InvalidBefore": c.cfg.InvalidBefore,
 		"RenewTimeout": c.cfg.RenewTimeout, "RequestTimeout": c.cfg.RequestTimeout,
+		"Provider.RefreshTokenLife": p.RefreshTokenLife, "Provider.RotationGrace": p.RotationGrace,
 	} {
 		if d < 0 {
 			wrong(field, "is negative")
@@ -303,15 +345,15 @@ func (c *Client) TokenSource() *TokenSource { return c.source }
 // another token if the resource answers 401. It sends credentials over https, or
 // to this machine.
 func (c *Client) HTTPClient() *http.Client {
-	t := &dpop.Transport{Source: c.source, Prover: c.cfg.DPoP, Nonces: &c.nonces, Clock: c.cfg.Clock}
+	t := &dpop.Transport{Source: c.source, Prover: c.cfg.DPoP, Nonces: &c.nonces, Clocks: &c.clocks, Clock: c.cfg.Clock}
 	if c.cfg.HTTPClient != nil {
 		t.Base = c.cfg.HTTPClient.Transport
 	}
 	return &http.Client{Transport: t}
 }
 
-// Session returns the stored session. The error matches [ErrNoSession] if there
-// is none, and is a [*StoreError] if the store cannot tell.
+// Session returns the stored session. The error matches [ErrNoSession] if there is none, and is a
+// [*StoreError] if the store cannot tell.
 func (c *Client) Session(ctx context.Context) (Session, error) {
 	s, err := c.cfg.Store.Load(ctx)
 	if err != nil && !errors.Is(err, ErrNoSession) {
@@ -331,47 +373,44 @@ func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 	if !isVSChars(refreshToken.Reveal()) {
 		return errors.New("oauth: the refresh token to import is empty or has characters that no token has: was it copied whole, without quotes and line breaks?")
 	}
+	s := Session{
+		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID, RefreshToken: refreshToken,
+		KeyThumbprint: c.thumbprint, TokenOrigin: c.tokenOrigin, Created: c.now().Round(0),
+	}
 	err := c.cfg.Store.Update(ctx, func(cur Session) (Session, error) {
-		return Session{
-			Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID, RefreshToken: refreshToken,
-			KeyThumbprint: c.thumbprint, Created: c.now(), Generation: cur.Generation + 1,
-		}, nil
+		s.Generation = cur.Generation + 1
+		return s, nil
 	})
 	if err != nil {
 		return &StoreError{err}
 	}
-	c.source.reset()
-	c.emit(Event{Kind: EventLogin})
+	c.source.loggedIn(s, nil)
+	c.emit(Event{Kind: EventLogin, Generation: s.Generation})
 	return nil
 }
 
-// Logout ends the session: at the server, if Config.Revoke is set, and then in
-// the store. If the server cannot be told, the error is that of Config.Revoke
-// and nothing is forgotten, so that Logout can be called again. Without a
-// session it does nothing.
-func (c *Client) Logout(ctx context.Context) error {
-	var fnErr error
-	err := c.cfg.Store.Update(ctx, func(cur Session) (Session, error) {
-		if cur.IsZero() || c.cfg.Revoke == nil {
-			return Session{}, nil
-		}
-		if fnErr = c.cfg.Revoke(ctx, cur); fnErr != nil {
-			return Session{}, fnErr
-		}
-		return Session{}, nil
-	})
-	switch {
-	case fnErr != nil:
-		return fmt.Errorf("oauth: the session was not revoked, and so not forgotten: %w", fnErr)
-	case err != nil:
-		return &StoreError{err}
+// now is the time of day.
+func (c *Client) now() time.Time { return c.clock.Now().Wall() }
+
+// serverTime is the time of day as the server of the token endpoint sees it.
+func (c *Client) serverTime() time.Time {
+	now := c.now()
+	return now.Add(c.clocks.Correction(c.tokenURL, now))
+}
+
+func (c *Client) margins() margins { return margins{c.cfg.StaleBefore, c.cfg.InvalidBefore} }
+
+// canUse reports whether the access token of s can be sent by this client.
+func (c *Client) canUse(s Session) bool {
+	if s.TokenType != "DPoP" {
+		return s.AccessToken != ""
 	}
-	c.source.reset()
-	c.emit(Event{Kind: EventLogout})
-	return nil
+	bound := s.TokenThumbprint
+	if bound == "" {
+		bound = s.KeyThumbprint // stored by an older release
+	}
+	return s.AccessToken != "" && c.thumbprint != "" && bound == c.thumbprint
 }
-
-func (c *Client) now() time.Time { return c.cfg.Clock() }
 
 func (c *Client) emit(e Event) {
 	if c.cfg.Observer == nil && c.cfg.Logger == nil {
@@ -395,6 +434,9 @@ func (c *Client) owns(s Session) error {
 		return &LoginRequiredError{Reason: ReasonWrongClient, Detail: fmt.Sprintf(
 			"the session is of %s and client %s, the configuration is for %s and %s",
 			s.Provider, s.ClientID, c.cfg.Provider.Name, c.cfg.ClientID)}
+	case s.TokenOrigin != "" && s.TokenOrigin != c.tokenOrigin:
+		return &LoginRequiredError{Reason: ReasonWrongClient, Detail: fmt.Sprintf(
+			"the session is of the server %s, the configuration is for %s", s.TokenOrigin, c.tokenOrigin)}
 	case s.KeyThumbprint != "" && s.KeyThumbprint != c.thumbprint:
 		detail := "no key is configured"
 		if c.thumbprint != "" {

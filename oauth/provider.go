@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"time"
 )
 
 // An AuthMethod is how a client authenticates at the token endpoint. The values
@@ -38,8 +39,8 @@ const (
 //
 // URLs must be https, or http to a loopback address.
 type Provider struct {
-	// Name is stored with each session, so that a session is never used at
-	// another server than the one that made it. Required.
+	// Name is stored with each session, as is the origin of TokenURL, so that a
+	// session is never used at another server than the one that made it. Required.
 	Name string
 
 	// TokenURL is the token endpoint (RFC 6749 §3.2). Required.
@@ -79,6 +80,27 @@ type Provider struct {
 	// token; it serves to explain why none came. Optional.
 	OfflineScope string
 
+	// RefreshTokenLife is how long a refresh token lives from its issue, where
+	// token responses do not say (refresh_token_expires_in). Optional. Default:
+	// unknown.
+	RefreshTokenLife time.Duration
+
+	// RotationGrace is how long the server accepts a refresh token that it has
+	// replaced already, from a client to which the response was lost. A server with
+	// reuse detection and no such grace ends the session instead (RFC 9700 §4.14.2).
+	// So unless RotationGrace is set, a refresh token whose outcome is unknown is
+	// not sent again while the access token is valid. Optional. Default: none.
+	RotationGrace time.Duration
+
+	// RevocationURL is the revocation endpoint (RFC 7009), which [Client.Logout]
+	// uses where Config.Revoke is not set. Optional.
+	RevocationURL string
+
+	// Issuer is the server's issuer identifier (RFC 8414 §2). If it is set, an
+	// authorization response whose iss parameter is another one does not belong to
+	// the login (RFC 9207 §2.4). Optional.
+	Issuer string
+
 	// RefreshTokenSwitch says in one sentence where refresh tokens can be
 	// switched on, for the same explanation. Optional.
 	RefreshTokenSwitch string
@@ -94,11 +116,14 @@ const YandexCloudClientID = "yc.oauth.public-sdk"
 // less than 7 days left is replaced by a new one.
 //
 // The endpoints are those of the region Russia; for another one, change the
-// URLs of the result. That dpop_jkt is computed with SHA-512 was observed, not
+// URLs and the Issuer of the result. Sessions belong to the origin of TokenURL, so
+// a session of one region is never sent to another. That dpop_jkt is computed with SHA-512 was observed, not
 // documented: set ThumbprintHash to change it, or to 0 to leave dpop_jkt out.
 func YandexCloud() Provider {
 	return Provider{
 		Name:                "yandex-cloud",
+		Issuer:              "https://auth.yandex.cloud",
+		RefreshTokenLife:    31 * 24 * time.Hour, // "Refresh token", Yandex Cloud documentation
 		AuthURL:             "https://auth.yandex.cloud/oauth/authorize",
 		TokenURL:            "https://auth.yandex.cloud/oauth/token",
 		AuthMethod:          AuthNone,

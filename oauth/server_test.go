@@ -158,6 +158,16 @@ func (l *eventLog) of(kind oauth.EventKind) []oauth.Event {
 // is rt-0.
 func newClient(t *testing.T, srv *fakeServer, change ...func(*oauth.Config)) (*oauth.Client, *eventLog) {
 	t.Helper()
+	c, log := openClient(t, srv, change...)
+	if err := c.Import(t.Context(), "rt-0"); err != nil {
+		t.Fatal(err)
+	}
+	return c, log
+}
+
+// openClient makes a client with whatever session its store has.
+func openClient(t *testing.T, srv *fakeServer, change ...func(*oauth.Config)) (*oauth.Client, *eventLog) {
+	t.Helper()
 	log := new(eventLog)
 	cfg := oauth.Config{
 		Provider: testProvider(), ClientID: "client", HTTPClient: &http.Client{Transport: srv}, Observer: log.observe,
@@ -167,9 +177,6 @@ func newClient(t *testing.T, srv *fakeServer, change ...func(*oauth.Config)) (*o
 	}
 	c, err := oauth.New(cfg)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Import(t.Context(), "rt-0"); err != nil {
 		t.Fatal(err)
 	}
 	return c, log

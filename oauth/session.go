@@ -4,12 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/strictjson"
 )
 
-// A Session is one user's standing with one authorization server: the refresh
+// A Session holds one user's tokens from one authorization server: the refresh
 // token, and the access token that it was last exchanged for. The zero value
 // means that there is none.
 type Session struct {
@@ -28,9 +32,21 @@ type Session struct {
 	TokenType   string
 	Expiry      time.Time
 
-	// Obtained is when the access token was received; with Expiry it gives the
-	// token's life.
+	// Obtained is when the access token was requested; with Expiry it gives the
+	// token's life. Both are by the clock of the process that requested it.
 	Obtained time.Time
+
+	// Issued is the same moment by the server's clock (its Date header). Zero if the
+	// server did not say.
+	Issued time.Time
+
+	// TokenThumbprint names the DPoP key that an access token of type DPoP is bound
+	// to, as KeyThumbprint does for the refresh token. "" for type Bearer.
+	TokenThumbprint string
+
+	// TokenOrigin is the origin (scheme, host and port) of the token endpoint that
+	// issued the tokens. "" if the session is older than this member.
+	TokenOrigin string
 
 	// Scopes were granted, in the server's order.
 	Scopes []string
@@ -55,7 +71,15 @@ type Session struct {
 
 	// Warning says why a login gave no refresh token. "" if all is well.
 	Warning Warning
+
+	// extra holds members of the stored form that this release does not know, so
+	// that a newer release does not lose them when this one renews.
+	extra *unknownMembers
 }
+
+// unknownMembers are JSON members by name. They are behind a pointer and never
+// change: package fmt would print a map in an unexported field, secrets and all.
+type unknownMembers struct{ m map[string]json.RawMessage }
 
 // An Identity names the user who logged in, by the id_token that came with the
 // tokens (OpenID Connect Core 1.0 §2, §5.1). It is for display. The token came
@@ -83,6 +107,12 @@ const (
 // IsZero reports whether there is no session.
 func (s Session) IsZero() bool { return s.RefreshToken == "" && s.AccessToken == "" }
 
+// clone returns a copy that shares nothing with s.
+func (s Session) clone() Session {
+	s.Scopes = slices.Clone(s.Scopes)
+	return s
+}
+
 // sessionVersion is the version of the stored form. A reader refuses versions
 // that it does not know; additions that old readers may ignore keep it.
 const sessionVersion = 1
@@ -102,6 +132,9 @@ type storedSession struct {
 	KeyThumbprint string     `json:"key_thumbprint,omitempty"`
 	RefreshExpiry *time.Time `json:"refresh_expiry,omitempty"`
 	Identity      *Identity  `json:"identity,omitempty"`
+	Issued        *time.Time `json:"issued,omitempty"`
+	TokenKey      string     `json:"token_key_thumbprint,omitempty"`
+	TokenOrigin   string     `json:"token_origin,omitempty"`
 	Created       *time.Time `json:"created,omitempty"`
 	Generation    uint64     `json:"generation"`
 	Warning       Warning    `json:"warning,omitempty"`
@@ -123,6 +156,9 @@ var ErrSessionFormat = errors.New("oauth: not a stored session")
 //	obtained        string, RFC 3339
 //	scopes          array of strings
 //	key_thumbprint  string, base64url
+//	issued          string, RFC 3339
+//	token_origin    string, for instance "https://auth.example"
+//	token_key_thumbprint  string, base64url
 //	refresh_expiry  string, RFC 3339
 //	identity        object of strings: subject, name, email
 //	created         string, RFC 3339
@@ -136,20 +172,44 @@ func (s Session) Encode() ([]byte, error) {
 		Version: sessionVersion, Provider: s.Provider, ClientID: s.ClientID,
 		RefreshToken: s.RefreshToken.Reveal(), AccessToken: s.AccessToken.Reveal(), TokenType: s.TokenType,
 		Expiry: optionalTime(s.Expiry), Obtained: optionalTime(s.Obtained), Created: optionalTime(s.Created),
-		RefreshExpiry: optionalTime(s.RefreshExpiry),
-		Scopes:        s.Scopes, KeyThumbprint: s.KeyThumbprint, Generation: s.Generation, Warning: s.Warning,
+		RefreshExpiry: optionalTime(s.RefreshExpiry), Issued: optionalTime(s.Issued),
+		TokenKey: s.TokenThumbprint, TokenOrigin: s.TokenOrigin,
+		Scopes: s.Scopes, KeyThumbprint: s.KeyThumbprint, Generation: s.Generation, Warning: s.Warning,
 	}
 	if s.Identity != (Identity{}) {
 		st.Identity = &s.Identity
 	}
-	return json.Marshal(st)
+	if s.extra == nil {
+		return json.Marshal(st)
+	}
+	known, err := json.Marshal(st)
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(s.extra.m)
+	if err := json.Unmarshal(known, &all); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
+}
+
+// MarshalJSON returns an error that names [Session.Encode], because a session in
+// JSON without its tokens would be a lost one.
+func (s Session) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("oauth: a Session holds secrets and is not encoded as JSON by accident: use its method Encode and DecodeSession")
+}
+
+// UnmarshalJSON returns an error that names [DecodeSession].
+func (s *Session) UnmarshalJSON([]byte) error {
+	return errors.New("oauth: use DecodeSession to read a stored Session")
 }
 
 // DecodeSession reads what [Session.Encode] wrote. Members that it does not know
-// are ignored. Its errors match [ErrSessionFormat], name the cause, and hold
+// are kept and written again by Encode. Its errors match [ErrSessionFormat], name the cause, and hold
 // nothing of the data.
 func DecodeSession(data []byte) (Session, error) {
-	if _, err := strictjson.Object(data); err != nil {
+	members, err := strictjson.Object(data)
+	if err != nil {
 		return Session{}, fmt.Errorf("%w: %w", ErrSessionFormat, err)
 	}
 	var st storedSession
@@ -163,13 +223,14 @@ func DecodeSession(data []byte) (Session, error) {
 		Provider: st.Provider, ClientID: st.ClientID,
 		RefreshToken: Secret(st.RefreshToken), AccessToken: Secret(st.AccessToken), TokenType: st.TokenType,
 		Expiry: timeOrZero(st.Expiry), Obtained: timeOrZero(st.Obtained), Created: timeOrZero(st.Created),
-		RefreshExpiry: timeOrZero(st.RefreshExpiry),
-		Scopes:        st.Scopes, KeyThumbprint: st.KeyThumbprint, Generation: st.Generation, Warning: st.Warning,
+		RefreshExpiry: timeOrZero(st.RefreshExpiry), Issued: timeOrZero(st.Issued),
+		TokenThumbprint: st.TokenKey, TokenOrigin: st.TokenOrigin,
+		Scopes: st.Scopes, KeyThumbprint: st.KeyThumbprint, Generation: st.Generation, Warning: st.Warning,
 	}
 	if st.Identity != nil {
 		s.Identity = *st.Identity
 	}
-	for _, t := range []time.Time{s.Expiry, s.Obtained, s.Created, s.RefreshExpiry} {
+	for _, t := range []time.Time{s.Expiry, s.Obtained, s.Created, s.RefreshExpiry, s.Issued} {
 		if y := t.UTC().Year(); y < 0 || y > 9999 {
 			return Session{}, fmt.Errorf("%w: a time is outside of the years 0 to 9999", ErrSessionFormat) // Encode could not write it
 		}
@@ -177,8 +238,26 @@ func DecodeSession(data []byte) (Session, error) {
 	if s.IsZero() || s.Provider == "" || s.ClientID == "" || s.Generation == 0 {
 		return Session{}, fmt.Errorf("%w: a required member is missing", ErrSessionFormat)
 	}
+	for name, value := range members {
+		if !knownMembers[name] {
+			if s.extra == nil {
+				s.extra = &unknownMembers{make(map[string]json.RawMessage)}
+			}
+			s.extra.m[name] = value
+		}
+	}
 	return s, nil
 }
+
+// knownMembers are the names of storedSession.
+var knownMembers = func() map[string]bool {
+	known := make(map[string]bool)
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[storedSession]()) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		known[name] = true
+	}
+	return known
+}()
 
 func optionalTime(t time.Time) *time.Time {
 	if t.IsZero() {

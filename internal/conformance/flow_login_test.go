@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -36,6 +38,11 @@ func TestFlowLogin(t *testing.T) {
 				RefreshToken: session.RefreshToken, AccessToken: session.AccessToken, TokenType: "DPoP",
 				Created: f.clock.now(), Obtained: f.clock.now(), Expiry: f.clock.now().Add(tokenLife),
 				Scopes: []string{"openid", "offline_access"}, KeyThumbprint: k.thumbprint(t), Generation: 1,
+				Issued: session.Issued, TokenThumbprint: k.thumbprint(t), TokenOrigin: session.TokenOrigin,
+				Identity: oauth.Identity{Subject: "alice"},
+			}
+			if session.Issued.Sub(f.clock.now()).Abs() > time.Minute || !strings.HasPrefix(a.cfg.Provider.TokenURL, session.TokenOrigin+"/") {
+				t.Errorf("issued %v by %s", session.Issued, session.TokenOrigin)
 			}
 			if session.RefreshToken == "" || session.AccessToken == "" || !reflect.DeepEqual(session, want) {
 				t.Errorf("session %+v, want %+v with tokens", session, want)

@@ -142,8 +142,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // After reads a Retry-After header (RFC 9110 §10.2.3): seconds or an HTTP date.
-// It is 0 where the header is missing, malformed or lies in the past, and a year
-// at most.
+// A date is compared with the Date of the same response, so that our own clock
+// does not matter; now serves where there is none. The result is 0 where the header
+// is missing, malformed or lies in the past, and a year at most.
 func After(h http.Header, now time.Time) time.Duration {
 	const most = 365 * 24 * time.Hour
 	v := strings.TrimSpace(h.Get("Retry-After"))
@@ -155,6 +156,9 @@ func After(h http.Header, now time.Time) time.Duration {
 		return time.Duration(s) * time.Second
 	}
 	if t, err := http.ParseTime(v); err == nil {
+		if date, err := http.ParseTime(h.Get("Date")); err == nil {
+			now = date
+		}
 		return min(max(t.Sub(now), 0), most)
 	}
 	return 0

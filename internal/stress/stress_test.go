@@ -104,11 +104,14 @@ func child(part, server, dir, ahead string) error {
 		return ts.Close()
 	case "loop": // renews until it is killed
 		for {
-			tok, err := ts.Token()
-			if err != nil {
+			// Each client may force a few renewals only, so that each makes one.
+			if _, err := ts.Renew(context.Background()); err != nil {
 				return err
 			}
-			ts.Invalidate(tok)
+			if c, err = newClient(server, dir, d); err != nil {
+				return err
+			}
+			ts = c.TokenSource()
 		}
 	}
 	return fmt.Errorf("unknown part %q", part)

@@ -1,0 +1,161 @@
+package oauth_test
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+// wallClock is a clock of the day that somebody sets. The monotonic clock is the
+// bubble's.
+type wallClock struct{ off atomic.Int64 }
+
+func (w *wallClock) now() time.Time        { return time.Now().Add(time.Duration(w.off.Load())) }
+func (w *wallClock) set(off time.Duration) { w.off.Store(int64(off)) }
+
+// dated issues tokens for 12 hours, with the Date of a server whose clock is right.
+func dated(n int, _ fakeRequest) (*http.Response, error) {
+	return answer(200, tokenJSON(fmt.Sprintf("at-%d", n), "", 12*3600), "Date", time.Now().UTC().Format(http.TimeFormat)), nil
+}
+
+// A clock that jumps costs at most one wasted request, and never a token that is
+// dead: each row lets the wall clock show something else before the first request,
+// after it, and later, and then lives through 36 hours of true time.
+func TestClockJumps(t *testing.T) {
+	const jump = 3 * time.Hour
+	for _, tt := range []struct {
+		name                 string
+		first, after, second time.Duration
+	}{
+		{"right", 0, 0, 0},
+		{"ahead after the request", 0, jump, jump},
+		{"ahead, then put right", jump, 0, 0},
+		{"ahead for a while", 0, jump, 0},
+		{"behind after the request", 0, -jump, -jump},
+		{"behind, then put right", -jump, 0, 0},
+		{"behind for a while", 0, -jump, 0},
+		{"a week ahead, then right", 7 * 24 * time.Hour, 0, 0},
+		{"a week behind, then right", -7 * 24 * time.Hour, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var wall wallClock
+				var issued sync.Map // number of the token to true time
+				start := time.Now()
+				srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+					issued.Store(n, time.Now())
+					return dated(n, r)
+				})
+				c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Clock = wall.now })
+				wall.set(tt.first)
+				wantToken(t, c.TokenSource(), "at-1")
+				wall.set(tt.after)
+				for range 36 * 4 {
+					time.Sleep(15 * time.Minute)
+					if time.Since(start) > 5*time.Hour {
+						wall.set(tt.second)
+					}
+					tok, err := c.TokenSource().Token()
+					if err != nil {
+						t.Fatal(err)
+					}
+					var n int
+					if _, err := fmt.Sscanf(tok.AccessToken, "at-%d", &n); err != nil {
+						t.Fatal(err)
+					}
+					if at, _ := issued.Load(n); time.Since(at.(time.Time)) > 12*time.Hour {
+						t.Fatalf("a token was served %v after its issue", time.Since(at.(time.Time)))
+					}
+					synctest.Wait()
+				}
+				// 36 hours are the first request and three renewals, every 10 hours or less.
+				if n := srv.count(); n > 5 {
+					t.Errorf("%d requests, want 4, and one more for the jump", n)
+				}
+			})
+		})
+	}
+}
+
+// The same for a process that starts later, with nothing but what is stored.
+func TestStoredTokenAndClocks(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		writer, reader time.Duration // how far the clocks of the two processes are off
+		later          time.Duration // true time in between
+		want           string
+	}{
+		{"right clocks", 0, 0, 8 * time.Hour, "at-1"},
+		{"right clocks, dead", 0, 0, 12 * time.Hour, "at-2"},
+		{"the writer's was ahead, soon", 3 * time.Hour, 0, time.Hour, "at-1"},
+		{"the writer's was ahead, dead", 3 * time.Hour, 0, 13 * time.Hour, "at-2"},
+		{"the writer's was behind, dead", -3 * time.Hour, 0, 13 * time.Hour, "at-2"},
+		{"the reader's is ahead", 0, 3 * time.Hour, time.Hour, "at-1"},
+		{"the reader's is behind, soon", 0, -3 * time.Hour, time.Hour, "at-2"}, // cannot be told from a dead one
+		{"both ahead", 3 * time.Hour, 3 * time.Hour, time.Hour, "at-1"},
+		{"both ahead, dead", 3 * time.Hour, 3 * time.Hour, 12 * time.Hour, "at-2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := oauth.NewMemoryStore()
+				srv := newFakeServer(dated)
+				var wall wallClock
+				shared := func(cfg *oauth.Config) { cfg.Store, cfg.Clock = store, wall.now }
+				wall.set(tt.writer)
+				writer, _ := newClient(t, srv, shared)
+				wantToken(t, writer.TokenSource(), "at-1")
+				time.Sleep(tt.later)
+				wall.set(tt.reader)
+				reader, _ := openClient(t, srv, shared)
+				wantToken(t, reader.TokenSource(), tt.want)
+				closeSource(t, reader)
+				if srv.count() > 2 {
+					t.Errorf("%d requests", srv.count())
+				}
+			})
+		})
+	}
+}
+
+// A computer that slept: the monotonic clock stood still, the wall clock did not.
+func TestSleepOfTheComputer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wall wallClock
+		c, _ := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) { cfg.Clock = wall.now })
+		wantToken(t, c.TokenSource(), "at-1")
+		wall.set(5 * time.Hour)
+		wantToken(t, c.TokenSource(), "at-2")
+	})
+}
+
+// A failure while the clock was hours ahead is not shared for hours after it was
+// put right.
+func TestCooldownSurvivesTheClock(t *testing.T) {
+	for _, off := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var wall wallClock
+				srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+					if n == 1 {
+						return answer(503, ""), nil
+					}
+					return issue(n, r)
+				})
+				c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Clock, cfg.MaxAttempts = wall.now, 1 })
+				wall.set(off)
+				if _, err := c.TokenSource().Token(); err == nil {
+					t.Fatal("no error")
+				}
+				wall.set(0)
+				time.Sleep(1300 * time.Millisecond)
+				wantToken(t, c.TokenSource(), "at-2")
+			})
+		})
+	}
+}

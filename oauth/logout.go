@@ -1,0 +1,122 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/ycauth/ycauth-go/internal/clock"
+)
+
+// maxRevocations bounds how often Logout starts over because another process
+// renewed the session in the meantime.
+const maxRevocations = 3
+
+// Logout ends the session: at the server, by Config.Revoke or by the revocation
+// request of RFC 7009 (Provider.RevocationURL), and then in the store. If the
+// server cannot be told, the error says why and nothing is forgotten, so that
+// Logout can be called again. Without a session it does nothing.
+//
+// If there is no way to tell the server, the session is forgotten all the same,
+// and the error matches [ErrNotRevoked].
+func (c *Client) Logout(ctx context.Context) error {
+	var errNotRevoked error
+	for range maxRevocations {
+		s, err := c.newest(ctx)
+		if err != nil && !errors.Is(err, ErrNoSession) {
+			return err
+		}
+		if !s.IsZero() {
+			// Before the store is locked: it may take a token of this very client.
+			s, err = c.revoke(ctx, s)
+			if errors.Is(err, ErrNotRevoked) {
+				errNotRevoked = err
+			} else if err != nil {
+				return fmt.Errorf("oauth: the session was not revoked, and so not forgotten: %w", err)
+			}
+		}
+		var renewed bool
+		err = c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
+			if renewed = !stored.IsZero() && stored.RefreshToken != s.RefreshToken && !c.source.view.Load().supersedes(stored); renewed {
+				return stored, nil
+			}
+			return Session{}, nil
+		})
+		if err != nil {
+			return &StoreError{err}
+		}
+		if renewed {
+			continue // a sibling renewed, or somebody logged in: that one is to be revoked
+		}
+		c.source.apply(func(v view, _ clock.Instant) view {
+			if v.flight != nil {
+				v.flight.cancel()
+			}
+			return v.loggedOut()
+		})
+		if !s.IsZero() {
+			c.emit(Event{Kind: EventLogout})
+		}
+		return errNotRevoked
+	}
+	return errors.New("oauth: the session was not forgotten, because other processes renewed it again and again: stop them first")
+}
+
+// newest returns the stored session, or the one in memory if the store is behind.
+func (c *Client) newest(ctx context.Context) (Session, error) {
+	s, err := c.Session(ctx)
+	if err != nil && !errors.Is(err, ErrNoSession) {
+		return s, err
+	}
+	if v := c.source.view.Load(); v.supersedes(s) {
+		return v.session, nil
+	}
+	return s, err
+}
+
+// revoke ends s at the server, and returns the session that was revoked, which is
+// a newer one if an access token had to be obtained first.
+func (c *Client) revoke(ctx context.Context, s Session) (Session, error) {
+	switch {
+	case c.cfg.Revoke != nil:
+		_, err := c.source.TokenContext(ctx)
+		if newest, loadErr := c.newest(ctx); loadErr == nil {
+			s = newest
+		}
+		var login *LoginRequiredError
+		switch {
+		case errors.As(err, &login) && (login.Reason == ReasonRejected || login.Reason == ReasonOutcomeUnknown):
+			return s, nil // the server has ended it already
+		case err != nil && !errors.Is(err, ErrLoginRequired):
+			return s, err
+		}
+		return s, c.cfg.Revoke(ctx, s)
+	case c.revocationURL != nil:
+		return s, c.revokeToken(ctx, s)
+	}
+	return s, ErrNotRevoked
+}
+
+// revokeToken makes the revocation request of RFC 7009 §2.1, for the refresh
+// token if there is one: "the authorization server SHOULD also invalidate all
+// access tokens based on the same authorization grant".
+func (c *Client) revokeToken(ctx context.Context, s Session) error {
+	token, hint := s.RefreshToken, "refresh_token"
+	if token == "" {
+		token, hint = s.AccessToken, "access_token"
+	}
+	g := grant{form: url.Values{"token": {token.Reveal()}, "token_type_hint": {hint}}}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	resp, err := c.post(ctx, c.revocationURL, g, "")
+	if err != nil {
+		return err
+	}
+	body, err := readBody(resp)
+	if resp.StatusCode == http.StatusOK {
+		return nil // "the client must not depend on the body", and a token that is invalid already is no error (§2.2)
+	}
+	return parseRefusal(resp, body, err, append(g.secrets(), c.cfg.ClientSecret.Reveal()))
+}

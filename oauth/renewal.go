@@ -1,0 +1,279 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/clock"
+)
+
+// One renewal, step by step. The process may die, or be paused, between any two.
+//
+//	look   read the store without its lock; most often a sibling renewed
+//	take   the store's lock (Store.Update calls back), and look again
+//	send   the token request, which nothing cuts off once it was sent
+//	judge  renewed · grant refused · server busy · response lost · never sent
+//	keep   the new refresh token: first in memory, then in the store
+//	leave  the store's lock, with the session durable
+//
+// A refresh token that was received is kept in the view until the store has it
+// or its own successor, a login or a logout replaces it.
+
+// takeOff begins a renewal. s.mu is held.
+func (s *TokenSource) takeOff(cause Cause) *flight {
+	v := s.view.Load()
+	f := &flight{cause: cause, epoch: v.epoch, refusals: v.refusals, done: make(chan struct{})}
+	// Neither the cancellation nor the values of a caller's context: the renewal is
+	// everybody's, and a trace or a transport hook of one caller must not see it.
+	f.ctx, f.cancel = context.WithTimeout(context.Background(), s.c.cfg.RenewTimeout)
+	next := v.launched(f, s.c.clock.Now())
+	s.view.Store(&next)
+	go s.fly(f)
+	return f
+}
+
+// fly runs the renewal f, and tells everybody how it ended.
+func (s *TokenSource) fly(f *flight) {
+	defer f.cancel()
+	start := s.c.clock.Now()
+	before := *s.view.Load()
+	err := s.renew(f)
+	var again bool // the same refusal as before, and no request was made
+	after := s.apply(func(v view, now clock.Instant) view {
+		v = v.landed()
+		if f.epoch != v.epoch {
+			return v
+		}
+		if err != nil {
+			again = before.failure != nil && errors.Is(err, ErrLoginRequired) && err.Error() == before.failure.Error()
+			return v.failedWith(err, retryAfter(err), now)
+		}
+		v.failure, v.failures, v.quiet, v.busy = nil, 0, 0, 0
+		return v
+	})
+	f.err = err
+	if err == nil {
+		f.token = after.token
+		if f.epoch != after.epoch || after.token == nil {
+			f.err = ErrNoSession // nobody gets it: the callers decide anew
+		}
+	} else if !again {
+		s.c.emit(Event{Kind: EventRenewFailed, Cause: f.cause, Duration: s.c.clock.Now().Since(start), Err: err})
+	}
+	close(f.done)
+}
+
+func retryAfter(err error) time.Duration {
+	var server *ServerError
+	if errors.As(err, &server) {
+		return server.RetryAfter
+	}
+	return 0
+}
+
+// renew finds or obtains a session with a token that serves: what a sibling
+// stored, or what the server issues.
+func (s *TokenSource) renew(f *flight) error {
+	// Look. An error is left to Update, which meets it again.
+	if stored, err := s.c.cfg.Store.Load(f.ctx); err == nil {
+		if v := s.read(stored, f); s.satisfied(f, v) {
+			return nil
+		}
+	}
+	for round := 1; ; round++ {
+		sent, err := s.renewLocked(f)
+		if round == 1 && sent != "" && errors.Is(err, ErrLoginRequired) {
+			// "The loser's invalid_grant deleted the winner's token": before the
+			// session is called dead, see whether it is still the same one.
+			// Where the lock holds it always is; not every store can keep it.
+			stored, loadErr := s.c.cfg.Store.Load(f.ctx)
+			if loadErr == nil && stored.RefreshToken != "" && stored.RefreshToken != sent {
+				if v := s.read(stored, f); s.satisfied(f, v) {
+					return nil
+				}
+				continue
+			}
+		}
+		return err
+	}
+}
+
+// satisfied reports whether what was read makes the renewal needless.
+func (s *TokenSource) satisfied(f *flight, v view) bool {
+	if f.epoch != v.epoch {
+		return true // overtaken: its callers decide anew
+	}
+	switch need := v.need(s.c.clock.Now()); f.cause {
+	case CauseForced:
+		return false
+	case CauseInvalid:
+		return need == "" || need == CauseStale && !s.c.cfg.Synchronous
+	default:
+		return need == ""
+	}
+}
+
+// renewLocked renews under the store's lock. sent is the refresh token that was
+// sent, "" if none was.
+func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
+	var ran bool
+	var kept Session // what fn gave the store
+	var fnErr error
+	waiting := time.AfterFunc(waitingAfter, func() {
+		s.c.emit(Event{Kind: EventWaiting, Cause: f.cause, Duration: waitingAfter})
+	})
+	err = s.c.cfg.Store.Update(f.ctx, func(stored Session) (Session, error) {
+		waiting.Stop()
+		ran = true
+		kept, sent, fnErr = s.step(f, stored)
+		if kept.IsZero() {
+			return stored, fnErr
+		}
+		return kept, nil // also with fnErr: the store is behind
+	})
+	waiting.Stop()
+	switch {
+	case !ran:
+		if f.ctx.Err() != nil && s.view.Load().closed {
+			return sent, ErrClosed
+		}
+		return sent, &StoreError{err}
+	case kept.IsZero():
+	case err != nil:
+		s.unsaved(err)
+	default:
+		s.saved(kept)
+	}
+	return sent, fnErr
+}
+
+// waitingAfter is how long a renewal waits for the store's lock before it says so.
+const waitingAfter = 2 * time.Second
+
+// step is what happens under the store's lock. kept is the session to store: zero
+// if the stored one stays.
+func (s *TokenSource) step(f *flight, stored Session) (kept Session, sent Secret, err error) {
+	v := s.read(stored, f)
+	base := stored
+	if v.supersedes(stored) {
+		base = v.session
+		base.Generation = max(base.Generation, stored.Generation+1)
+		kept = base // whatever comes of the request, the store is behind
+	}
+	if s.satisfied(f, v) {
+		return kept, "", nil
+	}
+	if err := s.renewable(base); err != nil {
+		return kept, "", err
+	}
+	start := s.c.clock.Now()
+	next, response, err := s.send(f, base)
+	rotated := next.RefreshToken != base.RefreshToken
+	if err == nil || rotated {
+		// A new refresh token is kept even if the rest of the response is useless.
+		kept = next
+		s.apply(func(v view, _ clock.Instant) view {
+			if f.epoch != v.epoch {
+				return v
+			}
+			if err != nil {
+				return v.rotated(base, next)
+			}
+			return v.renewed(base, next, f.refusals, response.sent, s.c.margins())
+		})
+	}
+	if err == nil {
+		s.c.emit(Event{
+			Kind: EventRenewed, Cause: f.cause, Duration: s.c.clock.Now().Since(start),
+			Generation: next.Generation, Rotated: rotated, Expiry: next.Expiry,
+		})
+	}
+	return kept, base.RefreshToken, err
+}
+
+// renewable reports why no request can be made for a session.
+func (s *TokenSource) renewable(base Session) error {
+	if err := s.c.owns(base); err != nil {
+		return err
+	}
+	if base.RefreshToken == "" {
+		return &LoginRequiredError{Reason: ReasonNoRefreshToken, Detail: s.c.explain(base.Warning)}
+	}
+	if dead := s.view.Load().dead; dead.refreshToken == base.RefreshToken {
+		return dead.err
+	}
+	return nil
+}
+
+// send exchanges the refresh token of base. With an error, the session it
+// returns is base, or base with a new refresh token.
+func (s *TokenSource) send(f *flight, base Session) (Session, tokenResponse, error) {
+	g := refreshGrant(base.RefreshToken)
+	v := s.view.Load()
+	g.attempts = s.c.cfg.MaxAttempts
+	if v.failures > 0 {
+		g.attempts = 1 // the server is in trouble: one request for each cooldown
+	}
+	// A server with reuse detection ends the session if a refresh token comes a
+	// second time after it was replaced, some take the access tokens with it. So
+	// after a lost response the same refresh token is sent again only if the server
+	// is known to allow that, or if there is nothing to lose.
+	g.repeatable = s.c.cfg.Provider.RotationGrace > 0 || v.usable(s.c.clock.Now()) == nil
+	response, err := s.c.exchange(f.ctx, g)
+	next := base
+	if response.refreshToken != "" && response.refreshToken != base.RefreshToken {
+		// "The authorization server MAY issue a new refresh token, in which case
+		// the client MUST discard the old refresh token and replace it with the
+		// new refresh token" (RFC 6749 §6). Without one the old one stays.
+		next.RefreshToken = response.refreshToken
+		next.Generation = base.Generation + 1
+		s.c.bind(&next, response)
+	}
+	if err != nil {
+		return next, response, s.judge(base.RefreshToken, err)
+	}
+	next.Generation = base.Generation + 1
+	s.c.setToken(&next, response)
+	return next, response, nil
+}
+
+// judge turns a failed exchange into what the caller has to do about it.
+func (s *TokenSource) judge(refreshToken Secret, err error) error {
+	var ex *exchangeError
+	if !errors.As(err, &ex) {
+		return err
+	}
+	var server *ServerError
+	refused := errors.As(ex.err, &server) && endsSession(server.Code) && !server.Temporary()
+	var result error = ex.err
+	s.apply(func(v view, _ clock.Instant) view {
+		doubtful := v.doubtful == refreshToken
+		if ex.uncertain {
+			v.doubtful = refreshToken
+		}
+		if !refused {
+			return v
+		}
+		login := &LoginRequiredError{Reason: ReasonRejected, Err: server}
+		if doubtful || ex.uncertain {
+			login = &LoginRequiredError{Reason: ReasonOutcomeUnknown, Err: errors.Join(ErrOutcomeUnknown, server)}
+		}
+		result = login
+		v.dead = deadToken{refreshToken, login}
+		return v
+	})
+	return result
+}
+
+// endsSession: the grant's fault, which only the user can mend. Codes for the
+// client's fault (invalid_client, …) are not among them: a wrong secret must not
+// send people to log in.
+func endsSession(code string) bool {
+	switch code {
+	case "invalid_grant", // RFC 6749 §5.2
+		"interaction_required", "login_required", "consent_required": // OpenID Connect Core §3.1.2.6
+		return true
+	}
+	return false
+}

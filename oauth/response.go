@@ -1,0 +1,331 @@
+package oauth
+
+import (
+	"bytes"
+	"crypto"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/clock"
+	"github.com/ycauth/ycauth-go/internal/redact"
+	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/internal/strictjson"
+	"github.com/ycauth/ycauth-go/internal/wire"
+)
+
+// jktHash is the hash that names a DPoP key in a Session.
+const jktHash = crypto.SHA256
+
+// maxLifetime caps expires_in. Yandex OAuth's own sample has 124234123534
+// seconds, which overflows a time.Duration.
+const maxLifetime = 100 * 365 * 24 * time.Hour
+
+// A tokenResponse is a successful response of the token endpoint (RFC 6749 §5.1).
+type tokenResponse struct {
+	accessToken  Secret
+	refreshToken Secret // "" if the response has none: the old one stays good (§6)
+	tokenType    string // "Bearer" or "DPoP"
+	lifetime     time.Duration
+	refreshLife  time.Duration // of the refresh token; 0 if the server does not say
+	scopes       []string      // nil if the response has none: they are what was asked for
+	identity     Identity
+	sent         clock.Instant // when the request was sent
+	date         time.Time     // the server's own time; zero if it did not say
+}
+
+// parseResponse reads a response of the token endpoint. readErr is what went
+// wrong while the body was read. With an error, the result can still hold a
+// refresh token.
+func (c *Client) parseResponse(resp *http.Response, body []byte, readErr error, g grant) (tokenResponse, error) {
+	secrets := append(g.secrets(), c.cfg.ClientSecret.Reveal())
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return tokenResponse{}, parseRefusal(resp, body, readErr, secrets)
+	}
+	response, err := parseToken(body)
+	if code, description, codeErr := parseErrorAnswer(body, secrets); err != nil && response.refreshToken == "" && readErr == nil && codeErr == nil {
+		// Some servers send their errors with status 200.
+		return tokenResponse{}, &ServerError{
+			Status: resp.StatusCode, Code: code, Description: description,
+			RetryAfter: retry.After(resp.Header, time.Now()), RequestID: wire.RequestID(resp.Header),
+		}
+	}
+	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
+		response.date = date
+	}
+	switch {
+	case readErr != nil && !errors.Is(readErr, wire.ErrTooLarge):
+		return response, &lostError{readErr}
+	case readErr != nil:
+		err = readErr
+	case err == nil && response.tokenType == "DPoP" && c.cfg.DPoP == nil:
+		err = errors.New("the token is of type DPoP, and no key is configured")
+	}
+	if err == nil {
+		return response, nil
+	}
+	reason := err.Error()
+	if !wire.IsJSON(resp.Header) {
+		reason += "; its content type is " + strconv.Quote(redact.Text(resp.Header.Get("Content-Type")))
+	}
+	return response, &ServerError{
+		Status: resp.StatusCode, RequestID: wire.RequestID(resp.Header),
+		Err: fmt.Errorf("%w: %s", ErrMalformedAnswer, reason),
+	}
+}
+
+// parseToken reads a response as RFC 6749 §5.1 describes it. The content type is
+// not looked at: a rotated refresh token must not be lost to a wrong header.
+// A missing token_type means Bearer, a missing or senseless expires_in means that
+// the life is unknown.
+//
+// With an error the result can still hold a refresh token.
+func parseToken(body []byte) (tokenResponse, error) {
+	m, err := strictjson.Object(body)
+	if err != nil {
+		// The refresh token that was sent may be spent, so what can be had of its
+		// successor is kept, and what is whole is accepted.
+		members, whole := salvage(body)
+		response, salvageErr := readMembers(members)
+		if whole && salvageErr == nil {
+			return response, nil
+		}
+		return tokenResponse{refreshToken: response.refreshToken, refreshLife: response.refreshLife}, err
+	}
+	return readMembers(m)
+}
+
+func readMembers(m map[string]json.RawMessage) (tokenResponse, error) {
+	var response tokenResponse
+	refreshToken, err := stringMember(m, "refresh_token")
+	if err != nil {
+		return response, err
+	}
+	if refreshToken != "" {
+		if !isVSChars(refreshToken) {
+			return response, errors.New("refresh_token has characters that RFC 6749 does not allow")
+		}
+		response.refreshToken = Secret(refreshToken)
+		for _, name := range []string{"refresh_token_expires_in", "refresh_expires_in"} {
+			response.refreshLife = max(response.refreshLife, parseLifetime(m[name]))
+		}
+	}
+	accessToken, err := stringMember(m, "access_token")
+	switch {
+	case err != nil:
+		return response, err
+	case accessToken == "":
+		return response, errors.New("access_token is missing")
+	case !isVSChars(accessToken):
+		return response, errors.New("access_token has characters that RFC 6749 does not allow")
+	}
+	tokenType, err := stringMember(m, "token_type")
+	if err != nil {
+		return response, err
+	}
+	switch strings.ToLower(tokenType) { // "Value is case insensitive"
+	case "", "bearer":
+		response.tokenType = "Bearer"
+	case "dpop":
+		response.tokenType = "DPoP"
+	default:
+		// "A client MUST NOT use an access token if it does not understand the
+		// token type" (§7.1).
+		return response, errors.New("token_type is neither Bearer nor DPoP")
+	}
+	scope, err := stringMember(m, "scope")
+	if err != nil {
+		return response, err
+	}
+	response.accessToken = Secret(accessToken)
+	if scope != "" {
+		response.scopes = strings.Fields(scope)
+	}
+	response.lifetime = parseLifetime(m["expires_in"])
+	if idToken, err := stringMember(m, "id_token"); err == nil {
+		response.identity = parseIdentity(idToken)
+	}
+	return response, nil
+}
+
+// salvage reads the members of a JSON object that [strictjson.Object] does not
+// accept: with a byte order mark, NULs, invalid UTF-8, a member that is there
+// twice, or cut off. whole reports whether the object is complete, and has no
+// credential twice.
+func salvage(body []byte) (members map[string]json.RawMessage, whole bool) {
+	body = bytes.TrimPrefix(body, []byte("\ufeff"))
+	body = bytes.ReplaceAll(body, []byte{0}, []byte{' '})
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
+		return nil, false
+	}
+	members, whole = make(map[string]json.RawMessage), true
+	for dec.More() {
+		tok, err := dec.Token()
+		name, ok := tok.(string)
+		if err != nil || !ok {
+			return members, false
+		}
+		var value json.RawMessage
+		if dec.Decode(&value) != nil {
+			return members, false
+		}
+		if old, twice := members[name]; twice && !bytes.Equal(old, value) {
+			switch name {
+			case "access_token", "refresh_token", "token_type", "expires_in":
+				whole = false
+			}
+		}
+		members[name] = value
+	}
+	if _, err := dec.Token(); err != nil || dec.More() {
+		return members, false
+	}
+	return members, whole
+}
+
+func stringMember(m map[string]json.RawMessage, name string) (string, error) {
+	raw, ok := m[name]
+	if !ok {
+		return "", nil
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return "", errors.New(name + " is not a string")
+	}
+	return s, nil
+}
+
+// parseLifetime reads expires_in: a number, or a string that holds one, of
+// seconds. 0 means unknown.
+func parseLifetime(raw json.RawMessage) time.Duration {
+	seconds, err := strconv.ParseFloat(string(bytes.Trim(raw, `"`)), 64)
+	if err != nil && !math.IsInf(seconds, 1) || !(seconds > 0) { // NaN is not > 0 either
+		return 0
+	}
+	if seconds >= maxLifetime.Seconds() {
+		return maxLifetime
+	}
+	return time.Duration(seconds * float64(time.Second))
+}
+
+// parseIdentity reads who logged in from the claims of an id_token. Whatever is
+// malformed is left out: nothing depends on it.
+func parseIdentity(idToken string) Identity {
+	parts := strings.Split(idToken, ".")
+	if len(parts) != 3 {
+		return Identity{}
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return Identity{}
+	}
+	m, err := strictjson.Object(payload)
+	if err != nil {
+		return Identity{}
+	}
+	claim := func(names ...string) string {
+		for _, name := range names {
+			if s, err := stringMember(m, name); err == nil && s != "" {
+				return redact.Text(s)
+			}
+		}
+		return ""
+	}
+	return Identity{Subject: claim("sub"), Name: claim("name", "preferred_username"), Email: claim("email")}
+}
+
+// isVSChars implements 1*VSCHAR of RFC 6749 Appendix A.12 and A.17.
+func isVSChars(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// parseRefusal makes a ServerError of any response that is not a success. readErr
+// is what went wrong while the body was read.
+func parseRefusal(resp *http.Response, body []byte, readErr error, secrets []string) *ServerError {
+	e := &ServerError{
+		Status:     resp.StatusCode,
+		RetryAfter: retry.After(resp.Header, time.Now()),
+		RequestID:  wire.RequestID(resp.Header),
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		e.Err = fmt.Errorf("%w: a redirect, which is not followed, so that no credential goes elsewhere: check Provider.TokenURL", ErrMalformedAnswer)
+		return e
+	}
+	if readErr != nil {
+		e.Err = fmt.Errorf("%w: %s", ErrMalformedAnswer, redact.Text(readErr.Error(), secrets...))
+		return e
+	}
+	if len(bytes.TrimSpace(body)) == 0 || !wire.IsJSON(resp.Header) && !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+		e.Err = fmt.Errorf("%w: no RFC 6749 error", ErrMalformedAnswer) // a proxy's page, or nothing: the status says it all
+		return e
+	}
+	code, description, err := parseErrorAnswer(body, secrets)
+	if err != nil {
+		e.Err = fmt.Errorf("%w: not an RFC 6749 error: %w", ErrMalformedAnswer, err)
+		return e
+	}
+	e.Code, e.Description = code, description
+	return e
+}
+
+// parseErrorAnswer reads the error of RFC 6749 §5.2.
+func parseErrorAnswer(body []byte, secrets []string) (code, description string, err error) {
+	m, err := strictjson.Object(body)
+	if err != nil {
+		return "", "", err
+	}
+	code, err = stringMember(m, "error")
+	if err != nil {
+		return "", "", err
+	}
+	if code = redact.Text(code, secrets...); code == "" || len(code) > 128 {
+		return "", "", errors.New("error is missing")
+	}
+	description, err = stringMember(m, "error_description")
+	if err != nil {
+		description = "" // the code is what matters
+	}
+	return code, redact.Text(description, secrets...), nil
+}
+
+// setToken takes over the access token of a response.
+func (c *Client) setToken(s *Session, response tokenResponse) {
+	s.AccessToken, s.TokenType = response.accessToken, response.tokenType
+	s.TokenThumbprint = ""
+	if response.tokenType == "DPoP" {
+		s.TokenThumbprint = c.thumbprint
+	}
+	s.TokenOrigin = c.tokenOrigin
+	s.Obtained = response.sent.Wall() // it is compared across processes and after sleep
+	s.Issued = response.date
+	s.Expiry = time.Time{}
+	if response.lifetime > 0 {
+		s.Expiry = s.Obtained.Add(response.lifetime)
+	}
+	if response.scopes != nil {
+		s.Scopes = response.scopes
+	}
+	if response.identity != (Identity{}) {
+		s.Identity = response.identity
+	}
+}
+
+// bind records what a new refresh token is bound to, and how long it lives.
+func (c *Client) bind(s *Session, response tokenResponse) {
+	s.KeyThumbprint = c.thumbprint
+	s.RefreshExpiry = time.Time{}
+	life := response.refreshLife
+	if life == 0 {
+		life = c.cfg.Provider.RefreshTokenLife
+	}
+	if life > 0 {
+		s.RefreshExpiry = response.sent.Wall().Add(life)
+	}
+}

@@ -1,0 +1,374 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/ycauth/ycauth-go/internal/clock"
+	"github.com/ycauth/ycauth-go/internal/retry"
+)
+
+// A TokenSource serves access tokens and renews them. [Client.TokenSource]
+// returns it. It is safe for concurrent use by any number of goroutines.
+//
+// It implements [oauth2.TokenSource], and credentials.PerRPCCredentials of
+// google.golang.org/grpc without importing it.
+type TokenSource struct {
+	c    *Client
+	view atomic.Pointer[view] // never nil; replaced under mu
+
+	mu      sync.Mutex
+	looking *looking // the read of the store in progress; nil if there is none
+	saver   saver
+}
+
+var _ oauth2.TokenSource = (*TokenSource)(nil)
+
+// A flight is one renewal, shared by all callers who want one while it runs.
+type flight struct {
+	cause    Cause
+	epoch    uint64 // of the view that the renewal is for
+	refusals uint64 // of the view at its beginning
+	ctx      context.Context
+	cancel   context.CancelFunc // ends everything but a request that was sent
+	done     chan struct{}      // closed when token and err are set
+	token    *oauth2.Token
+	err      error
+}
+
+func newTokenSource(c *Client) *TokenSource {
+	s := &TokenSource{c: c}
+	s.view.Store(&view{})
+	return s
+}
+
+// Token returns a token that is valid now. It is [TokenSource.TokenContext]
+// without a limit of the caller's own: a renewal takes Config.RenewTimeout and one
+// Config.RequestTimeout at most.
+//
+// The token is shared with other callers and must not be changed. It holds no
+// refresh token.
+func (s *TokenSource) Token() (*oauth2.Token, error) { return s.TokenContext(context.Background()) }
+
+// TokenContext returns a token that is valid now. It waits only if there is
+// none, and no longer than ctx allows. A renewal is shared with other callers, so
+// it uses neither the cancellation nor the values of ctx.
+//
+// If the server cannot be reached and ctx has a deadline, TokenContext goes on
+// trying until then. Without a deadline it returns the error of the first renewal.
+//
+// The errors are those of the package documentation, or ctx's. The token is
+// shared with other callers and must not be changed. It holds no refresh token.
+func (s *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
+	v := s.view.Load()
+	now := s.c.clock.Now()
+	if now.Since(v.born) < v.serve {
+		return v.token, nil
+	}
+	if d := v.decide(now, s.c.cfg.Synchronous); d.act == actNothing {
+		if d.token == nil && ctx.Err() != nil {
+			return nil, retry.Ended(ctx)
+		}
+		return d.token, d.err
+	}
+	return s.wait(ctx)
+}
+
+// wait does what decide asks for, and returns the result for one caller.
+func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
+	for landed := 0; ; {
+		if ctx.Err() != nil {
+			return nil, retry.Ended(ctx)
+		}
+		d, f := s.act()
+		if f == nil {
+			return d.token, d.err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, retry.Ended(ctx)
+		}
+		v := s.view.Load()
+		if f.epoch != v.epoch {
+			continue // a login or logout overtook the renewal
+		}
+		landed++
+		if f.err == nil {
+			// One more round if a resource has refused the new token already.
+			if landed == 1 && v.need(s.c.clock.Now()) == CauseRejected {
+				continue
+			}
+			return f.token, nil
+		}
+		if tok := v.usable(s.c.clock.Now()); tok != nil {
+			return tok, nil
+		}
+		var unreachable *UnreachableError
+		if _, patient := ctx.Deadline(); !patient || v.closed || !errors.As(f.err, &unreachable) || !unreachable.Temporary() || !s.rest(ctx) {
+			return nil, f.err
+		}
+	}
+}
+
+// rest waits until another renewal may begin, and reports whether ctx allows it.
+func (s *TokenSource) rest(ctx context.Context) bool {
+	v := s.view.Load()
+	left := v.quiet - s.c.clock.Now().Since(v.failed)
+	if deadline, _ := ctx.Deadline(); time.Until(deadline) <= left {
+		return false // waiting would only turn an informative error into "deadline exceeded"
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// act decides, and starts what the decision asks for. The flight is the one to
+// wait for, nil if there is none.
+func (s *TokenSource) act() (verdict, *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.view.Load()
+	d := v.decide(s.c.clock.Now(), s.c.cfg.Synchronous)
+	switch d.act {
+	case actLook:
+		s.look()
+	case actBehind:
+		s.takeOff(d.cause)
+	case actWait:
+		if v.flight != nil {
+			return d, v.flight
+		}
+		return d, s.takeOff(d.cause)
+	}
+	return d, nil
+}
+
+// Renew obtains a new token, even if the one in hand is fresh, and waits for it.
+// A renewal in progress is joined. The cooldown after a failure is not waited
+// for, a Retry-After of the server is. The token in hand goes on being served
+// until it is replaced.
+//
+// The server is asked 10 times in a row at most, and then once in 6 seconds: a call
+// in between gets the result of the last renewal.
+func (s *TokenSource) Renew(ctx context.Context) (*oauth2.Token, error) {
+	if ctx.Err() != nil {
+		return nil, retry.Ended(ctx)
+	}
+	f, tok, err := s.force()
+	if f == nil {
+		return tok, err
+	}
+	select {
+	case <-f.done:
+		if f.epoch != s.view.Load().epoch {
+			return s.TokenContext(ctx) // a login or logout overtook the renewal
+		}
+		return f.token, f.err
+	case <-ctx.Done():
+		return nil, retry.Ended(ctx)
+	}
+}
+
+func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.view.Load()
+	now := s.c.clock.Now()
+	switch {
+	case v.flight != nil:
+		return v.flight, nil, nil
+	case v.closed:
+		return nil, nil, ErrClosed
+	case v.failure != nil && now.Since(v.failed) < v.busy:
+		return nil, nil, v.failure
+	case !v.mayForce(now):
+		return nil, v.usable(now), v.failure
+	}
+	return s.takeOff(CauseForced), nil, nil
+}
+
+// Invalidate says that a resource rejected the token (401). The next caller
+// waits for another one, but not more often than every 30 seconds: in between,
+// and while no other token can be had, the rejected one is served until it
+// expires, since other resources may accept it. A token that is not the current
+// one is ignored, because its successor is there already.
+func (s *TokenSource) Invalidate(rejected *oauth2.Token) {
+	if rejected == nil {
+		return
+	}
+	s.mu.Lock()
+	next, changed := s.view.Load().refusedBy(rejected.AccessToken)
+	if changed {
+		s.view.Store(&next)
+	}
+	s.mu.Unlock()
+	if changed {
+		s.c.emit(Event{Kind: EventInvalidated, Generation: next.session.Generation, Expiry: next.session.Expiry})
+	}
+}
+
+// GetRequestMetadata implements credentials.PerRPCCredentials of
+// google.golang.org/grpc: the header authorization with a token for this call.
+//
+// gRPC does not tell its credentials that a call was rejected, so a token that
+// was revoked is sent until it is replaced. The interceptors of package
+// refreshtoken/grpctransport call [TokenSource.Invalidate].
+func (s *TokenSource) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	tok, err := s.TokenContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if tok.Type() != "Bearer" {
+		return nil, errors.New("oauth: a token of type " + tok.Type() + " cannot be sent over gRPC")
+	}
+	return map[string]string{"authorization": "Bearer " + tok.AccessToken}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials: it is true,
+// because a token never travels in the clear.
+func (s *TokenSource) RequireTransportSecurity() bool { return true }
+
+// Close waits for a token request in progress, so that a refresh token it
+// receives is saved before the program exits, and saves what could not be saved
+// before. It ends everything else, and takes no longer than one request (two, if
+// the server answers the first with a nonce challenge) and one save:
+// Config.RequestTimeout each, and 30 seconds. If a session could not be saved, the
+// error is a [*PersistError]. Close can be called again.
+//
+// A closed source still serves its token while it is valid, and then fails with
+// [ErrClosed]. Once Close has returned, Config.Observer is not called any more.
+func (s *TokenSource) Close() error {
+	s.mu.Lock()
+	v := *s.view.Load()
+	v.closed = true
+	s.view.Store(&v)
+	if v.flight != nil {
+		v.flight.cancel()
+	}
+	looking := s.looking
+	s.mu.Unlock()
+	s.saver.stop()
+	if v.flight != nil {
+		<-v.flight.done
+	}
+	if looking != nil {
+		looking.cancel()
+		<-looking.done
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	defer cancel()
+	return s.save(ctx)
+}
+
+// apply makes the next view with event.
+func (s *TokenSource) apply(event func(v view, now clock.Instant) view) view {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := event(*s.view.Load(), s.c.clock.Now())
+	s.view.Store(&next)
+	return next
+}
+
+// read tells the view what the store has, and the observer what that changed.
+// The session is zero if the store has none. If f is not nil, the renewal f reads.
+func (s *TokenSource) read(stored Session, f *flight) view {
+	mine := s.c.owns(stored)
+	serverTime := s.c.serverTime()
+	var told told
+	s.mu.Lock()
+	before := s.view.Load()
+	if f != nil && f.epoch != before.epoch {
+		s.mu.Unlock()
+		return *before // a login has overtaken the renewal and knows better
+	}
+	next, told := before.read(stored, mine, s.c.canUse(stored), s.c.clock.Now(), serverTime, s.c.margins())
+	if f != nil {
+		f.epoch = next.epoch
+	}
+	s.view.Store(&next)
+	s.mu.Unlock()
+	switch told {
+	case toldNewer:
+		if next.need(next.looked) == CauseInvalid {
+			break // newer, and of no use
+		}
+		s.c.emit(Event{Kind: EventAdopted, Cause: causeOf(f), Generation: stored.Generation, Expiry: stored.Expiry})
+	case toldReplaced:
+		s.c.emit(Event{Kind: EventReplaced, Cause: causeOf(f), Generation: stored.Generation, Expiry: stored.Expiry})
+	case toldGone:
+		s.c.emit(Event{Kind: EventLogout})
+	case toldNothing:
+	}
+	return next
+}
+
+func causeOf(f *flight) Cause {
+	if f == nil {
+		return ""
+	}
+	return f.cause
+}
+
+// look reads the store behind the callers, so that a logout or another login
+// elsewhere is noticed while the token is fresh. s.mu is held.
+func (s *TokenSource) look() {
+	if s.looking != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	l := &looking{cancel, make(chan struct{})}
+	s.looking = l
+	go func() {
+		defer cancel()
+		stored, err := s.c.cfg.Store.Load(ctx)
+		if err == nil || errors.Is(err, ErrNoSession) {
+			s.read(stored, nil)
+		} else {
+			s.apply(func(v view, now clock.Instant) view {
+				v.looked = now
+				return v.scheduled()
+			})
+		}
+		s.mu.Lock()
+		s.looking = nil
+		s.mu.Unlock()
+		close(l.done)
+	}()
+}
+
+// looking is a read of the store that nobody waits for.
+type looking struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// lookTimeout bounds a read of the store that nobody waits for.
+const lookTimeout = 30 * time.Second
+
+// loggedIn is told of a login or an import. u is nil if the store has it.
+func (s *TokenSource) loggedIn(session Session, u *unsaved) {
+	s.apply(func(v view, now clock.Instant) view {
+		if v.flight != nil {
+			v.flight.cancel() // of the former session: only a request that was sent goes on
+		}
+		return v.loggedIn(session, u, now, s.c.margins())
+	})
+}
+
+// String keeps fmt from reading the secrets in unexported fields.
+func (s *TokenSource) String() string { return "oauth.TokenSource" }
+
+// Format implements [fmt.Formatter] for every verb, for the same reason.
+func (s *TokenSource) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }

@@ -1,0 +1,502 @@
+package oauth
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/ycauth/ycauth-go/internal/clock"
+)
+
+// A view is everything that a token source knows at one moment. A view never
+// changes: each event makes the next one from it, and both the events and the
+// decision what a caller gets are functions without side effects. So the whole
+// state machine is in this file; the source only runs what decide asks for, and
+// swaps views.
+type view struct {
+	// session is the newest one known, whether the store has it or not.
+	session Session
+
+	// unsaved says that the store does not have session yet; nil if it does.
+	unsaved *unsaved
+
+	// ancestors are the refresh tokens that were exchanged, one after the other,
+	// for that of session. A store that still has one of them is behind.
+	ancestors []Secret
+
+	// token is the access token of session; nil if there is none that serves.
+	// The spans count from born, when this process received or read it.
+	token                   *oauth2.Token
+	born                    clock.Instant
+	stale, invalid, expires time.Duration
+
+	// serve is the span during which callers get token without any decision: it
+	// is fresh, was not refused, and the store was looked at recently.
+	serve  time.Duration
+	looked clock.Instant // when the store was read last
+
+	refused  bool          // a resource refused token
+	refusals uint64        // how many tokens were refused so far
+	rejected clock.Instant // when the last renewal for that cause began
+	forced   clock.Instant // when Renew began a renewal last
+	forcing  time.Duration // how long it takes from then until all of forcedBurst may be used again
+
+	// failure is why the last renewal failed; nil if it did not. It is shared
+	// during quiet, which counts from failed. During busy, which counts from
+	// there too, the server asked for silence.
+	failure     error
+	failures    int // in a row
+	failed      clock.Instant
+	quiet, busy time.Duration
+
+	dead     deadToken
+	doubtful Secret // the refresh token that a lost response may have replaced
+
+	flight *flight // the one renewal in progress; nil if there is none
+	epoch  uint64  // counts logins and logouts: a renewal from before one must not undo it
+	closed bool
+}
+
+// unsaved describes a session that the store has not taken.
+type unsaved struct {
+	login    bool   // it began with a login or an import, not with a renewal
+	replaced Secret // the refresh token that the login is to replace in the store
+	err      error  // what the store said last; nil if it was not asked yet
+}
+
+// deadToken is a refresh token that the server refused for good, with the error
+// that said so: it is not sent again.
+type deadToken struct {
+	refreshToken Secret
+	err          error
+}
+
+const (
+	// rejectedPause is the least time between two renewals that refusals of
+	// resources cause: a resource that refuses every token must not make the
+	// server issue tokens without end.
+	rejectedPause = 30 * time.Second
+
+	// Renew may renew forcedBurst times in a row, and then once every forcedPause.
+	forcedPause = 6 * time.Second
+	forcedBurst = 10
+
+	// lookEvery is how often the store is read while a token is fresh, so that a
+	// logout or another login elsewhere is noticed.
+	lookEvery = time.Minute
+
+	firstCooldown = time.Second
+	maxCooldown   = time.Minute
+
+	// maxServerCooldown is the longest Retry-After that is believed.
+	maxServerCooldown = 10 * time.Minute
+
+	// loginCooldown is how soon a login in another process is noticed. No
+	// request is made to find out.
+	loginCooldown = 5 * time.Second
+
+	// clockTolerance is how far the clocks of two machines that share a store may
+	// be apart before a token that one of them saved seems to be from the future.
+	clockTolerance = 5 * time.Minute
+
+	// maxAncestors bounds the memory of a source that cannot save for long.
+	maxAncestors = 32
+)
+
+// errRejectedAgain is never seen by a caller: the token that it is about has not
+// expired, and is served.
+var errRejectedAgain = errors.New("oauth: the token that replaced a rejected one was rejected as well")
+
+// An action is what a decision asks the source to do.
+type action int
+
+const (
+	actNothing action = iota
+	actLook           // read the store behind the caller
+	actBehind         // renew behind the caller
+	actWait           // wait for the renewal in progress, or begin one and wait
+)
+
+// A verdict is what decide says: the token or error for the caller at hand, and
+// what has to start. With actWait, neither token nor err is set.
+type verdict struct {
+	token *oauth2.Token
+	err   error
+	act   action
+	cause Cause // of the renewal to begin
+}
+
+// decide says what a caller gets at now and what has to start.
+//
+//	token                    | a renewal runs | resting    | otherwise
+//	-------------------------+----------------+------------+---------------------
+//	fresh                    | serve          | serve      | serve (look)
+//	stale                    | serve          | serve      | serve, renew behind
+//	stale, Synchronous       | wait           | serve      | wait
+//	invalid, not yet expired | wait           | serve      | wait
+//	refused, not yet expired | wait           | serve      | wait
+//	refused, session ended   | wait           | the error  | wait
+//	expired or none          | wait           | the error  | wait
+//
+// A source rests when it is closed, while a failure is shared, after it renewed
+// for a refusal a moment ago, and if only a doubtful refresh token could replace
+// a token that is merely stale.
+func (v *view) decide(now clock.Instant, synchronous bool) verdict {
+	cause := v.need(now)
+	usable := v.usable(now)
+	behind := cause == CauseStale && !synchronous
+	switch {
+	case cause == "":
+		if now.Since(v.looked) >= lookEvery && v.flight == nil && !v.closed {
+			return verdict{token: usable, act: actLook}
+		}
+		return verdict{token: usable}
+	case v.flight != nil:
+		if behind {
+			return verdict{token: usable}
+		}
+		return verdict{act: actWait, cause: cause}
+	}
+	if err := v.resting(now, cause); err != nil {
+		if usable != nil {
+			return verdict{token: usable}
+		}
+		return verdict{err: err}
+	}
+	if behind {
+		return verdict{token: usable, act: actBehind, cause: cause}
+	}
+	return verdict{act: actWait, cause: cause}
+}
+
+// need is why a renewal is wanted; "" if the token is fresh.
+func (v *view) need(now clock.Instant) Cause {
+	age := now.Since(v.born)
+	switch {
+	case v.token == nil || age >= v.expires:
+		return CauseInvalid
+	case v.refused:
+		return CauseRejected
+	case age >= v.invalid:
+		return CauseInvalid
+	case age >= v.stale:
+		return CauseStale
+	}
+	return ""
+}
+
+// usable is the token while it has not expired: the last resort of a caller for
+// whom nothing better can be had. Another resource may accept one that was
+// refused; but if the server says that the session has ended as well, both mean the
+// same, and the user has to be told.
+func (v *view) usable(now clock.Instant) *oauth2.Token {
+	if v.token == nil || now.Since(v.born) >= v.expires || v.refused && errors.Is(v.failure, ErrLoginRequired) {
+		return nil
+	}
+	return v.token
+}
+
+// resting says why no renewal may begin now for this cause; nil if one may.
+func (v *view) resting(now clock.Instant, cause Cause) error {
+	switch {
+	case v.closed:
+		return ErrClosed
+	case v.failure != nil && now.Since(v.failed) < v.quiet:
+		return v.failure
+	case cause == CauseRejected && now.Since(v.rejected) < rejectedPause:
+		return errRejectedAgain
+	case cause == CauseStale && v.doubtful != "" && v.doubtful == v.session.RefreshToken:
+		return ErrOutcomeUnknown
+	}
+	return nil
+}
+
+// supersedes reports whether the session in hand must replace the stored one.
+func (v *view) supersedes(stored Session) bool {
+	switch {
+	case v.session.IsZero():
+		return false
+	case stored.IsZero():
+		// A login that the store never had; everything else was logged out.
+		return v.unsaved != nil && v.unsaved.login
+	case !sameLogin(stored, v.session):
+		return v.unsaved != nil && v.unsaved.login &&
+			(stored.RefreshToken == v.unsaved.replaced || stored.Created.Before(v.session.Created))
+	case stored.RefreshToken == v.session.RefreshToken:
+		return stored.Generation < v.session.Generation
+	}
+	// The stored refresh token is another one of the same login. If it was
+	// exchanged for ours, or the store had ours already and was rolled back, ours
+	// is the successor. Otherwise somebody else's renewal was saved first.
+	return slices.Contains(v.ancestors, stored.RefreshToken) ||
+		v.unsaved == nil && stored.Generation < v.session.Generation
+}
+
+// sameLogin reports whether two sessions began with the same login or import.
+func sameLogin(a, b Session) bool {
+	return a.Created.Equal(b.Created) && a.Provider == b.Provider && a.ClientID == b.ClientID
+}
+
+// --- events ------------------------------------------------------------------
+
+// margins are the Config's durations that the life of a token is divided by.
+type margins struct {
+	stale, invalid time.Duration
+}
+
+// told is what reading the store changed.
+type told int
+
+const (
+	toldNothing  told = iota
+	toldNewer         // another process renewed
+	toldReplaced      // another login
+	toldGone          // a logout
+)
+
+// read is told what the store has. mine is why the stored session cannot be used
+// by this client; nil if it can.
+func (v view) read(stored Session, mine error, usableToken bool, now clock.Instant, serverTime time.Time, m margins) (view, told) {
+	v.looked = now
+	v = v.scheduled()
+	switch {
+	case v.supersedes(stored):
+		return v, toldNothing
+	case stored.IsZero():
+		if v.session.IsZero() {
+			return v, toldNothing
+		}
+		v = v.loggedOut()
+		v.looked = now
+		return v, toldGone
+	case v.session.IsZero():
+		return v.took(stored, mine, usableToken, now, serverTime, m), toldNewer
+	case !sameLogin(stored, v.session):
+		v.epoch++
+		return v.took(stored, mine, usableToken, now, serverTime, m), toldReplaced
+	case stored.Generation > v.session.Generation:
+		return v.took(stored, mine, usableToken, now, serverTime, m), toldNewer
+	}
+	return v, toldNothing
+}
+
+// took makes a session that was read the one in hand.
+func (v view) took(s Session, mine error, usableToken bool, now clock.Instant, serverTime time.Time, m margins) view {
+	v.session, v.unsaved, v.ancestors = s, nil, nil
+	v.failure, v.failures, v.quiet = nil, 0, 0
+	if mine != nil || !usableToken {
+		return v.without()
+	}
+	left, plausible := remaining(s, now.Wall(), serverTime)
+	v = v.with(s, now, left, m)
+	if !plausible {
+		// A clock was wrong, then or now: the token may be long dead.
+		v.stale, v.invalid = min(v.stale, 0), min(v.invalid, 0)
+		v = v.scheduled()
+	}
+	return v
+}
+
+// renewed is told what the server issued at now for the refresh token of base.
+// The store does not have it yet. refusals is how many tokens had been refused when
+// the renewal began: a refusal since then stands, if the same token came again.
+func (v view) renewed(base, next Session, refusals uint64, now clock.Instant, m margins) view {
+	v = v.rotated(base, next)
+	v.refused = v.refused && v.refusals != refusals
+	v.failure, v.failures, v.quiet, v.busy = nil, 0, 0, 0
+	v.doubtful = ""
+	return v.with(next, now, life(next), m)
+}
+
+// rotated is told of a new refresh token for base's, with or without an access
+// token.
+func (v view) rotated(base, next Session) view {
+	if !sameLogin(base, v.session) {
+		v.ancestors, v.unsaved = nil, nil
+	}
+	u := unsaved{}
+	if v.unsaved != nil {
+		u = *v.unsaved // a renewal of what was not saved either
+	}
+	if base.RefreshToken != next.RefreshToken && base.RefreshToken != "" {
+		v.ancestors = append(slices.Clone(v.ancestors), base.RefreshToken)
+		v.ancestors = v.ancestors[max(0, len(v.ancestors)-maxAncestors):]
+	}
+	u.err = nil
+	v.session, v.unsaved = next, &u
+	return v
+}
+
+// saved is told that the store has s.
+func (v view) saved(s Session) view {
+	if sameLogin(s, v.session) && s.RefreshToken == v.session.RefreshToken && s.AccessToken == v.session.AccessToken {
+		v.unsaved = nil
+		v.session.Generation = max(v.session.Generation, s.Generation)
+	}
+	return v
+}
+
+// notSaved is told why the store did not take the session.
+func (v view) notSaved(err error) view {
+	if v.unsaved == nil {
+		return v
+	}
+	u := *v.unsaved
+	u.err = err
+	v.unsaved = &u
+	return v
+}
+
+// failedWith is told that a renewal failed at now.
+func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant) view {
+	v.failure, v.failed = err, now
+	v.failures++
+	v.busy = min(retryAfter, maxServerCooldown)
+	if errors.Is(err, ErrLoginRequired) {
+		v.quiet = loginCooldown
+		return v
+	}
+	d := min(firstCooldown<<min(v.failures-1, 16), maxCooldown)
+	d += time.Duration(rand.Int64N(int64(d)/4 + 1)) // processes should not retry together
+	v.quiet = max(d, v.busy)
+	return v
+}
+
+// refusedBy is told that a resource refused a token. A token that is not the one
+// in hand is old news, because its successor is there already.
+func (v view) refusedBy(accessToken string) (view, bool) {
+	if v.token == nil || v.token.AccessToken != accessToken || v.refused {
+		return v, false
+	}
+	v.refused = true
+	v.refusals++
+	return v.scheduled(), true
+}
+
+// loggedIn is told of a login or an import that the store may not have yet.
+func (v view) loggedIn(s Session, u *unsaved, now clock.Instant, m margins) view {
+	v = v.loggedOut()
+	v.session, v.unsaved, v.looked = s, u, now
+	if s.AccessToken == "" {
+		return v
+	}
+	return v.with(s, now, life(s), m)
+}
+
+// loggedOut forgets the session and everything that was about it.
+func (v view) loggedOut() view {
+	return view{flight: v.flight, epoch: v.epoch + 1, closed: v.closed, refusals: v.refusals, forced: v.forced, forcing: v.forcing}
+}
+
+// launched is told that a renewal begins.
+func (v view) launched(f *flight, now clock.Instant) view {
+	v.flight = f
+	switch f.cause {
+	case CauseRejected:
+		v.rejected = now
+	case CauseForced:
+		v.failures, v.quiet = 0, 0
+		v.forcing, v.forced = v.forcedLevel(now)+forcedPause, now
+	}
+	return v
+}
+
+// forcedLevel is what is left of forcing.
+func (v *view) forcedLevel(now clock.Instant) time.Duration {
+	return max(0, v.forcing-now.Since(v.forced))
+}
+
+// mayForce reports whether Renew may begin a renewal.
+func (v *view) mayForce(now clock.Instant) bool {
+	return v.forcedLevel(now) <= (forcedBurst-1)*forcedPause
+}
+
+// landed is told that the renewal ended.
+func (v view) landed() view {
+	v.flight = nil
+	return v
+}
+
+// --- the life of a token -----------------------------------------------------
+
+const forever = time.Duration(math.MaxInt64)
+
+// with serves the access token of s, which has left to live from born on.
+func (v view) with(s Session, born clock.Instant, left time.Duration, m margins) view {
+	if v.token == nil || v.token.AccessToken != s.AccessToken.Reveal() {
+		v.refused = false
+	}
+	v.token = &oauth2.Token{AccessToken: s.AccessToken.Reveal(), TokenType: s.TokenType, Expiry: s.Expiry}
+	v.born = born
+	v.stale, v.invalid, v.expires = forever, forever, forever
+	if s.Expiry.IsZero() {
+		return v.scheduled() // unknown: good until a resource refuses it
+	}
+	whole := life(s) // 0 in a session that other software made
+	stale, invalid := m.stale, m.invalid
+	if stale == 0 {
+		// A share of what was left when the token came, not of its whole life:
+		// a server that gives the same token again is then asked ever more
+		// seldom, not all the time.
+		stale = whole / 6
+	}
+	if invalid == 0 {
+		invalid = min(30*time.Second, whole/10)
+	}
+	stale += time.Duration(rand.Int64N(int64(stale/10) + 1)) // processes should not wake together
+	// Margins longer than half the life would renew without end.
+	invalid = min(invalid, whole/2)
+	stale = max(min(stale, whole/2), invalid)
+	v.expires, v.invalid, v.stale = left, left-invalid, left-stale
+	return v.scheduled()
+}
+
+// without serves nothing.
+func (v view) without() view {
+	v.token, v.refused = nil, false
+	v.stale, v.invalid, v.expires, v.serve = 0, 0, 0, 0
+	return v
+}
+
+// scheduled sets the span that is served without a decision.
+func (v view) scheduled() view {
+	v.serve = 0
+	if v.token != nil && !v.refused {
+		v.serve = v.stale
+		if !v.looked.IsZero() {
+			v.serve = min(v.serve, v.looked.Since(v.born)+lookEvery)
+		}
+	}
+	return v
+}
+
+// life is how long the access token of s lives in all; 0 if that is unknown.
+func life(s Session) time.Duration {
+	if s.Expiry.IsZero() || s.Obtained.IsZero() {
+		return 0
+	}
+	return max(s.Expiry.Sub(s.Obtained), 0)
+}
+
+// remaining is how long the access token of a session that was read from a store
+// lives on, when our clock shows wall and the server's, as far as we know,
+// serverTime. The clock of the process that wrote the session may have been
+// wrong, and ours may be. So the server's own time of issue counts as well, and
+// the earlier end wins. A token that seems to be from the future is not plausible.
+func remaining(s Session, wall, serverTime time.Time) (left time.Duration, plausible bool) {
+	left = s.Expiry.Sub(wall)
+	if whole := life(s); whole > 0 {
+		left = min(left, whole)
+		if !s.Issued.IsZero() {
+			left = min(left, s.Issued.Add(whole).Sub(serverTime))
+		}
+	}
+	if !s.Issued.IsZero() {
+		return left, s.Issued.Sub(serverTime) <= clockTolerance
+	}
+	return left, s.Obtained.Sub(wall) <= clockTolerance
+}
