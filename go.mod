@@ -2,58 +2,20 @@ module github.com/ycauth/ycauth-go
 
 go 1.25.0
 
-// The light packages: oauth, dpop, refreshtoken.
+// Everybody who imports this module gets these versions at least, whichever of
+// its packages they use. What drags more lives in a module of its own.
 require (
 	github.com/cenkalti/backoff/v4 v4.3.0
 	github.com/go-jose/go-jose/v4 v4.1.8
+	github.com/go-piv/piv-go/v2 v2.6.0
+	github.com/gofrs/flock v0.13.1
 	golang.org/x/oauth2 v0.36.0
 )
 
-// Stores, cards, gRPC, and the examples: only who imports them builds these.
-require (
-	github.com/cli/browser v1.3.0
-	github.com/go-piv/piv-go/v2 v2.6.0
-	github.com/godbus/dbus/v5 v5.2.2
-	github.com/gofrs/flock v0.13.1
-	github.com/spf13/cobra v1.10.2
-	github.com/spf13/pflag v1.0.9
-	github.com/yandex-cloud/go-genproto v0.137.0
-	github.com/yandex-cloud/go-sdk/v2 v2.188.0
-	github.com/zalando/go-keyring v0.2.8
-	golang.org/x/term v0.43.0
-	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1
-	google.golang.org/grpc v1.82.1
-	google.golang.org/protobuf v1.36.11
-)
-
 // Tests.
-require (
-	github.com/chromedp/cdproto v0.159.0
-	github.com/chromedp/chromedp v0.22.1
-	github.com/creack/pty v1.1.24
-	github.com/rogpeppe/go-internal v1.16.0
-	go.uber.org/goleak v1.3.0
-)
+require go.uber.org/goleak v1.3.0
 
 require (
-	github.com/danieljoos/wincred v1.2.3 // indirect
-	github.com/ghodss/yaml v1.0.0 // indirect
-	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
-	github.com/golang-jwt/jwt/v4 v4.5.2 // indirect
-	github.com/golang/protobuf v1.5.4 // indirect
-	github.com/google/uuid v1.6.0 // indirect
-	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
-	github.com/hashicorp/go-retryablehttp v0.7.7 // indirect
-	github.com/inconshreveable/mousetrap v1.1.0 // indirect
-	github.com/pkg/errors v0.9.1 // indirect
-	go.uber.org/multierr v1.10.0 // indirect
-	go.uber.org/zap v1.27.0 // indirect
-	golang.org/x/crypto v0.50.0 // indirect
-	golang.org/x/net v0.53.0 // indirect
-	golang.org/x/sync v0.20.0 // indirect
-	golang.org/x/sys v0.47.0 // indirect
-	golang.org/x/text v0.36.0 // indirect
-	golang.org/x/tools v0.43.0 // indirect
-	google.golang.org/genproto/googleapis/api v0.0.0-20260414002931-afd174a4e478 // indirect
-	gopkg.in/yaml.v2 v2.4.0 // indirect
+	golang.org/x/crypto v0.50.0 // indirect; piv-go
+	golang.org/x/sys v0.47.0 // indirect; flock
 )

@@ -13,7 +13,7 @@ lint=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 covered='oauth dpop refreshtoken' # at least 90 % of their statements, each
 
 # What is needed beyond Go. One line each: the Debian package, how to see that
-# it is there, which packages of this module need it (a path, or several as in
+# it is there, which packages need it (a path, or several as in
 # a regular expression; "all"; "full" is a run without arguments), and what for.
 needs() {
   cat <<'END'
@@ -171,21 +171,28 @@ formatted() {
 }
 
 cross_build() {
-  CGO_ENABLED=0 GOOS=$1 go build ./...
+  CGO_ENABLED=0 GOOS=$1 go build work
 }
 
-# tests DIR NAME REPORT-FLAGS GO-TEST-FLAGS… shows a line for each package of
-# the module in DIR as it ends, and adds what passed to the summary.
+# The module that everybody imports has to do without the workspace.
+root_alone() {
+  export GOWORK=off
+  go mod tidy -diff
+  go vet ./...
+}
+
+# tests NAME REPORT-FLAGS GO-TEST-FLAGS… shows a line for each package as it
+# ends, and adds what passed to the summary.
 tests() {
-  local dir=$1 name=$2 report=$3 began=$SECONDS
-  shift 3
+  local name=$1 report=$2 began=$SECONDS
+  shift 2
   if strict; then
     report+=' -noskip'
     set -- -count=1 "$@"
   fi
   say "$name"
   # shellcheck disable=SC2086 # a list of words
-  go test -C "$dir" -json -timeout=10m "$@" | "$tmp/testreport" $report -summary "$tmp/summary" || fail "$name failed"
+  go test -json -timeout=10m "$@" | "$tmp/testreport" $report -summary "$tmp/summary" || fail "$name failed"
   summary+="; $name: $(<"$tmp/summary")"
   printf '%-60s%4d s\n' "$name" $((SECONDS - began))
 }
@@ -194,19 +201,14 @@ tests() {
 # would leave out ("go:build !race").
 no_race_packages() {
   local format='{{.ImportPath}} {{.TestGoFiles}} {{.XTestGoFiles}}'
-  go list -race -f "$format" ./... >"$tmp/race"
-  go list -f "$format" ./... | grep -vxFf "$tmp/race" | cut -d' ' -f1 || true
+  go list -race -f "$format" work >"$tmp/race"
+  go list -f "$format" work | grep -vxFf "$tmp/race" | cut -d' ' -f1 || true
 }
 
-nested_modules() {
-  find . -name go.mod -not -path ./go.mod -not -path '*/testdata/*' -not -path '*/node_modules/*' | sed 's#/go.mod$##' | sort
-}
-
-check_nested() {
-  cd "$1"
-  go mod tidy -diff
-  go vet ./...
-  go build -o /dev/null ./...
+# module_patterns prints ./… patterns for all modules: "work" is no pattern of the
+# linter's.
+module_patterns() {
+  go list -m -f '{{.Dir}}/...' | sed "s#^$PWD#.#"
 }
 
 tree() { git status --porcelain --ignored 2>/dev/null || true; }
@@ -265,21 +267,22 @@ quick() {
   while IFS= read -r dir; do dirs+=("$dir"); done < <(go list -f '{{.Dir}}' "$@")
   step 'gofmt' formatted "${dirs[@]}"
   step 'go vet' go vet "$@"
-  tests . 'tests' '' -race "$@"
+  tests 'tests' '' -race "$@"
 }
 
 full() {
   local cover='' name names
   step 'gofmt' formatted .
-  step 'go mod tidy' go mod tidy -diff
-  step 'go vet' go vet ./...
-  step 'go vet without cgo' env CGO_ENABLED=0 go vet ./...
+  step 'the SDK without the workspace' root_alone
+  step 'go vet' go vet work
+  step 'go vet without cgo' env CGO_ENABLED=0 go vet work
   step 'build for darwin' cross_build darwin
   step 'build for windows' cross_build windows
   if there cmd:shellcheck; then
     step 'shellcheck' shellcheck test.sh .ci/run
   fi
-  step 'lint' go run "$lint" run --allow-parallel-runners ./...
+  # shellcheck disable=SC2046 # a list of words
+  step 'lint' go run "$lint" run --allow-parallel-runners $(module_patterns)
 
   for name in $covered; do
     if compgen -G "$name/*.go" >/dev/null; then
@@ -288,16 +291,12 @@ full() {
       say "there is no package $name yet, so its coverage is not asked for"
     fi
   done
-  tests . 'tests with the race detector' "$cover" -race -cover -shuffle=on ./...
+  tests 'tests with the race detector' "$cover" -race -cover -shuffle=on work
   names=$(no_race_packages)
   if [[ -n $names ]]; then
     # shellcheck disable=SC2086 # a list of words
-    tests . 'tests that the race detector leaves out' '' -shuffle=on $names
+    tests 'tests that the race detector leaves out' '' -shuffle=on $names
   fi
-  for name in $(nested_modules); do
-    step "tidy, vet and build ${name#./}" check_nested "$name"
-    tests "$name" "tests of ${name#./}" '' -race -shuffle=on ./...
-  done
 }
 
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
@@ -311,10 +310,10 @@ case ${1:-} in
 esac
 tmp=$(mktemp -d)
 trap 'end_strays; rm -rf "$tmp"' EXIT
-export GOWORK=off YCAUTH_TEST_RUN=$$.$RANDOM
+export GOWORK=$PWD/go.work YCAUTH_TEST_RUN=$$.$RANDOM
 
-module=$(go list -m)
-[[ $mode == quick ]] || set -- ./...
+module=$(GOWORK=off go list -m)
+[[ $mode == quick ]] || set -- work
 go list "$@" | sed "s#^$module/##" >"$tmp/packages" || fail 'no such packages'
 tree >"$tmp/tree"
 summary=

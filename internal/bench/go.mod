@@ -7,7 +7,9 @@ require (
 	github.com/go-jose/go-jose/v4 v4.1.8
 	github.com/yandex-cloud/go-genproto v0.137.0
 	github.com/yandex-cloud/go-sdk/v2 v2.188.0
-	github.com/ycauth/ycauth-go v0.0.0-00010101000000-000000000000
+	github.com/ycauth/ycauth-go v0.1.0
+	github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc v0.1.0
+	github.com/ycauth/ycauth-go/refreshtoken/grpctransport v0.1.0
 	golang.org/x/oauth2 v0.36.0
 	google.golang.org/grpc v1.82.1
 )
@@ -34,5 +36,3 @@ require (
 	google.golang.org/protobuf v1.36.11 // indirect
 	gopkg.in/yaml.v2 v2.4.0 // indirect
 )
-
-replace github.com/ycauth/ycauth-go => ../..

@@ -1,0 +1,65 @@
+package release
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ycauth/ycauth-go"
+
+// heavy are modules that only some packages may bring into a program.
+var heavy = []string{
+	"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", "github.com/yandex-cloud/go-sdk/v2",
+	"go.uber.org/zap", "github.com/spf13/cobra", "github.com/zalando/go-keyring",
+}
+
+// TestSatellitesBringOnlyWhatTheyAreFor: each module that is released beside the
+// SDK keeps to its own planet, and to the heavy modules that it exists for.
+func TestSatellitesBringOnlyWhatTheyAreFor(t *testing.T) {
+	for pkg, may := range map[string][]string{
+		"examples/quickstart":        nil,
+		"oauth/keyringstore":         {"github.com/zalando/go-keyring", module + "/oauth", module + "/dpop"},
+		"refreshtoken/grpctransport": {"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", module + "/refreshtoken"},
+		"oauth/iamtest/iamgrpc": {
+			"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", module + "/oauth", module + "/dpop",
+		},
+		"oauth/yccredentials": {
+			"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", "github.com/yandex-cloud/go-sdk/v2", "go.uber.org/zap",
+			module + "/oauth", module + "/dpop",
+		},
+	} {
+		t.Run(pkg, func(t *testing.T) {
+			for _, dep := range dependencies(t, module+"/"+pkg) {
+				for _, h := range heavy {
+					if inside(dep, h) && !slices.Contains(may, h) {
+						t.Errorf("%s pulls in %s", pkg, dep)
+					}
+				}
+				if strings.HasPrefix(pkg, "examples/") || !inside(dep, module) || inside(dep, module+"/"+pkg) || inside(dep, module+"/internal") {
+					continue
+				}
+				if !slices.ContainsFunc(may, func(m string) bool { return inside(dep, m) }) {
+					t.Errorf("%s imports %s", pkg, dep)
+				}
+			}
+		})
+	}
+}
+
+func dependencies(t *testing.T, pkg string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", pkg)
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	return strings.Fields(string(out))
+}
+
+// inside tells whether pkg is path or below it.
+func inside(pkg, path string) bool {
+	return pkg == path || strings.HasPrefix(pkg, path+"/")
+}
