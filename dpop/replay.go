@@ -14,37 +14,52 @@ import (
 // Hashes are kept instead of the values, so that an entry has one size.
 type replays struct {
 	mu    sync.Mutex
-	until map[[sha256.Size]byte]time.Time
-	queue []replayEntry // in the order of arrival, which is nearly that of expiry
-	head  int
+	known map[proofID]struct{}
+	queue []replayEntry // a ring, in the order of arrival, which is nearly that of expiry
+	head  int           // the oldest entry in it
+	count int
 }
 
+// proofID is a SHA-256, cut to half. Somebody who finds two proofs of one hash can
+// only have the second one of their own rejected.
+type proofID [16]byte
+
 type replayEntry struct {
-	id    [sha256.Size]byte
-	until time.Time
+	id    proofID
+	until int64 // Unix time in seconds
 }
 
 // add remembers a proof until the given time and reports whether it is new. It
-// holds at most limit entries.
+// holds at most limit entries, which must be at least 1.
 func (r *replays) add(htu, jti string, now, until time.Time, limit int) bool {
-	id := sha256.Sum256([]byte(htu + "\x00" + jti)) // neither holds a NUL: a URL cannot, and it comes first
+	sum := sha256.Sum256([]byte(htu + "\x00" + jti)) // neither holds a NUL: a URL cannot, and it comes first
+	id := proofID(sum[:])
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.until[id]; ok {
+	if _, ok := r.known[id]; ok {
 		return false
 	}
-	if r.until == nil {
-		r.until = make(map[[sha256.Size]byte]time.Time)
+	if r.known == nil {
+		r.known = make(map[proofID]struct{})
 	}
-	for r.head < len(r.queue) && (len(r.until) >= limit || r.queue[r.head].until.Before(now)) {
-		delete(r.until, r.queue[r.head].id)
-		r.head++
+	for r.count > 0 && (r.count >= limit || r.queue[r.head].until < now.Unix()) {
+		delete(r.known, r.queue[r.head].id)
+		r.head = (r.head + 1) % len(r.queue)
+		r.count--
 	}
-	if r.head > len(r.queue)/2 {
-		r.queue = append(r.queue[:0], r.queue[r.head:]...)
-		r.head = 0
+	if r.count == len(r.queue) {
+		r.grow(limit)
 	}
-	r.until[id] = until
-	r.queue = append(r.queue, replayEntry{id, until})
+	r.known[id] = struct{}{}
+	r.queue[(r.head+r.count)%len(r.queue)] = replayEntry{id, until.Unix()}
+	r.count++
 	return true
+}
+
+// grow makes room for twice as many entries, but not for more than limit.
+func (r *replays) grow(limit int) {
+	queue := make([]replayEntry, min(max(2*r.count, 64), limit))
+	n := copy(queue, r.queue[r.head:])
+	copy(queue[n:], r.queue[:r.head])
+	r.queue, r.head = queue, 0
 }

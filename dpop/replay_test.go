@@ -1,6 +1,7 @@
 package dpop
 
 import (
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -31,8 +32,8 @@ func TestReplays(t *testing.T) {
 			t.Errorf("%s: %v", step.name, got)
 		}
 	}
-	if len(r.until) != 2 {
-		t.Errorf("%d remembered, want 2", len(r.until))
+	if len(r.known) != 2 {
+		t.Errorf("%d remembered, want 2", len(r.known))
 	}
 }
 
@@ -45,8 +46,8 @@ func TestReplaysBounded(t *testing.T) {
 		if !add(i) {
 			t.Fatalf("%d is not new", i)
 		}
-		if len(r.until) > limit || cap(r.queue) > 4*limit {
-			t.Fatalf("after %d: %d remembered, room for %d", i, len(r.until), cap(r.queue))
+		if len(r.known) > limit || len(r.queue) > limit {
+			t.Fatalf("after %d: %d remembered, room for %d", i, len(r.known), len(r.queue))
 		}
 	}
 	for i := 10_000 - limit; i < 10_000; i++ {
@@ -67,8 +68,51 @@ func TestReplaysLimitLowered(t *testing.T) {
 		r.add("https://h/", strconv.Itoa(i), now, now.Add(time.Minute), 100)
 	}
 	r.add("https://h/", "x", now, now.Add(time.Minute), 1)
-	if len(r.until) != 1 {
-		t.Errorf("%d remembered", len(r.until))
+	if len(r.known) != 1 {
+		t.Errorf("%d remembered", len(r.known))
+	}
+}
+
+// What [Verifier.MaxReplays] says of the memory, with every entry in use and
+// after they were replaced several times, which is when a map is largest.
+func TestReplaysMemory(t *testing.T) {
+	const limit, most = 100_000, 8_000_000
+	now := time.Unix(1_000_000, 0)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	r := new(replays)
+	for _, n := range []int{limit, limit / 2, 3 * limit} {
+		for i := range n {
+			r.add("https://h/", strconv.Itoa(n+i), now, now.Add(time.Minute), limit)
+		}
+		if got := heap() - before; got > most {
+			t.Errorf("%d entries take %d bytes, want %d at most", len(r.known), got, most)
+		}
+	}
+	runtime.KeepAlive(r)
+}
+
+// Entries leave in the order in which they came, also when the ring has gone
+// round, and with fractions of a second not before their time.
+func TestReplaysExpiry(t *testing.T) {
+	start := time.Unix(1_000_000, 999_999_999)
+	var r replays
+	for i := range 1000 {
+		now := start.Add(time.Duration(i) * time.Second)
+		if !r.add("https://h/", strconv.Itoa(i), now, now.Add(70*time.Second), 100_000) {
+			t.Fatalf("%d is not new", i)
+		}
+		if want := min(i+1, 71); len(r.known) != want || r.count != want || len(r.queue) > 256 {
+			t.Fatalf("after %d: %d known, %d counted, want %d; room for %d", i, len(r.known), r.count, want, len(r.queue))
+		}
+		if oldest := max(0, i-70); r.add("https://h/", strconv.Itoa(oldest), now, now, 100_000) {
+			t.Fatalf("%d was forgotten at %d", oldest, i)
+		}
 	}
 }
 

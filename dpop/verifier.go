@@ -89,9 +89,10 @@ type Verifier struct {
 	CheckNonce func(nonce string) bool
 
 	// MaxReplays bounds how many proofs are remembered, so that one seen before
-	// is refused while it would still be young enough. When that many are
-	// remembered, the oldest is forgotten early. A server of several processes
-	// needs a common memory instead. Optional. Default: 100 000, about 5 MB.
+	// is rejected while it would still be young enough. When that many are
+	// remembered, the oldest is forgotten early. Each takes up to 80 bytes. A server
+	// of several processes needs a common memory instead.
+	// Optional. Default: 100 000, at most 8 MB.
 	MaxReplays int
 
 	// Now is the clock. Optional. Default: [time.Now].

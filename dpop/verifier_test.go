@@ -270,7 +270,7 @@ func TestVerifyRefuses(t *testing.T) {
 			}
 			_, err := v.Verify(proof, wantPOST)
 			wantProofError(t, err, tt.want, tt.is)
-			if len(v.seen.until) != 0 {
+			if len(v.seen.known) != 0 {
 				t.Error("a bad proof was remembered")
 			}
 		})
@@ -407,7 +407,7 @@ func TestVerifyReplay(t *testing.T) {
 	if _, err := v.Verify(fresh("after"), wantPOST); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(v.seen.until); n != 2 {
+	if n := len(v.seen.known); n != 2 {
 		t.Errorf("%d proofs remembered, want the two fresh ones alone", n)
 	}
 }
@@ -419,7 +419,7 @@ func TestVerifyMaxReplays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(v.seen.until); n != 2 {
+	if n := len(v.seen.known); n != 2 {
 		t.Errorf("%d proofs remembered", n)
 	}
 	_, err := v.Verify(forge(t, claim("jti", "4")), wantPOST)
