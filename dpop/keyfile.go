@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/ycauth/ycauth-go/internal/durable"
 )
@@ -39,13 +40,14 @@ func (e *KeyFileError) Error() string {
 // Unwrap returns Err.
 func (e *KeyFileError) Unwrap() error { return e.Err }
 
-// GenerateKeyFile makes a P-256 key and writes it to a new file, as PKCS#8
+// GenerateKeyFile generates a P-256 key and writes it to a new file, as PKCS#8
 // (RFC 5958) in PEM (RFC 7468), readable by the owner only (0600; on Windows the
-// folder's access rules apply). The folder must exist. The file appears whole,
-// and is on disk when GenerateKeyFile returns.
+// access rules of the directory apply). A directory that does not exist is created,
+// for the owner only (0700). The file appears whole, and is on disk when
+// GenerateKeyFile returns.
 //
-// It never overwrites, nor writes through a symbolic link: where path exists, the
-// error matches [fs.ErrExist]. Errors are of type [*KeyFileError].
+// It never overwrites a file, nor writes through a symbolic link: if path exists,
+// the error matches [fs.ErrExist]. Errors are of type [*KeyFileError].
 func GenerateKeyFile(path string) (crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -56,6 +58,9 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 		return nil, &KeyFileError{path, "cannot encode the key", err}
 	}
 	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, &KeyFileError{path, "cannot create its directory", withoutPath(err)}
+	}
 	if err := durable.Create(path, data, 0o600); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil, &KeyFileError{path, "there is a file already, and it is not overwritten: load it, or remove it if no session needs its key", fs.ErrExist}
@@ -69,9 +74,11 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 // 1 ("EC PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"), not encrypted, one to a
 // file of at most 64 KiB. The key must fit [New]. Symbolic links are followed.
 //
-// On Unix a file that group or others can access is refused, whatever it holds
-// and whoever asks: its key may have been copied already. Errors are of type
-// [*KeyFileError]; where there is no file, the error matches [fs.ErrNotExist].
+// On Unix a file that its group or others can access is rejected, whatever it
+// holds: its key may have been copied already. So is a file that belongs to neither
+// the user of the process nor root: its owner has the key too, and could replace it.
+// Errors are of type [*KeyFileError]; if there is no file, the error matches
+// [fs.ErrNotExist].
 func LoadKeyFile(path string) (crypto.Signer, error) {
 	data, err := readKeyFile(path)
 	if err != nil {
@@ -87,9 +94,9 @@ func LoadKeyFile(path string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// LoadOrGenerateKeyFile is [LoadKeyFile], or [GenerateKeyFile] where there is no
-// file yet. Processes that race end with the same key. A file that cannot be used
-// stays as it is, and the error is that of LoadKeyFile.
+// LoadOrGenerateKeyFile is [LoadKeyFile], or [GenerateKeyFile] if there is no file
+// yet. Processes that race end with the same key. A file that cannot be used stays
+// as it is, and the error is that of LoadKeyFile.
 //
 // On a file system without hard links (FAT, some network file systems) the file
 // does not appear at once, and a process that comes a moment after the first one
@@ -109,11 +116,7 @@ func LoadOrGenerateKeyFile(path string) (crypto.Signer, error) {
 func readKeyFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
 	if err != nil {
-		var pe *fs.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err // the path is in KeyFileError already
-		}
-		return nil, &KeyFileError{path, "cannot open", err}
+		return nil, &KeyFileError{path, "cannot open", withoutPath(err)}
 	}
 	defer f.Close()
 	// The open file is looked at, not the name: the name could change hands.
@@ -121,9 +124,14 @@ func readKeyFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, &KeyFileError{path, "cannot look at", err}
 	}
+	me := os.Geteuid()
+	owner, stranger := strangerOf(fi, me)
 	switch {
 	case !fi.Mode().IsRegular():
 		return nil, &KeyFileError{Path: path, Reason: "not a regular file"}
+	case stranger:
+		return nil, &KeyFileError{Path: path, Reason: fmt.Sprintf(
+			"it belongs to user %d, and this program runs as user %d: run it as its owner, or use a key of your own", owner, me)}
 	case exposed(fi.Mode()):
 		return nil, &KeyFileError{Path: path, Reason: fmt.Sprintf(
 			"others than its owner can access it (mode %04o): run chmod 600, and make a new key if somebody may have copied this one", fi.Mode().Perm())}
@@ -135,6 +143,14 @@ func readKeyFile(path string) ([]byte, error) {
 		return nil, &KeyFileError{path, "cannot read", err}
 	}
 	return data, nil
+}
+
+// withoutPath drops the path, which is in KeyFileError already.
+func withoutPath(err error) error {
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
 }
 
 // parseKey returns the key, or the reason why there is none. The errors of the

@@ -92,15 +92,42 @@ func TestGenerateKeyFile(t *testing.T) {
 	folder(t, dir, "key.pem")
 }
 
-func TestGenerateKeyFileWithoutFolder(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "none", "key.pem")
+// The first key of a program is often the first file in its directory.
+func TestKeyFileDirectory(t *testing.T) {
 	for name, f := range map[string]func(string) (crypto.Signer, error){"Generate": GenerateKeyFile, "LoadOrGenerate": LoadOrGenerateKeyFile} {
-		key, err := f(path)
-		var kfe *KeyFileError
-		if key != nil || !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &kfe) || !strings.Contains(err.Error(), "cannot write") {
-			t.Errorf("%s: %v, %v", name, key, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			path := filepath.Join(top, "one", "two", "key.pem")
+			key, err := f(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := LoadKeyFile(path)
+			if err != nil || !samePublicKey(again.Public(), key.Public()) {
+				t.Errorf("LoadKeyFile: %v", err)
+			}
+			t.Chdir(filepath.Join(top, "one"))
+			if _, err := f("bare.pem"); err != nil {
+				t.Errorf("in the working directory: %v", err)
+			}
+			folder(t, filepath.Join(top, "one"), "bare.pem", "two")
+
+			_, err = f(filepath.Join(path, "under", "a", "file"))
+			var kfe *KeyFileError
+			if !errors.As(err, &kfe) || strings.Count(err.Error(), path) != 1 {
+				t.Errorf("below a file: %v", err)
+			}
+		})
 	}
+}
+
+// To look for a key creates nothing.
+func TestLoadKeyFileWithoutDirectory(t *testing.T) {
+	top := t.TempDir()
+	if _, err := LoadKeyFile(filepath.Join(top, "none", "key.pem")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("LoadKeyFile: %v", err)
+	}
+	folder(t, top)
 }
 
 func TestLoadKeyFileWithoutFile(t *testing.T) {

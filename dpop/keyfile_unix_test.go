@@ -4,6 +4,7 @@ package dpop
 
 import (
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"net"
@@ -14,6 +15,77 @@ import (
 	"testing"
 	"time"
 )
+
+// A directory that is created is for the owner only, whatever the umask; one that
+// exists stays as it is.
+func TestKeyFileDirectoryMode(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	top := t.TempDir()
+	if err := os.Chmod(top, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := GenerateKeyFile(filepath.Join(top, "one", "two", "key.pem")); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]fs.FileMode{top: 0o755, filepath.Join(top, "one"): 0o700, filepath.Join(top, "one", "two"): 0o700} {
+		fi, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi.Mode().Perm() != want {
+			t.Errorf("%s has mode %04o, want %04o", dir, fi.Mode().Perm(), want)
+		}
+	}
+}
+
+type ownedFile struct {
+	fs.FileInfo
+	sys any
+}
+
+func (f ownedFile) Sys() any { return f.sys }
+
+func TestStrangerOf(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		owner, me int
+		want      bool
+	}{
+		{"one's own", 1000, 1000, false},
+		{"root's own", 0, 0, false},
+		{"root's", 0, 1000, false},
+		{"somebody's", 1001, 1000, true},
+		{"somebody's, for root", 1000, 0, true},
+		{"user 1's, for root", 1, 0, true},
+	} {
+		owner, stranger := strangerOf(ownedFile{sys: &syscall.Stat_t{Uid: uint32(tt.owner)}}, tt.me)
+		if owner != tt.owner || stranger != tt.want {
+			t.Errorf("%s: %d, %v", tt.name, owner, stranger)
+		}
+	}
+	if _, stranger := strangerOf(ownedFile{}, 1000); stranger {
+		t.Error("a file system without owners has strangers")
+	}
+}
+
+// Root can read a file of anybody; nobody else gets as far as to ask for the owner.
+func TestKeyFileOfSomebodyElse(t *testing.T) {
+	path := writeKeyFile(t, pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(p256Key()))))
+	want := ""
+	if os.Geteuid() == 0 {
+		if err := os.Chown(path, 65534, -1); err != nil {
+			t.Fatal(err)
+		}
+		want = "belongs to user 65534, and this program runs as user 0"
+	}
+	for _, load := range []func(string) (crypto.Signer, error){LoadKeyFile, LoadOrGenerateKeyFile} {
+		_, err := load(path)
+		if (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
 
 func TestKeyFileMode(t *testing.T) {
 	old := syscall.Umask(0)
