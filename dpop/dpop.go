@@ -2,11 +2,12 @@
 // of Possession, RFC 9449.
 //
 // A refresh or access token that is bound to a key is worthless without it. The
-// holder shows the key anew with every request by a small signed JWT, the DPoP
-// proof. This package makes proofs ([Prover]), attaches them to the requests of
-// an [net/http.Client] ([Transport]), remembers the nonces that servers want to
-// see in them ([Nonces]), keeps a key in a file ([LoadOrGenerateKeyFile]) and
-// checks proofs for those who receive them ([Verifier]).
+// holder proves possession of the key with every request, by a small signed JWT,
+// the DPoP proof. This package makes proofs ([Prover]), attaches them to the
+// requests of an [net/http.Client] ([Transport]), remembers the nonces that servers
+// demand in them ([Nonces]) and how far the servers' clocks are from ours ([Clocks]),
+// keeps a key in a file ([LoadOrGenerateKeyFile]) and checks proofs on the server's
+// side ([Verifier]).
 //
 // # Keys
 //
@@ -21,46 +22,52 @@
 //	RSA      PS256, at 2048 bits or more (WithAlgorithm chooses RS256)
 //
 // A signer that can wait for a person to type a PIN or touch a token should
-// offer [ContextSigner], so that the wait ends with the request's context.
+// implement [ContextSigner], so that the wait ends with the request's context.
 //
-// A program without a key of its own makes one at its first start with
-// [LoadOrGenerateKeyFile]. Whoever can read the file can use the tokens, so it
-// is for the owner alone; losing it means to log in again. Servers know a key by
-// its [Prover.Thumbprint].
+// A program without a key of its own generates one at its first start with
+// [LoadOrGenerateKeyFile]. Anyone who can read the file can use the tokens, so only
+// its owner may read it. If it is lost, the user must log in again. Servers identify
+// a key by its [Prover.Thumbprint].
 //
 // # Proofs
 //
-// A proof is for one attempt of one request and must not be sent again: servers
-// refuse a jti they have seen, some by ending the whole session. So [Prover.Proof]
-// is called for every attempt, the retried ones too. It names the method and the
-// URL, the time, and on requests to a protected resource the access token, by
-// its hash.
+// A proof is for one attempt of one request and must not be sent again. Servers
+// reject a jti that they have seen, and some end the whole session then. So
+// [Prover.Proof] must be called for every attempt, including retries. The proof
+// names the method, the URL and the time, and on requests to a protected resource
+// the hash of the access token.
+//
+// # Clocks
+//
+// A server rejects a proof whose time (iat) is more than some seconds or minutes
+// from its own. [Clocks] learns the time of each server from its responses, so that
+// proofs are right even if the clock of this computer is not.
 //
 // # Nonces
 //
-// A server may demand that proofs carry a nonce of its making (RFC 9449 §8 and
-// §9). It sends one in the DPoP-Nonce header of any answer, success or failure,
-// and the newest one wins. [Nonces] keeps it for each origin.
+// A server may demand that proofs carry a nonce that it chose (RFC 9449 §8 and
+// §9). It sends one in the DPoP-Nonce header of any response, success or failure,
+// and only the newest one counts. [Nonces] keeps it for each origin.
 //
 // # Requests
 //
 // [Transport] does all of this for the requests of an [net/http.Client] to a
-// protected resource, for tokens of type DPoP; tokens of type Bearer it sends as
-// they are. The requests to a token endpoint, which bind a token to the key in
-// the first place, are those of package oauth.
+// protected resource if the token is of type DPoP. It sends tokens of type Bearer
+// as they are. The requests to a token endpoint, which bind a token to the key in
+// the first place, are made by package oauth.
 //
 // # Servers
 //
 // [Verifier] makes every check of RFC 9449 §4.3 and remembers the proofs it has
-// seen. What it refuses it refuses with a [*ProofError], which names the check
-// and the error code for the answer.
+// seen. It rejects a proof with a [*ProofError], which names the check and the error
+// code for the response.
 //
 // # Errors
 //
-// No error that this package makes holds a key, a token, a proof, or more of a
-// URL than its host. [*KeyFileError] says what is wrong with a file and what helps. The
-// errors of a signer, of a token source and of a context come through, wrapped,
-// for [errors.Is] and [errors.As].
+// No error of this package holds a key, a token, a proof, or more of a URL than its
+// host. A [*KeyFileError] says what is wrong with a file and what helps. Errors of a
+// signer, of a token source and of a context are wrapped, for [errors.Is] and
+// [errors.As].
 package dpop
 
 import (
@@ -86,9 +93,9 @@ import (
 // §3.3, §3.5).
 const MinRSABits = 2048
 
-// A ContextSigner is what a signer offers when a signature can take seconds:
-// [Prover.Proof] calls SignContext instead of Sign, with the context of the
-// request that the proof is for.
+// A ContextSigner is a signer whose signatures can take seconds. [Prover.Proof]
+// calls its SignContext instead of Sign, with the context of the request that the
+// proof is for.
 //
 // The parameters are those of [crypto.Signer], whose randomness source such
 // signers choose themselves. For an Ed25519 key digest is the whole message and
@@ -249,7 +256,7 @@ func samePublicKey(a, b crypto.PublicKey) bool {
 // Algorithm is the JWS algorithm of the proofs, for instance ES256.
 func (p *Prover) Algorithm() jose.SignatureAlgorithm { return p.alg.name }
 
-// JWK is the public key as it stands in the header of every proof. It never
+// JWK is the public key as it appears in the header of every proof. It never
 // holds private parts.
 func (p *Prover) JWK() jose.JSONWebKey { return p.jwk }
 

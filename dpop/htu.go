@@ -113,7 +113,7 @@ func normalizeEscapes(path string) string {
 	return b.String()
 }
 
-// unhex is only given hex digits: url.Parse refuses any other escape.
+// unhex is only given hex digits: url.Parse rejects any other escape.
 func unhex(c byte) byte {
 	switch {
 	case c <= '9':

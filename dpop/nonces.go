@@ -11,8 +11,8 @@ import (
 // (RFC 9449 §8.1).
 const NonceHeader = "DPoP-Nonce"
 
-// maxOrigins bounds the memory of a Nonces. A program talks DPoP to a handful
-// of servers; more would be somebody feeding it redirects.
+// maxOrigins bounds the memory of a Nonces and of a Clocks. A program talks DPoP to
+// a handful of servers; more would be somebody feeding it redirects.
 const maxOrigins = 128
 
 // maxNonce is the longest nonce kept, in octets; a longer one would not fit the
@@ -39,11 +39,11 @@ func (n *Nonces) Nonce(u *url.URL) string {
 	return n.m[origin(u)]
 }
 
-// Learn takes the nonce out of an answer of the server of u, and reports
-// whether there was one that is new. It has to see every answer, the successful
-// ones too: a new nonce may come with "the HTTP 200 (OK) response from the
-// previous request" (RFC 9449 §8.2). A nonce that is malformed or longer than
-// 4096 octets is ignored, and so are several in one answer.
+// Learn takes the nonce out of a response of the server of u, and reports whether
+// there was one that is new. It must see every response, the successful ones too,
+// because a new nonce may come with "the HTTP 200 (OK) response from the previous
+// request" (RFC 9449 §8.2). A nonce that is malformed or longer than 4096 octets is
+// ignored, and so are several in one response.
 func (n *Nonces) Learn(u *url.URL, h http.Header) bool {
 	if !hasNonce(h) {
 		return false

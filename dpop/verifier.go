@@ -24,7 +24,7 @@ const maxProof = 16 << 10
 
 var (
 	// ErrUseNonce is matched by the [*ProofError] of a proof whose nonce is
-	// missing or not one the server wants. The answer to it is an error
+	// missing or not one the server wants. The response to it is an error
 	// use_dpop_nonce with a DPoP-Nonce header (RFC 9449 §8, §9).
 	ErrUseNonce = errors.New("dpop: the proof needs a nonce from the server")
 
@@ -53,7 +53,7 @@ func (e *ProofError) Error() string { return "dpop: invalid proof: " + e.Reason 
 // Unwrap returns Err.
 func (e *ProofError) Unwrap() error { return e.Err }
 
-// Code is the OAuth error code for the answer: use_dpop_nonce (RFC 9449 §8, §9)
+// Code is the OAuth error code for the response: use_dpop_nonce (RFC 9449 §8, §9)
 // or invalid_dpop_proof (§5, §7.1).
 func (e *ProofError) Code() string {
 	if errors.Is(e.Err, ErrUseNonce) {
@@ -83,7 +83,7 @@ type Verifier struct {
 	Leeway time.Duration
 
 	// CheckNonce reports whether a nonce is one that this server gave and still
-	// accepts. If it is set, a proof without a nonce is refused with
+	// accepts. If it is set, a proof without a nonce is rejected with
 	// [ErrUseNonce]. It must be safe for concurrent use, and is called after the
 	// signature was found to be right. Optional. Default: nonces are not looked at.
 	CheckNonce func(nonce string) bool
@@ -129,13 +129,13 @@ type VerifiedProof struct {
 	Thumbprint string          // SHA-256 JWK thumbprint of Key (jkt, RFC 9449 §6.1)
 
 	// Certificates is the chain in the header (x5c), nil if there is none. The
-	// first is for Key; nothing else about them was checked: whoever cares for
+	// first is for Key; nothing else about them was checked: a server that needs
 	// them verifies them against roots of their own ([x509.Certificate.Verify]).
 	Certificates []*x509.Certificate
 }
 
 // VerifyRequest is [Verifier.Verify] for the one DPoP header of a request; a
-// request with none or several is refused with a [*ProofError]. want.URL has to
+// request with none or several is rejected with a [*ProofError]. want.URL has to
 // be given because a server behind a proxy does not see what the client asked
 // for. want.Method is taken from the request if it is empty.
 func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof, error) {
@@ -156,7 +156,7 @@ func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof
 // a want.URL which is no absolute URL.
 //
 // A proof is remembered only if everything else about it is right, and from then
-// on refused with [ErrReplay].
+// on rejected with [ErrReplay].
 func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	wantURL, err := normalizeURL(want.URL)
 	if err != nil {
@@ -281,7 +281,7 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 	// jwk.Public() leaves out what a sender may have added to the key.
 	key := jose.JSONWebKey{Key: h.JSONWebKey.Public().Key}
 	// A key whose own algorithm differs (say an RSA key of 1024 bits, or one
-	// that is offered for an ECDSA algorithm) is refused before it is used.
+	// that is offered for an ECDSA algorithm) is rejected before it is used.
 	if _, err := algorithmFor(key.Key, jose.SignatureAlgorithm(h.Algorithm)); err != nil {
 		return nil, &ProofError{Reason: "the key does not fit the algorithm, or is too weak"}
 	}
@@ -318,7 +318,7 @@ func headerMembers(proof string) (map[string]json.RawMessage, error) {
 }
 
 // parseChain reads x5c, which go-jose hands out only together with verifying
-// it. Whoever cares for the chain verifies it against roots of their own.
+// it. A server that needs the chain verifies it against roots of its own.
 func parseChain(raw json.RawMessage, key jose.JSONWebKey) ([]*x509.Certificate, error) {
 	if raw == nil {
 		return nil, nil

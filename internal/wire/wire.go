@@ -14,11 +14,11 @@ import (
 	"strings"
 )
 
-// MaxBody is the most that is read of any answer, in bytes.
+// MaxBody is the most that is read of any response, in bytes.
 const MaxBody = 1 << 20
 
-// ErrTooLarge is returned by [ReadBody] for an answer longer than [MaxBody].
-var ErrTooLarge = errors.New("the answer is larger than 1 MiB")
+// ErrTooLarge is returned by [ReadBody] for a response longer than [MaxBody].
+var ErrTooLarge = errors.New("the response is larger than 1 MiB")
 
 // CheckURL parses an absolute URL to which credentials may be sent: https, or
 // http where the host is this machine (RFC 8252 §8.3), without user
@@ -64,9 +64,9 @@ func IsLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// NoRedirects returns a copy of hc that hands a 3xx answer to its caller. A
+// NoRedirects returns a copy of hc that returns a 3xx response to its caller. A
 // followed 307 would replay the body, and with it the credentials, to whatever
-// origin the answer names.
+// origin the response names.
 func NoRedirects(hc *http.Client) *http.Client {
 	if hc == nil {
 		hc = http.DefaultClient
@@ -79,8 +79,7 @@ func NoRedirects(hc *http.Client) *http.Client {
 // ReadBody reads the whole body, up to [MaxBody], and closes it.
 func ReadBody(resp *http.Response) ([]byte, error) {
 	defer resp.Body.Close()
-	// What the server announces is made room for at once: it is true in most cases,
-	// and bounded here where it is not.
+	// The buffer is preallocated from Content-Length, up to the limit.
 	room := min(max(resp.ContentLength, 0), MaxBody) + bytes.MinRead
 	b := bytes.NewBuffer(make([]byte, 0, room))
 	_, err := b.ReadFrom(io.LimitReader(resp.Body, MaxBody+1))
@@ -93,7 +92,7 @@ func ReadBody(resp *http.Response) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// IsJSON reports whether the answer says that it is JSON: application/json or a
+// IsJSON reports whether the response says that it is JSON: application/json or a
 // type with the +json suffix (RFC 6839 §3.1).
 func IsJSON(h http.Header) bool {
 	mt, _, err := mime.ParseMediaType(h.Get("Content-Type"))
