@@ -2,24 +2,9 @@ package durable
 
 import (
 	"errors"
-	"os"
 	"syscall"
 	"time"
 )
-
-// Open opens a file for reading that [Replace] may replace at this moment.
-func Open(path string) (f *os.File, err error) {
-	err = patiently(func() error { f, err = os.Open(path); return err })
-	return f, err
-}
-
-func rename(from, to string) error {
-	return patiently(func() error { return os.Rename(from, to) })
-}
-
-func remove(path string) error {
-	return patiently(func() error { return os.Remove(path) })
-}
 
 // errSharingViolation is ERROR_SHARING_VIOLATION ("System Error Codes",
 // Microsoft).

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// onlyFiles fails the test if the folder holds anything but the named files:
+// onlyFiles fails the test if the directory holds anything but the named files:
 // a temporary file must not stay behind.
 func onlyFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
@@ -25,7 +25,7 @@ func onlyFiles(t *testing.T, dir string, want ...string) {
 		got = append(got, e.Name())
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("the folder holds %v, want %v", got, want)
+		t.Errorf("the directory holds %v, want %v", got, want)
 	}
 }
 
@@ -41,16 +41,23 @@ func content(t *testing.T, path, want string) {
 }
 
 func TestCreate(t *testing.T) {
-	noLinks := func(from, to string) error {
+	noNoName := func(*Dir, string, []byte, fs.FileMode) error { return errors.ErrUnsupported }
+	noLinks := func(_ *os.Root, from, to string) error {
 		return &os.LinkError{Op: "link", Old: from, New: to, Err: errors.ErrUnsupported}
 	}
-	for name, linker := range map[string]func(string, string) error{
-		"with hard links":    os.Link,
-		"without hard links": noLinks,
+	for name, system := range map[string]struct {
+		noName func(*Dir, string, []byte, fs.FileMode) error
+		link   func(*os.Root, string, string) error
+	}{
+		"as it is":           {noName, link},
+		"with hard links":    {noNoName, link},
+		"without hard links": {noNoName, noLinks},
 	} {
 		t.Run(name, func(t *testing.T) {
-			link = linker
-			defer func() { link = os.Link }()
+			defer func(n func(*Dir, string, []byte, fs.FileMode) error, l func(*os.Root, string, string) error) {
+				noName, link = n, l
+			}(noName, link)
+			noName, link = system.noName, system.link
 			dir := t.TempDir()
 			path := filepath.Join(dir, "a*b")
 			if err := Create(path, []byte("first"), 0o600); err != nil {
@@ -72,16 +79,16 @@ func TestCreate(t *testing.T) {
 			if err := Create(filepath.Join(dir, strings.Repeat("x", 256)), nil, 0o600); err == nil {
 				t.Error("with a name that is too long: no error")
 			}
-			if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
+			if err := os.Mkdir(filepath.Join(dir, "directory"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := Create(filepath.Join(dir, "folder"), []byte("x"), 0o600); !errors.Is(err, fs.ErrExist) {
-				t.Errorf("over a folder: %v, want fs.ErrExist", err)
+			if err := Create(filepath.Join(dir, "directory"), []byte("x"), 0o600); !errors.Is(err, fs.ErrExist) {
+				t.Errorf("over a directory: %v, want fs.ErrExist", err)
 			}
 			if err := Create(filepath.Join(dir, "none", "x"), []byte("x"), 0o600); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("in a folder that is not there: %v, want fs.ErrNotExist", err)
+				t.Errorf("in a directory that is not there: %v, want fs.ErrNotExist", err)
 			}
-			onlyFiles(t, dir, "a*b", "empty", "folder", strings.Repeat("x", 255))
+			onlyFiles(t, dir, "a*b", "directory", "empty", strings.Repeat("x", 255))
 		})
 	}
 }
@@ -128,15 +135,15 @@ func TestReplace(t *testing.T) {
 		content(t, path, s)
 	}
 	if err := Replace(filepath.Join(dir, "none", "x"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("in a folder that is not there: %v, want fs.ErrNotExist", err)
+		t.Errorf("in a directory that is not there: %v, want fs.ErrNotExist", err)
 	}
-	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, "directory"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := Replace(filepath.Join(dir, "folder"), []byte("x"), 0o600); err == nil {
-		t.Error("a folder was replaced")
+	if err := Replace(filepath.Join(dir, "directory"), []byte("x"), 0o600); err == nil {
+		t.Error("a directory was replaced")
 	}
-	onlyFiles(t, dir, "folder", "x")
+	onlyFiles(t, dir, "directory", "x")
 }
 
 // A reader sees the content of one writer, never a mixture or a part.
@@ -176,4 +183,21 @@ func TestReplaceRace(t *testing.T) {
 	close(done)
 	readers.Wait()
 	onlyFiles(t, dir, "x")
+}
+
+func TestIsTemp(t *testing.T) {
+	for name, want := range map[string]bool{
+		".s.json.tmp-123":             true,
+		".s.json.tmp-0":               true,
+		".s.json.tmp-":                false,
+		".s.json.tmp-12x":             false,
+		"s.json":                      false,
+		"s.json.tmp-123":              false,
+		".other.json.tmp-123":         false,
+		".s.json.tmp-1.json.tmp-1234": false, // of a file that is called s.json.tmp-1.json
+	} {
+		if got := isTemp(name, "s.json"); got != want {
+			t.Errorf("IsTemp(%q) = %v, want %v", name, got, want)
+		}
+	}
 }

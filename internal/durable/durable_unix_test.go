@@ -80,7 +80,18 @@ func TestDiskFull(t *testing.T) {
 	t.Run("limited", func(t *testing.T) {
 		full(t)
 		errs["Create"] = Create(filepath.Join(dir, "new"), []byte("new"), 0o600)
-		errs["createInPlace"] = createInPlace(filepath.Join(dir, "new"), []byte("new"), 0o600)
+		d, err := OpenDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		errs["createByLink"] = createByLink(d, "new", []byte("new"), 0o600)
+		errs["createInPlace"] = createInPlace(d, "new", []byte("new"), 0o600)
+		p, err := d.Prepare("next", "old", 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		errs["Commit"] = p.Commit([]byte("new"))
 		errs["Replace"] = Replace(filepath.Join(dir, "old"), []byte("new"), 0o600)
 	})
 	for name, err := range errs {
@@ -98,7 +109,7 @@ func TestSyncDir(t *testing.T) {
 	}
 	if runtime.GOOS == "linux" {
 		if err := syncDir("/proc"); err != nil {
-			t.Errorf("a folder that cannot be synced: %v", err)
+			t.Errorf("a directory that cannot be synced: %v", err)
 		}
 	}
 	if err := syncDir(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {

@@ -2,5 +2,15 @@
 
 package durable
 
-// syncDir does nothing: Windows cannot flush a folder, and NTFS journals names.
-func syncDir(string) error { return nil }
+import (
+	"io/fs"
+	"os"
+)
+
+const nonblock = 0
+
+// syncNames does nothing: Windows cannot flush a directory, and NTFS journals
+// names.
+func syncNames(*os.File) error { return nil }
+
+func names(fs.FileInfo) uint64 { return 0 }

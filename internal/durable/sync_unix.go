@@ -4,19 +4,27 @@ package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 )
 
-// syncDir makes the name of a new file as durable as its content.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
+// nonblock keeps the opening of a pipe from waiting for its other end.
+const nonblock = syscall.O_NONBLOCK
+
+// syncNames makes the names in a directory as durable as the files.
+func syncNames(dir *os.File) error {
+	err := dir.Sync()
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
-		err = nil // file systems that cannot sync a folder say so this way
+		return nil // file systems that cannot sync a directory say so this way
 	}
-	return errors.Join(err, d.Close())
+	return err
+}
+
+// names returns how many names a file has; 0 if that cannot be known.
+func names(fi fs.FileInfo) uint64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink) //nolint:unconvert // its size differs among systems
+	}
+	return 0
 }
