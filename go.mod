@@ -8,14 +8,10 @@ require (
 	github.com/cenkalti/backoff/v4 v4.3.0
 	github.com/go-jose/go-jose/v4 v4.1.8
 	github.com/go-piv/piv-go/v2 v2.6.0
-	github.com/gofrs/flock v0.13.1
 	golang.org/x/oauth2 v0.36.0
 )
 
 // Tests.
 require go.uber.org/goleak v1.3.0
 
-require (
-	golang.org/x/crypto v0.50.0 // indirect; piv-go
-	golang.org/x/sys v0.47.0 // indirect; flock
-)
+require golang.org/x/crypto v0.50.0 // indirect; piv-go

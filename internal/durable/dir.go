@@ -34,16 +34,17 @@ func (d *Dir) Lstat(name string) (fs.FileInfo, error) { return d.root.Lstat(name
 
 // Open opens a file for reading, which may be replaced at this moment. It does
 // not wait for the other end of a pipe.
-func (d *Dir) Open(name string) (f *os.File, err error) {
-	err = patiently(func() error { f, err = d.root.OpenFile(name, os.O_RDONLY|nonblock, 0); return err })
+func (d *Dir) Open(name string) (*os.File, error) { return d.OpenFile(name, os.O_RDONLY, 0) }
+
+// OpenFile is [os.Root.OpenFile], without waiting for the other end of a pipe.
+// What is written to the file is not watched by a [Hook].
+func (d *Dir) OpenFile(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
+	err = patiently(func() error { f, err = d.root.OpenFile(name, flag|nonblock, perm); return err })
 	return f, err
 }
 
-// OpenFile is [os.Root.OpenFile], without waiting for the other end of a pipe.
-func (d *Dir) OpenFile(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
-	err = do(Op{Kind: OpenFile, Path: d.path(name)}, func() error {
-		return patiently(func() error { f, err = d.root.OpenFile(name, flag|nonblock, perm); return err })
-	})
+func (d *Dir) openFile(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
+	err = do(Op{Kind: OpenFile, Path: d.path(name)}, func() error { f, err = d.OpenFile(name, flag, perm); return err })
 	return f, err
 }
 
@@ -122,7 +123,7 @@ type Pending struct {
 // Prepare opens the file next, which Commit will rename to name, and creates it
 // if it is missing.
 func (d *Dir) Prepare(next, name string, perm fs.FileMode) (*Pending, error) {
-	f, err := d.OpenFile(next, os.O_RDWR|os.O_CREATE, perm)
+	f, err := d.openFile(next, os.O_RDWR|os.O_CREATE, perm)
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ func createByLink(d *Dir, name string, data []byte, perm fs.FileMode) error {
 
 // createInPlace is exclusive too, but a crash can leave a part.
 func createInPlace(d *Dir, name string, data []byte, perm fs.FileMode) error {
-	f, err := d.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	f, err := d.openFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func writeTemp(d *Dir, name string, data []byte, perm fs.FileMode) (tmp string, 
 	var f *os.File
 	for range 100 {
 		tmp = fmt.Sprintf("%s%d", tempPrefix(name), rand.Uint32())
-		f, err = d.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err = d.openFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if !errors.Is(err, fs.ErrExist) {
 			break
 		}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/ycauth/ycauth-go/internal/durable"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -117,14 +119,19 @@ func TestWaitEnds(t *testing.T) {
 // for it must not believe that it has the lock.
 func TestRemovedWhileWaiting(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	stale, err := New(path).tryFile()
+	d, err := durable.OpenDir(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	stale, err := New(path).tryFile(d)
 	if err != nil || stale == nil {
 		t.Fatal(stale, err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if New(path).names(stale) {
+	if New(path).names(d, stale) {
 		t.Error("a removed file passes for the lock")
 	}
 	release, err := New(path).Acquire(t.Context())
@@ -132,10 +139,10 @@ func TestRemovedWhileWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer release()
-	if New(path).names(stale) {
+	if New(path).names(d, stale) {
 		t.Error("a file that has the lock's name no more passes for it")
 	}
-	if err := stale.Unlock(); err != nil {
+	if err := stale.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -143,8 +150,8 @@ func TestRemovedWhileWaiting(t *testing.T) {
 func TestCannotLock(t *testing.T) {
 	dir := t.TempDir()
 	for name, path := range map[string]string{
-		"a folder has the name": dir,
-		"no folder":             filepath.Join(dir, "missing", "lock"),
+		"a directory has the name": dir,
+		"no directory":             filepath.Join(dir, "missing", "lock"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := New(path)
@@ -162,7 +169,7 @@ func TestCannotLock(t *testing.T) {
 func TestFileSystemWithoutLocks(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOLCK, syscall.ENOTSUP, syscall.ENOSYS} {
 		err := New("/nfs/lock").failed(errno)
-		if !errors.Is(err, errno) || !strings.Contains(err.Error(), "use a folder on a local disk") {
+		if !errors.Is(err, errno) || !strings.Contains(err.Error(), "use a directory on a local disk") {
 			t.Errorf("%v: %v does not say what helps", errno, err)
 		}
 	}

@@ -11,7 +11,7 @@ const maxName = 64
 
 // CheckName reports why a name is not fit to become the name of a file on every
 // system; "" if it is. Names that pass are different files also where letter
-// case is ignored, and cannot lead out of a folder.
+// case is ignored, and cannot lead out of a directory.
 func CheckName(name string) (reason string) {
 	switch {
 	case name == "":

@@ -4,7 +4,7 @@ package filelock
 
 import "io/fs"
 
-// Windows has access control lists, which a mode cannot show. A folder in the
+// Windows has access control lists, which a mode cannot show. A directory in the
 // user's profile keeps other users out by default.
 
 func exposed(fs.FileInfo) bool { return false }

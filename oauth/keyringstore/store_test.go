@@ -142,8 +142,8 @@ func TestLockDirRefused(t *testing.T) {
 		})
 	}
 	s := newFake().open(t, Options{LockDir: file})
-	checkError(t, "Update", update(s), nil, "is not a folder")
-	checkError(t, "Discard", s.Discard(t.Context()), nil, "is not a folder")
+	checkError(t, "Update", update(s), nil, "is not a directory")
+	checkError(t, "Discard", s.Discard(t.Context()), nil, "is not a directory")
 	if runtime.GOOS != "windows" {
 		s = newFake().open(t, Options{LockDir: open})
 		if err := update(s); !errors.Is(err, ErrInsecure) || !strings.Contains(err.Error(), "run chmod 700") {

@@ -9,11 +9,11 @@ import (
 	"github.com/ycauth/ycauth-go/internal/durable"
 )
 
-// ErrInsecure is matched by errors about files and folders that others than
+// ErrInsecure is matched by errors about files and directories that others than
 // their owner can access.
 var ErrInsecure = errors.New("others can access it")
 
-// An Error says what is wrong with a file or folder, and what helps.
+// An Error says what is wrong with a file or directory, and what helps.
 type Error struct {
 	Path   string
 	Reason string
@@ -30,38 +30,64 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// MakeFolder makes a folder that only its owner can enter (0700) and the folders
-// above it, where they are missing, and is [CheckFolder] for one that exists.
+// MakeFolder creates a directory that only its owner can enter (0700) and the
+// directories above it, where they are missing, and is [CheckFolder] for one that
+// exists.
 func MakeFolder(dir string) error {
 	if err := CheckFolder(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return &Error{Path: dir, Reason: "cannot be made", Err: cause(err)}
+		return &Error{Path: dir, Reason: "cannot be created", Err: cause(err)}
 	}
 	return CheckFolder(dir)
 }
 
-// CheckFolder reports why a folder is not this user's alone, as an [*Error]. It
-// matches [fs.ErrNotExist] if there is none.
+// CheckFolder reports why a directory is not this user's alone, as an [*Error].
+// It matches [fs.ErrNotExist] if there is none.
+//
+// It looks at a name, which the owner of the directory above can give to another
+// directory right after. [OpenFolder] holds on to what it looked at.
 func CheckFolder(dir string) error {
 	fi, err := os.Stat(dir)
 	switch {
 	case err != nil:
 		return &Error{Path: dir, Reason: "cannot be used", Err: cause(err)}
 	case !fi.IsDir():
-		return &Error{Path: dir, Reason: "is not a folder"}
+		return &Error{Path: dir, Reason: "is not a directory"}
 	}
 	return CheckPrivate(dir, fi)
 }
 
-// CheckPrivate reports why a file or folder is not this user's alone, as an
+// OpenFolder is CheckFolder, and opens the directory that it checked.
+func OpenFolder(dir string) (*durable.Dir, error) {
+	if err := CheckFolder(dir); err != nil { // before it is opened: it may be a pipe
+		return nil, err
+	}
+	d, err := durable.OpenDir(dir)
+	if err != nil {
+		return nil, &Error{Path: dir, Reason: "cannot be used", Err: cause(err)}
+	}
+	fi, err := d.Stat()
+	if err != nil {
+		err = &Error{Path: dir, Reason: "cannot be used", Err: cause(err)}
+	} else {
+		err = CheckPrivate(dir, fi)
+	}
+	if err != nil {
+		_ = d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// CheckPrivate reports why a file or directory is not this user's alone, as an
 // [*Error] that matches [ErrInsecure]. On Windows it cannot tell, and the rules
-// of the folder apply.
+// of the directory apply.
 func CheckPrivate(path string, fi fs.FileInfo) error {
 	if owner, me := ownerOf(fi), os.Geteuid(); owner != -1 && owner != me {
 		return &Error{Path: path, Err: ErrInsecure, Reason: fmt.Sprintf(
-			"belongs to user %d, and this program runs as user %d: run it as its owner, or use a folder of your own", owner, me)}
+			"belongs to user %d, and this program runs as user %d: run it as its owner, or use a directory of your own", owner, me)}
 	}
 	if exposed(fi) {
 		mode := "600"

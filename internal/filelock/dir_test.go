@@ -40,14 +40,15 @@ func TestFolderRefused(t *testing.T) {
 		want error
 		text string
 	}{
-		"a file":       {file, nil, "is not a folder"},
+		"a file":       {file, nil, "is not a directory"},
 		"below a file": {filepath.Join(file, "dir"), nil, "cannot be used"},
 		"group":        {withMode(t, 0o710), ErrInsecure, "run chmod 700"},
 		"others":       {withMode(t, 0o701), ErrInsecure, "has mode 0701"},
 		"not mine":     {notMine(t), ErrInsecure, "belongs to user"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, err := range []error{MakeFolder(tc.dir), CheckFolder(tc.dir)} {
+			_, errOpen := OpenFolder(tc.dir)
+			for _, err := range []error{MakeFolder(tc.dir), CheckFolder(tc.dir), errOpen} {
 				var e *Error
 				if !errors.As(err, &e) || e.Path != tc.dir || !strings.Contains(err.Error(), tc.text) {
 					t.Errorf("got %v, want an Error that says %q", err, tc.text)
@@ -60,7 +61,7 @@ func TestFolderRefused(t *testing.T) {
 	}
 	missing := filepath.Join(root, "missing")
 	if err := CheckFolder(missing); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no folder: %v does not match fs.ErrNotExist", err)
+		t.Errorf("no directory: %v does not match fs.ErrNotExist", err)
 	}
 }
 
@@ -76,7 +77,7 @@ func withMode(t *testing.T, mode fs.FileMode) string {
 	return dir
 }
 
-// notMine returns a folder of another user: root's, or one that root gave away.
+// notMine returns a directory of another user: root's, or one that root gave away.
 func notMine(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
