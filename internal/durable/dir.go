@@ -71,15 +71,24 @@ func (d *Dir) rename(from, to string) error {
 	})
 }
 
-// sync makes the names in the directory as durable as the files.
+// ErrNotSynced is matched by errors that come after the change was made: a
+// failure of the power may undo it.
+var ErrNotSynced = errors.New("the change was made, and a failure of the power may undo it")
+
+// sync makes the names in the directory as durable as the files. Its errors match
+// ErrNotSynced.
 func (d *Dir) sync() error {
-	return do(Op{Kind: SyncDir, Path: d.root.Name()}, func() error {
+	err := do(Op{Kind: SyncDir, Path: d.root.Name()}, func() error {
 		self, err := d.root.Open(".")
 		if err != nil {
 			return err
 		}
 		return errors.Join(syncNames(self), self.Close())
 	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotSynced, err)
+	}
+	return nil
 }
 
 // write writes all of the content of f, which is no longer than data.
@@ -103,10 +112,6 @@ func (d *Dir) writeSync(f *os.File, name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// ErrNotSynced is matched by errors that come after the new content has taken
-// the name of the file: a failure of the power may bring the old content back.
-var ErrNotSynced = errors.New("it was written, and a failure of the power may undo that")
-
 // A Pending is the next content of a file. It is open before the content is
 // known, so that nothing but one write lies between knowing the content and
 // surviving the death of the process.
@@ -115,6 +120,8 @@ var ErrNotSynced = errors.New("it was written, and a failure of the power may un
 // Left and decides what it is worth. Only one process at a time may have a
 // Pending of a name: a lock is needed.
 type Pending struct {
+	Created bool // by Prepare: nobody left the file
+
 	dir        *Dir
 	file       *os.File
 	next, name string
@@ -123,11 +130,15 @@ type Pending struct {
 // Prepare opens the file next, which Commit will rename to name, and creates it
 // if it is missing.
 func (d *Dir) Prepare(next, name string, perm fs.FileMode) (*Pending, error) {
-	f, err := d.openFile(next, os.O_RDWR|os.O_CREATE, perm)
+	f, err := d.openFile(next, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+	created := err == nil
+	if errors.Is(err, fs.ErrExist) {
+		f, err = d.openFile(next, os.O_RDWR, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Pending{dir: d, file: f, next: next, name: name}, nil
+	return &Pending{Created: created, dir: d, file: f, next: next, name: name}, nil
 }
 
 // Stat describes the pending file.
@@ -146,18 +157,25 @@ func (p *Pending) Truncate() error {
 // Touch sets the time of the pending file's last change.
 func (p *Pending) Touch(at time.Time) error { return p.dir.root.Chtimes(p.next, at, at) }
 
-// Commit makes data the content of the file, and closes the pending one. The
-// pending file must be empty, or hold data already. An error that does not match
-// [ErrNotSynced] means that the file has the old content. Then the pending file
-// has the new one, if it could be written.
-func (p *Pending) Commit(data []byte) error {
-	// What is there is written again: after a failed fsync the pages count as
-	// clean, and another fsync would not write them.
+// Write writes the new content, which survives the death of the process from here
+// on. The pending file must be empty, or hold the same already. After an error
+// there is no pending file any more.
+func (p *Pending) Write(data []byte) error {
 	if err := p.dir.write(p.file, p.next, data); err != nil {
-		_ = p.file.Close()
-		_ = p.dir.unlink(p.next) // a part is of no use
+		_ = p.Discard() // a part is of no use
 		return err
 	}
+	return nil
+}
+
+// Commit makes what was written the content of the file, which survives a failure
+// of the power from here on, and closes the pending one. An error that does not
+// match [ErrNotSynced] means that the file has the old content and the pending
+// file the new one.
+//
+// What another process wrote must be written again first: after a failed fsync
+// the pages count as clean, and another fsync would not write them.
+func (p *Pending) Commit() error {
 	// Never renamed before it is on the disk: after a failure of the power the
 	// name could lead to an empty file, and the old content would be gone.
 	if err := errors.Join(p.dir.syncFile(p.file, p.next), p.file.Close()); err != nil {
@@ -166,10 +184,7 @@ func (p *Pending) Commit(data []byte) error {
 	if err := p.dir.rename(p.next, p.name); err != nil {
 		return err
 	}
-	if err := p.dir.sync(); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSynced, err)
-	}
-	return nil
+	return p.dir.sync()
 }
 
 // Close closes the pending file and leaves it where it is.

@@ -93,10 +93,7 @@ func Replace(path string, data []byte, perm fs.FileMode) error {
 		_ = d.unlink(tmp)
 		return err
 	}
-	if err := d.sync(); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSynced, err)
-	}
-	return nil
+	return d.sync()
 }
 
 // Remove removes a file for good. Where there is none, the error matches

@@ -91,7 +91,7 @@ func TestDiskFull(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		errs["Commit"] = p.Commit([]byte("new"))
+		errs["Write"] = p.Write([]byte("new"))
 		errs["Replace"] = Replace(filepath.Join(dir, "old"), []byte("new"), 0o600)
 	})
 	for name, err := range errs {

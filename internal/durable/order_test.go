@@ -27,7 +27,10 @@ func prepared(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return p.Commit(data)
+	if err := p.Write(data); err != nil {
+		return err
+	}
+	return p.Commit()
 }
 
 func replace(path string, data []byte) error { return durable.Replace(path, data, 0o600) }
@@ -178,8 +181,7 @@ func TestStepFails(t *testing.T) {
 				if got, _ := os.ReadFile(path); string(got) != want {
 					t.Errorf("the file holds %q, want %q", got, want)
 				}
-				replaces := name == "Replace" || name == "Commit"
-				if got := errors.Is(err, durable.ErrNotSynced); got != (replaces && kind == durable.SyncDir) {
+				if got := errors.Is(err, durable.ErrNotSynced); got != (kind == durable.SyncDir) {
 					t.Errorf("%v matches ErrNotSynced: %v", err, got)
 				}
 			})
@@ -204,7 +206,10 @@ func TestLeft(t *testing.T) {
 		why := errors.New("the disk is gone")
 		t.Run(string(kind), func(t *testing.T) {
 			fail(t, kind, why)
-			if err := p.Commit([]byte("new")); !errors.Is(err, why) {
+			if err := p.Write([]byte("new")); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Commit(); !errors.Is(err, why) {
 				t.Fatalf("got %v, want the step's error", err)
 			}
 		})
@@ -222,7 +227,7 @@ func TestLeft(t *testing.T) {
 		if cut, err := p.Left(2); err != nil || string(cut) != "ne" {
 			t.Errorf("%q of it, %v", cut, err)
 		}
-		if err := p.Commit(left); err != nil {
+		if err := errors.Join(p.Write(left), p.Commit()); err != nil {
 			t.Fatal(err)
 		}
 		stop()

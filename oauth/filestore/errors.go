@@ -13,20 +13,21 @@ var (
 	// ErrProfileName is matched by the error of [New] about a profile's name.
 	ErrProfileName = errors.New("filestore: not a name for a profile")
 
-	// ErrInsecure is matched by errors about a folder or file that others than
+	// ErrInsecure is matched by errors about a directory or file that others than
 	// the user of this process can access, or that belong to somebody else.
 	ErrInsecure = filelock.ErrInsecure
 )
 
-// An Error says what is wrong with a file or folder, and what helps. It never
+// An Error says what is wrong with a file or directory, and what helps. It never
 // holds content of a file. What it matches besides [ErrProfileName] and
 // [ErrInsecure]:
 //
 //   - [oauth.ErrSessionFormat]: the file is corrupt, cut off, of another
-//     version, or something else altogether. Nothing was overwritten.
+//     version, or something else altogether. Nothing was overwritten. It matches
+//     [ErrSealed] or [ErrSealKey], too, if the session is sealed.
 //   - errors of the operating system, such as [fs.ErrPermission].
 type Error struct {
-	Path   string // what it is about: a file, a folder, or the name of a profile
+	Path   string // what it is about: a file, a directory, or the name of a profile
 	Reason string // what is wrong with it, and what to do
 	Err    error  // the cause; may be nil
 }
@@ -54,7 +55,7 @@ func wrap(err error) error {
 	return err
 }
 
-// failed is for what the operating system refused.
+// failed is for errors of the operating system.
 func failed(path, reason string, err error) error {
 	var pe *fs.PathError
 	var le *os.LinkError

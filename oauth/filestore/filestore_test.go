@@ -28,7 +28,7 @@ func session(generation uint64) oauth.Session {
 	}
 }
 
-// open returns a store in a folder that does not exist yet.
+// open returns a store in a directory that does not exist yet.
 func open(t *testing.T) *filestore.Store {
 	t.Helper()
 	s, err := filestore.New(filepath.Join(t.TempDir(), "config", "sessions"), "default")
@@ -85,11 +85,11 @@ func refused(t *testing.T, s *filestore.Store, path string, cause error, remedy 
 func TestFiles(t *testing.T) {
 	s := open(t)
 	if _, err := s.Load(t.Context()); !errors.Is(err, oauth.ErrNoSession) {
-		t.Fatalf("Load without a folder: %v does not match ErrNoSession", err)
+		t.Fatalf("Load without a directory: %v does not match ErrNoSession", err)
 	}
 	dir := filepath.Dir(s.Path())
 	if _, err := os.Stat(filepath.Dir(dir)); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal("New or Load made a folder")
+		t.Fatal("New or Load created a directory")
 	}
 	put(t, s, session(1))
 	want := map[string]fs.FileMode{".": fs.ModeDir | 0o700, "default.json": 0o600, "default.lock": 0o600}
@@ -140,7 +140,7 @@ func mapsEqual(got, want map[string]fs.FileMode) bool {
 	return len(got) == len(want)
 }
 
-func TestRelativeFolder(t *testing.T) {
+func TestRelativeDirectory(t *testing.T) {
 	t.Chdir(t.TempDir())
 	s, err := filestore.New("sessions", "default")
 	if err != nil {
@@ -159,7 +159,7 @@ func TestRelativeFolder(t *testing.T) {
 func TestProfilesAreApart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "sessions")
 	if got, err := filestore.Profiles(dir); err != nil || len(got) != 0 {
-		t.Fatalf("Profiles without a folder: %v, %v", got, err)
+		t.Fatalf("Profiles without a directory: %v, %v", got, err)
 	}
 	names := []string{"a", "a.json", "work", "user@example.com"}
 	for i, name := range names {
@@ -178,8 +178,8 @@ func TestProfilesAreApart(t *testing.T) {
 			t.Errorf("%s: generation %d, %v, want %d", name, got.Generation, err, i+1)
 		}
 	}
-	// Not profiles: a folder, a name in upper case, other files.
-	if err := os.Mkdir(filepath.Join(dir, "folder.json"), 0o700); err != nil {
+	// Not profiles: a directory, a name in upper case, other files.
+	if err := os.Mkdir(filepath.Join(dir, "dir.json"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"Upper.json", "notes.txt", ".hidden.json"} {
@@ -208,11 +208,11 @@ func TestProfileName(t *testing.T) {
 	}
 	var e *filestore.Error
 	if _, err := filestore.New("", "default"); !errors.As(err, &e) {
-		t.Errorf("New without a folder: got %v, want a *filestore.Error", err)
+		t.Errorf("New without a directory: got %v, want a *filestore.Error", err)
 	}
 }
 
-func TestFolderOfOthers(t *testing.T) {
+func TestDirectoryOfOthers(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		return // access control lists decide there, and the store does not read them
 	}
@@ -371,38 +371,7 @@ func TestUnchangedIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestStrayFiles(t *testing.T) {
-	s := filled(t)
-	dir := filepath.Dir(s.Path())
-	stray := []string{".default.json.tmp-1", ".default.json.tmp-4294967295"}
-	others := []string{".other.json.tmp-1", ".default.json.tmp-1.json.tmp-2", ".default.json.tmp-", "default.json.bak"}
-	for _, name := range slices.Concat(stray, others) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(secret), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := s.Load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	refuse := errors.New("refused")
-	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) { return oauth.Session{}, refuse })
-	if !errors.Is(err, refuse) {
-		t.Fatal(err)
-	}
-	left := modes(t, dir)
-	for _, name := range stray {
-		if _, ok := left[name]; ok {
-			t.Errorf("%s is still there", name)
-		}
-	}
-	for _, name := range others {
-		if _, ok := left[name]; !ok {
-			t.Errorf("%s is gone", name)
-		}
-	}
-}
-
-// What read would refuse must not be written over what it accepts.
+// What could not be read must not be written over what it accepts.
 func TestUnreadableSession(t *testing.T) {
 	for name, next := range map[string]oauth.Session{
 		"no provider":   {ClientID: "c", RefreshToken: secret, Generation: 2},
@@ -428,8 +397,8 @@ func TestUnreadableSession(t *testing.T) {
 	}
 }
 
-// The folder goes away, in fn or before.
-func TestFolderVanishes(t *testing.T) {
+// The directory goes away, in fn or before.
+func TestDirectoryVanishes(t *testing.T) {
 	s := filled(t)
 	dir := filepath.Dir(s.Path())
 	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
@@ -441,11 +410,11 @@ func TestFolderVanishes(t *testing.T) {
 	}
 	put(t, s, session(3))
 	if got, err := s.Load(t.Context()); err != nil || got.Generation != 3 {
-		t.Errorf("with a new folder: %v, %v", got, err)
+		t.Errorf("with a new directory: %v, %v", got, err)
 	}
 }
 
-func TestCannotMakeFolder(t *testing.T) {
+func TestCannotCreateDirectory(t *testing.T) {
 	s := open(t)
 	if err := os.WriteFile(filepath.Dir(filepath.Dir(s.Path())), nil, 0o600); err != nil {
 		t.Fatal(err)

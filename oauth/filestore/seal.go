@@ -1,0 +1,103 @@
+package filestore
+
+import (
+	"bytes"
+	"crypto/cipher"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+// An Option changes what a [Store] does.
+type Option func(*Store) error
+
+// WithSeal encrypts the session on disk with key, an AEAD such as AES-256-GCM.
+// [github.com/ycauth/ycauth-go/oauth/keyringstore.Key] keeps one in the keyring
+// of the operating system. Nonces are random: a key whose nonces have less than
+// 96 bits, unless they have none because it draws its own, is rejected.
+//
+// A session that was stored in the clear is read, and sealed by the next Update
+// that does not fail. A copy of the old file may remain on the disk, in its free
+// blocks. A sealed session cannot be read without its key: the errors are
+// [ErrSealed] and [ErrSealKey].
+func WithSeal(key cipher.AEAD) Option {
+	return func(s *Store) error {
+		if n := key.NonceSize(); n != 0 && n < minNonce {
+			return fmt.Errorf("a seal with nonces of %d bytes, which is not enough for random ones", n)
+		}
+		s.key = key
+		return nil
+	}
+}
+
+const minNonce = 12 // in bytes: 96 bits, NIST SP 800-38D §8.2.2
+
+var (
+	// ErrSealed means that the session is sealed, and the [Store] was opened
+	// without [WithSeal]. Such an error matches [oauth.ErrSessionFormat], too.
+	ErrSealed = errors.New("the session is sealed")
+
+	// ErrSealKey means that the session was sealed with another key, for another
+	// profile, or was altered. Such an error matches [oauth.ErrSessionFormat],
+	// too. If the key is lost, the session is lost with it: call [Store.Discard]
+	// and log in again.
+	ErrSealKey = errors.New("the key does not open the sealed session")
+)
+
+// A sealed file is a line of text, the nonce, and the ciphertext of the encoded
+// session. The line and the name of the profile are the associated data: the
+// ciphertext of one profile is of no use to another, and neither is a line with
+// another generation. The path is not part of it, so that directories can be
+// moved.
+const (
+	sealedPrefix = "ycauth-go sealed session"
+	sealedLine   = sealedPrefix + ", version 1, generation %d\n"
+)
+
+func isSealed(data []byte) bool { return bytes.HasPrefix(data, []byte(sealedPrefix)) }
+
+func (s *Store) associated(line []byte) []byte { return append(bytes.Clone(line), s.profile...) }
+
+// seal returns the content of a sealed file.
+func (s *Store) seal(generation uint64, plain []byte) ([]byte, error) {
+	sealed := fmt.Appendf(make([]byte, 0, len(sealedLine)+20+s.key.NonceSize()+len(plain)+s.key.Overhead()), sealedLine, generation)
+	associated := s.associated(sealed)
+	nonce := make([]byte, s.key.NonceSize())
+	if _, err := rand.Read(nonce); err != nil {
+		return nil, err
+	}
+	sealed = append(sealed, nonce...)
+	return s.key.Seal(sealed, nonce, plain, associated), nil
+}
+
+// unseal returns the session of a sealed file.
+func (s *Store) unseal(data []byte) (oauth.Session, error) {
+	line, rest, found := bytes.Cut(data, []byte("\n"))
+	line = append(bytes.Clone(line), '\n')
+	var generation uint64
+	_, err := fmt.Sscanf(string(line), sealedLine, &generation)
+	if !found || err != nil || !bytes.Equal(line, fmt.Appendf(nil, sealedLine, generation)) {
+		return oauth.Session{}, fmt.Errorf("%w: its first line is not one that this program knows", oauth.ErrSessionFormat)
+	}
+	if s.key == nil {
+		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealed, oauth.ErrSessionFormat)
+	}
+	n := s.key.NonceSize()
+	if len(rest) < n {
+		return oauth.Session{}, fmt.Errorf("%w (%w: it is cut off)", ErrSealKey, oauth.ErrSessionFormat)
+	}
+	plain, err := s.key.Open(nil, rest[:n], rest[n:], s.associated(line))
+	if err != nil { // whatever the key says of it: an error of a cipher has nothing to tell
+		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealKey, oauth.ErrSessionFormat)
+	}
+	session, err := decodePlain(plain)
+	if err == nil && session.Generation != generation {
+		err = fmt.Errorf("%w: it has another generation than its first line", oauth.ErrSessionFormat)
+	}
+	if err != nil {
+		return oauth.Session{}, err
+	}
+	return session, nil
+}

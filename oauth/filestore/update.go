@@ -1,0 +1,293 @@
+package filestore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/ycauth/ycauth-go/internal/durable"
+	"github.com/ycauth/ycauth-go/internal/filelock"
+	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+// Update implements [oauth.Store]. Errors that are neither fn's nor match ctx's
+// are of type [*Error]. If fn was called, such an error says whether the old
+// session is still stored, or the new one is and only a failure of the power can
+// undo that.
+//
+// A session that fn returns survives the death of the process as soon as it is
+// written, before it is flushed to the disk: the next Update, of this process or
+// another, finishes what the dead one began, and hands the new session to its fn.
+func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	u, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer u.end()
+	if err := u.prepare(); err != nil {
+		return err
+	}
+	old, _ := u.current.Encode() // now, because nothing should delay what follows fn
+	// If fn panics or the process dies, the empty file stays, and says so.
+	next, err := fn(u.current)
+	if err != nil {
+		u.withdraw(errors.Is(err, oauth.ErrOutcomeUnknown))
+		return err
+	}
+	// From here on ctx has no say: next may hold the only copy of a new refresh
+	// token.
+	return u.finish(old, next)
+}
+
+// Interrupted is for the fn of an Update. It reports that an earlier Update got
+// as far as calling its fn and no further, because its process died: if that fn
+// made a token request, its outcome is unknown, and the stored refresh token may
+// be spent. The same holds after an fn that returned [oauth.ErrOutcomeUnknown].
+// since is when that fn was called. It is reported until the session changes.
+func (s *Store) Interrupted() (since time.Time, ok bool) {
+	nanos := s.interrupted.Load()
+	return time.Unix(0, nanos), nanos != 0
+}
+
+// An update is an Update that is going on: it has the lock.
+type update struct {
+	s       *Store
+	dir     *durable.Dir
+	release func()
+
+	current oauth.Session
+	plain   bool // current is stored in the clear
+	pending *durable.Pending
+	since   time.Time // of an interrupted Update; zero if there was none
+}
+
+// begin takes the lock, in a directory that it creates if it is missing.
+func (s *Store) begin(ctx context.Context) (*update, error) {
+	if ctx.Err() != nil {
+		return nil, retry.Ended(ctx)
+	}
+	if err := filelock.MakeFolder(s.dir); err != nil {
+		return nil, wrap(err)
+	}
+	dir, err := filelock.OpenFolder(s.dir)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	release, err := s.lock.AcquireIn(ctx, dir)
+	if err != nil {
+		_ = dir.Close()
+		return nil, wrap(err)
+	}
+	return &update{s: s, dir: dir, release: release}, nil
+}
+
+func (u *update) end() {
+	u.s.interrupted.Store(0)
+	if u.pending != nil {
+		_ = u.pending.Close() // where fn panicked
+	}
+	u.release()
+	_ = u.dir.Close()
+}
+
+// prepare reads the session, or recovers a newer one, and opens the file of the
+// next one.
+func (u *update) prepare() (err error) {
+	u.current, u.plain, err = u.s.read(u.dir)
+	if err != nil && !errors.Is(err, oauth.ErrNoSession) {
+		return err
+	}
+	if u.pending, err = u.open(); err != nil {
+		return err
+	}
+	left, since, err := u.left()
+	if err != nil {
+		_ = u.pending.Close()
+		return err
+	}
+	switch newer, plain, err := u.s.decode(left); {
+	case err == nil && newer.Generation > u.current.Generation:
+		// Generations only grow, under this lock, so this is what the last holder
+		// of it wrote and did not live to rename.
+		if err := u.commit(left); err != nil {
+			return err
+		}
+		u.current, u.plain = newer, plain
+		u.pending, err = u.open()
+		return err
+	case errors.Is(err, ErrSealed):
+		_ = u.pending.Close()
+		return u.s.unreadable(u.s.nextPath(), err)
+	case err != nil && !since.IsZero():
+		u.since = since
+		u.s.interrupted.Store(since.UnixNano())
+	}
+	// A part, zeros, or what is older than the session: of no use.
+	if err := u.empty(left, since); err != nil {
+		_ = u.pending.Close()
+		return failed(u.s.nextPath(), "cannot be emptied", err)
+	}
+	return nil
+}
+
+func (u *update) open() (*durable.Pending, error) {
+	p, err := u.dir.Prepare(u.s.profile+nextSuffix, u.s.profile+dataSuffix, 0o600)
+	if err != nil {
+		return nil, failed(u.s.nextPath(), "cannot be opened: move it away if it is not a file", err)
+	}
+	return p, nil
+}
+
+// left returns what another Update left in the pending file, and when it called
+// its fn; the zero time if there was no file.
+func (u *update) left() (data []byte, since time.Time, err error) {
+	fi, err := u.pending.Stat()
+	switch {
+	case err != nil:
+		return nil, since, failed(u.s.nextPath(), "cannot be looked at", err)
+	case !fi.Mode().IsRegular():
+		return nil, since, &Error{Path: u.s.nextPath(), Reason: "is not a regular file: move it away"}
+	}
+	if err := filelock.CheckPrivate(u.s.nextPath(), fi); err != nil {
+		return nil, since, wrap(err)
+	}
+	if !u.pending.Created {
+		since = fi.ModTime()
+	}
+	data, err = u.pending.Left(maxFile + 1)
+	if err != nil {
+		return nil, since, failed(u.s.nextPath(), "cannot be read", err)
+	}
+	return data, since, nil
+}
+
+// empty makes the pending file that of this Update.
+func (u *update) empty(left []byte, since time.Time) error {
+	if len(left) > 0 {
+		if err := u.pending.Truncate(); err != nil {
+			return err
+		}
+	}
+	if !since.IsZero() {
+		return u.pending.Touch(time.Now())
+	}
+	return nil
+}
+
+// withdraw ends an Update that changes nothing. doubt says that the outcome of
+// its fn is unknown.
+func (u *update) withdraw(doubt bool) {
+	switch {
+	case doubt:
+		_ = u.pending.Close()
+	case !u.since.IsZero():
+		_ = u.pending.Touch(u.since)
+		_ = u.pending.Close()
+	default:
+		_ = u.pending.Discard()
+	}
+}
+
+// finish makes next the stored session.
+func (u *update) finish(old []byte, next oauth.Session) error {
+	if next.IsZero() {
+		defer func() { _ = u.pending.Discard() }() // it is empty: of no use, and no harm
+		return u.remove()
+	}
+	plain, err := next.Encode()
+	if err != nil {
+		u.withdraw(false)
+		return u.rejected(err)
+	}
+	unsealed := u.s.key != nil && u.plain
+	if bytes.Equal(old, plain) && !u.current.IsZero() && !unsealed {
+		u.withdraw(false)
+		return nil
+	}
+	data := plain
+	if u.s.key != nil {
+		if data, err = u.s.seal(next.Generation, plain); err != nil {
+			u.withdraw(false)
+			return u.rejected(err)
+		}
+	}
+	return u.commit(data)
+}
+
+// commit makes data the content of the data file. Data that could not be read
+// back does not get that far.
+func (u *update) commit(data []byte) error {
+	if len(data) > maxFile {
+		u.withdraw(false)
+		return u.rejected(errors.New("it is larger than 16 MiB"))
+	}
+	if err := u.pending.Write(data); err != nil {
+		return failed(u.s.path, "has the old session still, because the new one could not be written", err)
+	}
+	// Only now: until it is written, the new session is in this process alone.
+	if _, _, err := u.s.decode(data); err != nil {
+		_ = u.pending.Discard()
+		return u.rejected(err)
+	}
+	err := u.pending.Commit()
+	switch {
+	case errors.Is(err, durable.ErrNotSynced):
+		return failed(u.s.path, "has the new session, but may not keep it", err)
+	case err != nil:
+		return failed(u.s.path, "has the old session still, and the new one waits beside it for the next Update", err)
+	}
+	return nil
+}
+
+func (u *update) rejected(err error) error {
+	return &Error{Path: u.s.path, Reason: "has the old session still, because the new one could not be read back", Err: err}
+}
+
+// remove removes the data file.
+func (u *update) remove() error {
+	err := u.dir.Remove(u.s.profile + dataSuffix)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, durable.ErrNotSynced):
+		return failed(u.s.path, "was removed, but may come back", err)
+	}
+	return failed(u.s.path, "cannot be removed", err)
+}
+
+// Discard removes the session without reading it. It is the way out where the
+// file holds no session, or others can read it; where there is no file it does
+// nothing. It waits for Updates like one, and its errors are like those of
+// Update.
+func (s *Store) Discard(ctx context.Context) error {
+	u, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer u.end()
+	// First what could otherwise be recovered.
+	if err := u.dir.Remove(s.profile + nextSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failed(s.nextPath(), "cannot be removed", err)
+	}
+	return u.remove()
+}
+
+// unreadable is the error about a file that is no session.
+func (s *Store) unreadable(path string, err error) error {
+	remedy := remedyFormat
+	switch {
+	case errors.Is(err, ErrSealed):
+		remedy = "was not used and not overwritten: open the store with its key, or call Store.Discard and log in again"
+	case errors.Is(err, ErrSealKey):
+		remedy = "was not used and not overwritten: bring back the key that it was sealed with; if the key is lost, " +
+			"call Store.Discard and log in again"
+	}
+	if !errors.Is(err, oauth.ErrSessionFormat) {
+		err = fmt.Errorf("%w: %w", oauth.ErrSessionFormat, err)
+	}
+	return &Error{Path: path, Reason: remedy, Err: err}
+}
