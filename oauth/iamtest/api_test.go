@@ -269,11 +269,44 @@ func TestAPIAuthentication(t *testing.T) {
 			}
 		}
 	}
-	for _, tt := range []struct{ method, path string }{{"DELETE", "/iam/v1/refreshTokens"}, {"GET", "/"}, {"POST", "/api/whoami"}} {
-		wantStatus(t, u.call(tt.method, tt.path, "", ""), iamtest.NotFound, "nothing at this path")
+}
+
+// TestUnknownPathsAreAWebServers: a mistyped URL must not look like an API that
+// knows no such token.
+func TestUnknownPathsAreAWebServers(t *testing.T) {
+	srv := iamtest.Start(t)
+	u := newUser(t, srv)
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		allow        string
+	}{
+		{"GET", "/", 404, ""}, {"POST", "/iam/v1/refreshTokens/revoke", 404, ""}, {"POST", "/v1/iam/v1/refreshTokens:revoke", 404, ""},
+		{"GET", "/operations", 404, ""}, {"GET", "/oauth/token/", 404, ""}, {"GET", "/endpointsx", 404, ""},
+		{"DELETE", "/iam/v1/refreshTokens", 405, "GET"}, {"GET", "/oauth/token", 405, "POST"},
+		{"DELETE", "/oauth/authorize", 405, "GET, POST"}, {"POST", "/operations/x", 405, "GET"},
+	} {
+		a := u.call(tt.method, tt.path, "", srv.IssueAccessToken("", ""))
+		if a.status != tt.status || a.header.Get("Content-Type") != "text/plain; charset=utf-8" || a.members != nil || a.header.Get("Allow") != tt.allow {
+			t.Errorf("%s %s: got %d %v %s", tt.method, tt.path, a.status, a.header, a.body)
+		}
+		wantNoAPI(t, a)
+		if r := srv.Requests(); r[len(r)-1].Endpoint != iamtest.EndpointOther || r[len(r)-1].Error != "" {
+			t.Errorf("recorded %+v", r[len(r)-1])
+		}
 	}
-	if got := srv.Count(iamtest.EndpointOther); got != 3 {
+	if got := srv.Count(iamtest.EndpointOther); got != 10 {
 		t.Errorf("%d other requests", got)
+	}
+}
+
+// wantNoAPI checks that nothing says that the API answered.
+func wantNoAPI(t *testing.T, a *answer) {
+	t.Helper()
+	for _, name := range []string{"X-Request-Id", "X-Server-Trace-Id", "Pragma", "Cache-Control"} {
+		if v := a.header.Get(name); v != "" {
+			t.Errorf("status %d has %s: %s", a.status, name, v)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,34 +28,45 @@ type exchange struct {
 
 	challenge  bool // a fault wants a newer nonce than any
 	repeatPage bool // a fault wants the page token of the request in the answer
+	foreignOp  bool // a fault wants somebody else's Operation in the answer
 
 	status   int
 	header   http.Header
 	body     []byte
+	web      bool // the answer is a web server's or a proxy's, and not the API's
 	abort    bool // close the connection without an answer
 	truncate bool // close it in the middle of the answer
 }
 
 // route finds the endpoint of a request and its handler.
 func route(r *http.Request) (Endpoint, func(*exchange)) {
-	get, post := r.Method == http.MethodGet, r.Method == http.MethodPost
-	switch path := r.URL.Path; {
-	case path == "/oauth/authorize" && (get || post):
-		return EndpointAuthorize, (*exchange).authorize
-	case path == "/oauth/token" && post:
-		return EndpointToken, (*exchange).token
-	case path == "/api/whoami" && get:
-		return EndpointResource, (*exchange).whoami
-	case path == "/iam/v1/refreshTokens" && get:
-		return EndpointList, (*exchange).listRefreshTokens
-	case path == "/iam/v1/refreshTokens:revoke" && post:
-		return EndpointRevoke, (*exchange).revokeRefreshTokens
-	case strings.HasPrefix(path, "/operations/") && get:
-		return EndpointOperation, (*exchange).getOperation
-	case (path == "/endpoints" || strings.HasPrefix(path, "/endpoints/")) && get:
-		return EndpointEndpoints, (*exchange).endpoints
+	for _, rt := range routes {
+		if r.URL.Path != rt.path && !(rt.below && strings.HasPrefix(r.URL.Path, rt.path)) {
+			continue
+		}
+		if !slices.Contains(rt.methods, r.Method) {
+			return EndpointOther, func(e *exchange) { e.methodNotAllowed(strings.Join(rt.methods, ", ")) }
+		}
+		return rt.endpoint, rt.handle
 	}
 	return EndpointOther, (*exchange).notFound
+}
+
+var routes = []struct {
+	path     string
+	below    bool // with everything that begins with path
+	methods  []string
+	endpoint Endpoint
+	handle   func(*exchange)
+}{
+	{"/oauth/authorize", false, []string{http.MethodGet, http.MethodPost}, EndpointAuthorize, (*exchange).authorize},
+	{"/oauth/token", false, []string{http.MethodPost}, EndpointToken, (*exchange).token},
+	{"/api/whoami", false, []string{http.MethodGet}, EndpointResource, (*exchange).whoami},
+	{"/iam/v1/refreshTokens", false, []string{http.MethodGet}, EndpointList, (*exchange).listRefreshTokens},
+	{"/iam/v1/refreshTokens:revoke", false, []string{http.MethodPost}, EndpointRevoke, (*exchange).revokeRefreshTokens},
+	{"/operations/", true, []string{http.MethodGet}, EndpointOperation, (*exchange).getOperation},
+	{"/endpoints", false, []string{http.MethodGet}, EndpointEndpoints, (*exchange).endpoints},
+	{"/endpoints/", true, []string{http.MethodGet}, EndpointEndpoints, (*exchange).endpoints},
 }
 
 // serve handles every request of the server.
@@ -118,10 +130,12 @@ func (e *exchange) send(ctx context.Context, w http.ResponseWriter) {
 	h := w.Header()
 	maps.Copy(h, e.header)
 	h.Set("Date", e.now.UTC().Format(http.TimeFormat))
-	h.Set("X-Request-Id", e.rec.RequestID)
-	h.Set("X-Server-Trace-Id", strings.ReplaceAll(e.rec.RequestID, "-", "")+":0:0:0")
-	h.Set("Cache-Control", "no-store") // RFC 6749 §5.1
-	h.Set("Pragma", "no-cache")
+	if !e.web {
+		setDefault(h, "X-Request-Id", e.rec.RequestID)
+		setDefault(h, "X-Server-Trace-Id", strings.ReplaceAll(e.rec.RequestID, "-", "")+":0:0:0")
+		h.Set("Cache-Control", "no-store") // RFC 6749 §5.1
+		h.Set("Pragma", "no-cache")
+	}
 	h.Set("Content-Length", strconv.Itoa(len(e.body)))
 	w.WriteHeader(e.status)
 	if e.truncate {
@@ -132,14 +146,32 @@ func (e *exchange) send(ctx context.Context, w http.ResponseWriter) {
 	_, _ = w.Write(e.body)
 }
 
+func setDefault(h http.Header, name, value string) {
+	if h.Get(name) == "" {
+		h.Set(name, value)
+	}
+}
+
 // json is an answer whose body is JSON already.
 func (e *exchange) json(status int, body []byte) {
 	e.status, e.body = status, body
 	e.header.Set("Content-Type", "application/json; charset=utf-8")
 }
 
+// notFound answers as a web server does that does not know the path: nothing in
+// it is the API's.
 func (e *exchange) notFound() {
-	e.apiError(&Status{Code: NotFound, Message: "there is nothing at this path and method"})
+	e.webError(http.StatusNotFound, "404 page not found\n")
+}
+
+func (e *exchange) methodNotAllowed(allow string) {
+	e.webError(http.StatusMethodNotAllowed, "Method Not Allowed\n")
+	e.header.Set("Allow", allow)
+}
+
+func (e *exchange) webError(status int, text string) {
+	e.replace(status, "text/plain; charset=utf-8", text)
+	e.web = true
 }
 
 // serveElsewhere is the other origin. It answers with something that looks like

@@ -30,6 +30,10 @@ const (
 	FaultNonceChallenge   FaultKind = "nonce challenge"
 	FaultRepeatedPage     FaultKind = "repeated page token"
 	FaultClockSkew        FaultKind = "clock skew"
+
+	FaultOperationNotFound FaultKind = "operation not found"
+	FaultForeignOperation  FaultKind = "foreign operation"
+	FaultEcho              FaultKind = "echo"
 )
 
 // maxSlow bounds how long a request is kept waiting.
@@ -44,7 +48,7 @@ const oversize = 1 << 20
 type Fault struct {
 	Kind FaultKind
 
-	// Status of the answer: FaultHTTPStatus, FaultHTML.
+	// Status of the answer: FaultHTTPStatus, FaultHTML, FaultEcho.
 	Status int
 
 	// RetryAfter of the answer, in whole seconds: FaultHTTPStatus. 0: the header
@@ -90,8 +94,8 @@ func Truncated() Fault { return Fault{Kind: FaultTruncated, TakesEffect: true} }
 // Oversized sends the right answer and a MiB of white space after it.
 func Oversized() Fault { return Fault{Kind: FaultOversized, TakesEffect: true} }
 
-// HTML answers with a page for people, as captive portals (200) and proxies (502)
-// do.
+// HTML answers with a page for people, as captive portals (200) and proxies (502;
+// 404 where they do not know the way) do.
 func HTML(status int) Fault { return Fault{Kind: FaultHTML, Status: status} }
 
 // Redirect answers 307 with a URL of another origin, where a client that follows
@@ -125,6 +129,23 @@ func NonceChallengeTwice() Fault { return Fault{Kind: FaultNonceChallenge, Times
 // page that is the last one gets a next one all the same, which is empty.
 func RepeatedPage() Fault { return Fault{Kind: FaultRepeatedPage, TakesEffect: true} }
 
+// OperationNotFound answers a poll with the google.rpc.Status NOT_FOUND, as if the
+// Operation had been forgotten. The Operation goes on, and what it revokes is
+// revoked.
+func OperationNotFound() Fault { return Fault{Kind: FaultOperationNotFound} }
+
+// ForeignOperation answers with another Operation than the one that was asked
+// for, or begun: it is done, of another subject, and names other tokens.
+func ForeignOperation() Fault { return Fault{Kind: FaultForeignOperation, TakesEffect: true} }
+
+// Echo answers with the credential of the request, such as its refresh token or
+// access token, in every header and every string of the body, as some proxies and
+// debugging servers do. With status 0 it is the right answer otherwise, after its
+// effect; with another status an error, before it.
+func Echo(status int) Fault {
+	return Fault{Kind: FaultEcho, Status: status, TakesEffect: status == 0}
+}
+
 // ClockSkew makes the server's clock be ahead by d, or behind if d is negative:
 // the Date header, the time that proofs are held against, and the time of
 // whatever is issued. A wrong clock stays wrong, so it lasts until
@@ -155,9 +176,11 @@ func AllFaults() []Fault {
 		HTTPStatus(http.StatusTooManyRequests, time.Second),
 		Slow(200 * time.Millisecond), Slow(200 * time.Millisecond).AfterEffect(),
 		Truncated(), Oversized(), EmptyBody(),
-		HTML(http.StatusOK), HTML(http.StatusBadGateway),
+		HTML(http.StatusOK), HTML(http.StatusNotFound), HTML(http.StatusBadGateway),
 		Redirect(), WrongContentType(), DuplicateMember(), UnknownMembers(),
 		NonceChallenge(), NonceChallengeTwice(), RepeatedPage(),
+		OperationNotFound(), ForeignOperation(),
+		Echo(0), Echo(http.StatusBadRequest), Echo(http.StatusTemporaryRedirect),
 		ClockSkew(5 * time.Minute), ClockSkew(-5 * time.Minute),
 	}
 }
@@ -171,6 +194,12 @@ func (f Fault) AppliesTo(e Endpoint) bool {
 		return e == EndpointToken || e == EndpointResource
 	case FaultRepeatedPage:
 		return e == EndpointList
+	case FaultOperationNotFound:
+		return e == EndpointOperation
+	case FaultForeignOperation:
+		return e == EndpointOperation || e == EndpointRevoke
+	case FaultEcho: // an answer of RFC 6749 §5.1 with wrong strings is no login or renewal
+		return e != EndpointAuthorize && (f.Status != 0 || e != EndpointToken)
 	case FaultTruncated, FaultOversized, FaultWrongContentType, FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody:
 		return e != EndpointAuthorize
 	}
@@ -193,7 +222,7 @@ func (f Fault) String() string {
 	if f.Times > 1 {
 		fmt.Fprintf(&b, ", %d in a row", f.Times)
 	}
-	if f.TakesEffect && !slices.Contains(effective, f.Kind) {
+	if f.TakesEffect && !slices.Contains(effective, f.Kind) && f != Echo(0) {
 		b.WriteString(", after the effect")
 	}
 	return b.String()
@@ -203,6 +232,7 @@ func (f Fault) String() string {
 var effective = []FaultKind{
 	FaultLostAnswer, FaultTruncated, FaultOversized, FaultWrongContentType,
 	FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody, FaultRepeatedPage, FaultClockSkew,
+	FaultForeignOperation,
 }
 
 // injected is a fault that is still to happen.
@@ -276,6 +306,9 @@ func (e *exchange) before(f Fault) bool {
 	case FaultRepeatedPage:
 		e.repeatPage = true
 		return true
+	case FaultForeignOperation:
+		e.foreignOp = true
+		return true
 	case FaultSlow:
 		return f.TakesEffect || e.wait(f.Duration)
 	case FaultLostRequest:
@@ -295,14 +328,15 @@ func (e *exchange) after(f Fault) {
 			e.wait(f.Duration)
 		}
 	case FaultHTTPStatus:
-		e.replace(f.Status, "text/plain; charset=utf-8", http.StatusText(f.Status)+"\n")
+		e.webError(f.Status, http.StatusText(f.Status)+"\n")
 		if f.RetryAfter > 0 {
 			e.header.Set("Retry-After", strconv.FormatInt(int64(f.RetryAfter/time.Second), 10))
 		}
 	case FaultHTML:
 		e.replace(f.Status, "text/html; charset=utf-8", htmlPage)
+		e.web = true
 	case FaultRedirect:
-		e.replace(f.Status, "text/plain; charset=utf-8", "")
+		e.webError(f.Status, "")
 		e.header.Set("Location", e.s.elsewhere+e.r.URL.RequestURI())
 	case FaultTruncated:
 		e.truncate = true
@@ -316,6 +350,10 @@ func (e *exchange) after(f Fault) {
 		e.body = unknownMembers(e.body)
 	case FaultEmptyBody:
 		e.body = nil
+	case FaultOperationNotFound:
+		e.apiError(&Status{Code: NotFound, Message: "there is no such operation"})
+	case FaultEcho:
+		e.echo(f.Status)
 	}
 }
 

@@ -120,7 +120,7 @@ func seen(f iamtest.Fault, a *answer, err error, began time.Time) error {
 		if f.RetryAfter > 0 {
 			want = strconv.Itoa(int(f.RetryAfter.Seconds()))
 		}
-		ok = a.status == f.Status && a.header.Get("Retry-After") == want && !isJSON
+		ok = a.status == f.Status && a.header.Get("Retry-After") == want && !isJSON && a.header.Get("X-Request-Id") == ""
 	case iamtest.FaultSlow:
 		ok = good && time.Since(began) >= f.Duration
 	case iamtest.FaultOversized:
@@ -128,10 +128,10 @@ func seen(f iamtest.Fault, a *answer, err error, began time.Time) error {
 	case iamtest.FaultEmptyBody:
 		ok = good && len(a.body) == 0
 	case iamtest.FaultHTML:
-		ok = a.status == f.Status && strings.HasPrefix(contentType, "text/html") && !isJSON
+		ok = a.status == f.Status && strings.HasPrefix(contentType, "text/html") && !isJSON && a.header.Get("X-Request-Id") == ""
 	case iamtest.FaultRedirect:
 		loc, err := url.Parse(a.header.Get("Location"))
-		ok = err == nil && a.status == 307 && loc.Host != "" && strings.HasPrefix(loc.Path, "/")
+		ok = err == nil && a.header.Get("X-Request-Id") == "" && a.status == 307 && loc.Host != "" && strings.HasPrefix(loc.Path, "/")
 	case iamtest.FaultWrongContentType:
 		ok = good && strings.HasPrefix(contentType, "text/html") && json.Valid(a.body)
 	case iamtest.FaultDuplicateMember:
@@ -142,6 +142,12 @@ func seen(f iamtest.Fault, a *answer, err error, began time.Time) error {
 		ok = a.str("error") == "use_dpop_nonce" && a.header.Get(dpop.NonceHeader) != ""
 	case iamtest.FaultRepeatedPage:
 		ok = good && a.str("nextPageToken") != ""
+	case iamtest.FaultOperationNotFound:
+		ok = a.status == 404 && isJSON && a.members["code"] == float64(5) && a.header.Get("X-Request-Id") != ""
+	case iamtest.FaultForeignOperation:
+		ok = good && isJSON && a.members["done"] == true && strings.HasPrefix(a.str("createdBy"), "aje")
+	case iamtest.FaultEcho:
+		ok = json.Valid(a.body) && (good || a.status == f.Status)
 	case iamtest.FaultClockSkew:
 		ok = date.Sub(time.Now().Add(f.Duration)).Abs() < time.Minute
 	}
@@ -202,6 +208,88 @@ func TestFaults(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestEcho: what the request must not show comes back everywhere.
+func TestEcho(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{OperationPolls: 1})
+	u := newUser(t, srv)
+	refresh, access := u.login().str("refresh_token"), srv.IssueAccessToken("", "")
+	value := srv.Seed(1, nil)[0]
+	op := wantOK(t, u.revoke(access, `{"refreshTokenId":"`+srv.Introspect(value).ID+`"}`)).str("id")
+	for name, tt := range map[string]struct {
+		endpoint iamtest.Endpoint
+		request  func() *http.Request
+		secret   string
+		fields   []string // of the right answer
+	}{
+		"refresh":   {iamtest.EndpointToken, func() *http.Request { return u.tokenRequest(u.refreshForm(refresh)) }, refresh, nil},
+		"code":      {iamtest.EndpointToken, func() *http.Request { return u.tokenRequest(u.codeForm("the-code-of-a-login")) }, "the-code-of-a-login", nil},
+		"list":      {iamtest.EndpointList, func() *http.Request { return u.apiRequest("GET", "/iam/v1/refreshTokens", "", access) }, access, nil},
+		"operation": {iamtest.EndpointOperation, func() *http.Request { return u.apiRequest("GET", "/operations/"+op, "", access) }, access, []string{"id", "description", "createdBy"}},
+		"revoke": {iamtest.EndpointRevoke, func() *http.Request {
+			return u.apiRequest("POST", "/iam/v1/refreshTokens:revoke", `{"refreshToken":"`+refresh+`"}`, access)
+		}, refresh, []string{"id", "description", "createdBy"}},
+		"endpoints": {iamtest.EndpointEndpoints, func() *http.Request { return u.request("GET", "/endpoints", "") }, "the-request-had-no-credential", nil},
+	} {
+		for _, f := range []iamtest.Fault{iamtest.Echo(0), iamtest.Echo(400), iamtest.Echo(307)} {
+			if !f.AppliesTo(tt.endpoint) {
+				continue
+			}
+			srv.Inject(tt.endpoint, f, 1)
+			a := u.do(tt.request())
+			for _, h := range []string{"X-Request-Id", "X-Server-Trace-Id", "Retry-After", "Server", "DPoP-Nonce"} {
+				if a.header.Get(h) != tt.secret {
+					t.Errorf("%s, %v: %s is %q", name, f, h, a.header.Get(h))
+				}
+			}
+			for _, h := range []string{"Location", "WWW-Authenticate", "Content-Type"} {
+				if !strings.Contains(a.header.Get(h), tt.secret) {
+					t.Errorf("%s, %v: %s is %q", name, f, h, a.header.Get(h))
+				}
+			}
+			fields := tt.fields
+			if f.Status != 0 {
+				fields = []string{"error", "error_description", "message"}
+				if a.members["code"] != float64(iamtest.InvalidArgument) || a.status != f.Status {
+					t.Errorf("%s, %v: got %d %s", name, f, a.status, a.body)
+				}
+			}
+			for _, field := range fields {
+				if !strings.HasSuffix(a.str(field), tt.secret) {
+					t.Errorf("%s, %v: %s is %q", name, f, field, a.str(field))
+				}
+			}
+			if !strings.Contains(string(a.body), tt.secret) {
+				t.Errorf("%s, %v: got %s", name, f, a.body)
+			}
+		}
+	}
+}
+
+func TestForeignOperation(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{OperationPolls: 1, OperationError: &iamtest.Status{Code: iamtest.Internal}})
+	u := newUser(t, srv)
+	token := srv.IssueAccessToken("", "")
+	op := wantOK(t, u.revoke(token, `{"revokeFilter":{}}`))
+	for _, e := range []iamtest.Endpoint{iamtest.EndpointOperation, iamtest.EndpointRevoke} {
+		srv.Inject(e, iamtest.ForeignOperation(), 1)
+	}
+	for _, a := range []*answer{u.call("GET", "/operations/"+op.str("id"), "", token), u.revoke(token, `{"revokeFilter":{}}`)} {
+		wantOK(t, a)
+		response, _ := a.members["response"].(map[string]any)
+		tokens, _ := response["refreshTokenIds"].([]any)
+		if a.str("id") == op.str("id") || a.str("createdBy") == op.str("createdBy") || a.members["done"] != true || len(tokens) != 1 {
+			t.Errorf("got %s", a.body)
+		}
+	}
+	srv.Inject(iamtest.EndpointOperation, iamtest.ForeignOperation(), 1)
+	wantStatus(t, u.call("GET", "/operations/x", "", token), iamtest.NotFound, "no such operation")
+	srv.Inject(iamtest.EndpointOperation, iamtest.OperationNotFound(), 1)
+	wantStatus(t, u.call("GET", "/operations/"+op.str("id"), "", token), iamtest.NotFound, "no such operation")
+	if a := wantOK(t, u.call("GET", "/operations/"+op.str("id"), "", token)); a.members["done"] != true {
+		t.Errorf("the operation did not go on: %s", a.body)
 	}
 }
 

@@ -30,7 +30,7 @@ func FuzzEndpoints(f *testing.F) {
 				t.Fatal(err)
 			}
 			resp.Body.Close()
-			if resp.StatusCode < 200 || resp.StatusCode >= 500 || resp.Header.Get("X-Request-Id") == "" {
+			if resp.StatusCode < 200 || resp.StatusCode >= 500 || (resp.Header.Get("X-Request-Id") == "") != strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
 				t.Errorf("status %d, header %v", resp.StatusCode, resp.Header)
 			}
 		}

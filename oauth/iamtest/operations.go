@@ -252,3 +252,12 @@ func (op *operation) snapshot() *Operation {
 	}
 	return &o
 }
+
+// foreignOperation is one that the server never began.
+func foreignOperation(now time.Time) *Operation {
+	subject, ids := newID("aje"), []string{newID("ajr")}
+	return &Operation{
+		ID: newID("ajo"), Description: "Revoke refresh tokens", CreatedAt: now, CreatedBy: subject, ModifiedAt: now,
+		Done: true, Metadata: RevokeMetadata{subject, ids}, Response: &RevokeResponse{ids},
+	}
+}

@@ -23,7 +23,8 @@ const (
 	EndpointEndpoints Endpoint = "endpoints" // GET /endpoints and /endpoints/{id}
 	EndpointResource  Endpoint = "resource"  // GET /api/whoami
 
-	// EndpointOther is any other path or method, answered with 404.
+	// EndpointOther is any other path or method, answered as a web server does
+	// that is no API: 404 or 405 in plain text, without request ids.
 	EndpointOther Endpoint = "other"
 
 	// EndpointElsewhere is the other origin that [Redirect] points to. A client

@@ -95,7 +95,7 @@ func (e *exchange) revokeRefreshTokens() {
 	if err == nil {
 		op, err = e.s.revoke(e.now, e.opts, c, req, e.rec.IdempotencyKey)
 	}
-	answer(e, op, err, (*Operation).append)
+	e.operation(op, err)
 }
 
 // parseRevokeBody reads the JSON form of a RevokeRefreshTokenRequest. It does not
@@ -170,6 +170,13 @@ func (e *exchange) getOperation() {
 		return
 	}
 	op, err := e.s.operation(e.now, c, strings.TrimPrefix(e.r.URL.Path, "/operations/"))
+	e.operation(op, err)
+}
+
+func (e *exchange) operation(op *Operation, err *Status) {
+	if err == nil && e.foreignOp {
+		op = foreignOperation(e.now)
+	}
 	answer(e, op, err, (*Operation).append)
 }
 

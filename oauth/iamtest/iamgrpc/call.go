@@ -57,9 +57,7 @@ func (s *Server) serve(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if c.fault.Kind != "" {
 		c.rec.Fault = c.fault.String()
 	}
-	err := grpc.SetHeader(ctx, metadata.Pairs(
-		"x-request-id", c.rec.RequestID,
-		"x-server-trace-id", strings.ReplaceAll(c.rec.RequestID, "-", "")+":0:0:0"))
+	err := grpc.SetHeader(ctx, c.header(req))
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +83,32 @@ func (s *Server) serve(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		}
 	}
 	return resp, err
+}
+
+// header is what every call is answered with, unless a proxy answers it.
+func (c *call) header(req any) metadata.MD {
+	switch c.fault.Kind {
+	case iamtest.FaultEcho:
+		secret := c.credential(req)
+		return metadata.Pairs("x-request-id", secret, "x-server-trace-id", secret, "server", secret, "via", secret)
+	case iamtest.FaultHTTPStatus, iamtest.FaultHTML, iamtest.FaultRedirect:
+		return nil
+	}
+	return metadata.Pairs(
+		"x-request-id", c.rec.RequestID,
+		"x-server-trace-id", strings.ReplaceAll(c.rec.RequestID, "-", "")+":0:0:0")
+}
+
+// credential is what the call carried that must not be shown.
+func (c *call) credential(req any) string {
+	if r, ok := req.(*iampb.RevokeRefreshTokenRequest); ok && r.GetRefreshToken() != "" {
+		return r.GetRefreshToken()
+	}
+	md, _ := metadata.FromIncomingContext(c.ctx)
+	if token, ok := strings.CutPrefix(first(md, "authorization"), "Bearer "); ok {
+		return token
+	}
+	return "the-call-had-no-credential"
 }
 
 // record is what can be told of a call before it is answered.
@@ -148,6 +172,12 @@ func (c *call) answer(req any) (any, error) {
 			_, _ = c.handle(c.ctx)
 		}
 		return nil, c.proxyError()
+	case iamtest.FaultOperationNotFound:
+		return nil, &iamtest.Status{Code: iamtest.NotFound, Message: "there is no such operation"}
+	case iamtest.FaultEcho:
+		if c.fault.Status != 0 {
+			return nil, c.echoError(c.credential(req))
+		}
 	case iamtest.FaultSlow:
 		if !c.fault.TakesEffect && !c.wait() {
 			return nil, status.FromContextError(c.ctx.Err()).Err()
@@ -178,8 +208,20 @@ func (c *call) change(req, resp any) (any, error) {
 		addUnknown(resp.(proto.Message), []byte("a field that nobody knows yet"))
 	case iamtest.FaultRepeatedPage:
 		repeatPage(req, resp)
+	case iamtest.FaultForeignOperation:
+		foreign(resp)
+	case iamtest.FaultEcho:
+		echoStrings(resp.(proto.Message).ProtoReflect(), c.credential(req))
 	}
 	return resp, nil
+}
+
+// echoError is an error with the credential in every string of it.
+func (c *call) echoError(secret string) error {
+	return status.ErrorProto(&statuspb.Status{
+		Code: int32(codes.InvalidArgument), Message: "unknown: " + secret, Details: appendDetail(nil,
+			&errdetails.RequestInfo{RequestId: secret, ServingData: secret}),
+	})
 }
 
 // wait lets the client wait, and reports whether it did.

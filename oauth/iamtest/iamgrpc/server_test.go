@@ -44,6 +44,8 @@ func TestFaults(t *testing.T) {
 		{iamtest.WrongContentType(), codes.OK, 2},
 		{iamtest.DuplicateMember(), codes.OK, 2},
 		{iamtest.ClockSkew(time.Minute), codes.OK, 2},
+		{iamtest.Echo(0), codes.OK, 2},
+		{iamtest.Echo(400), codes.InvalidArgument, 0},
 	} {
 		t.Run(c.fault.String(), func(t *testing.T) {
 			iam := start(t, iamtest.Options{}, 2, nil)
@@ -111,6 +113,62 @@ func TestRetryAfterIsRetryInfo(t *testing.T) {
 	details := status.Convert(err).Details()
 	if len(details) != 1 || details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() != 7*time.Second {
 		t.Errorf("got the details %v", details)
+	}
+}
+
+func TestEcho(t *testing.T) {
+	iam := start(t, iamtest.Options{}, 1, nil)
+	conn := connect(t, iamgrpc.Start(t, iam))
+	client := iampb.NewRefreshTokenServiceClient(conn)
+	value := iam.Seed(1, nil)[0]
+	iam.Inject(iamtest.EndpointRevoke, iamtest.Echo(0), 1)
+	iam.Inject(iamtest.EndpointRevoke, iamtest.Echo(400), 1)
+	req := &iampb.RevokeRefreshTokenRequest{Filter: &iampb.RevokeRefreshTokenRequest_RefreshToken{RefreshToken: value}}
+	var header metadata.MD
+	op, err := client.Revoke(as(t.Context(), iam), req, grpc.Header(&header))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got iampb.RevokeRefreshTokenResponse
+	if err := op.GetResponse().UnmarshalTo(&got); err != nil {
+		t.Fatal(err)
+	}
+	if op.GetId() != value || op.GetDescription() != value || got.GetRefreshTokenIds()[0] != value || header.Get("x-request-id")[0] != value {
+		t.Errorf("got %v with %v", op, header)
+	}
+	_, err = client.Revoke(as(t.Context(), iam), req)
+	if st := status.Convert(err); !strings.HasSuffix(st.Message(), value) || st.Details()[0].(*errdetails.RequestInfo).GetRequestId() != value {
+		t.Errorf("got %v", err)
+	}
+	token := iam.IssueAccessToken("", "")
+	iam.Inject(iamtest.EndpointList, iamtest.Echo(0), 1)
+	list, err := client.List(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token), &iampb.ListRefreshTokensRequest{})
+	if err != nil || list.GetRefreshTokens()[0].GetId() != token {
+		t.Errorf("got %v and %v", list, err)
+	}
+}
+
+func TestOtherOperations(t *testing.T) {
+	iam := start(t, iamtest.Options{OperationPolls: 5}, 1, nil)
+	conn := connect(t, iamgrpc.Start(t, iam))
+	op, err := iampb.NewRefreshTokenServiceClient(conn).Revoke(as(t.Context(), iam), &iampb.RevokeRefreshTokenRequest{
+		Filter: &iampb.RevokeRefreshTokenRequest_RefreshTokenId{RefreshTokenId: "aje0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	iam.Inject(iamtest.EndpointOperation, iamtest.OperationNotFound(), 1)
+	iam.Inject(iamtest.EndpointOperation, iamtest.ForeignOperation(), 1)
+	operations, req := operationpb.NewOperationServiceClient(conn), &operationpb.GetOperationRequest{OperationId: op.GetId()}
+	if _, err := operations.Get(as(t.Context(), iam), req); status.Code(err) != codes.NotFound {
+		t.Errorf("got %v", err)
+	}
+	got, err := operations.Get(as(t.Context(), iam), req)
+	if err != nil || got.GetId() == op.GetId() || !got.GetDone() || got.GetResponse() == nil {
+		t.Errorf("got %v and %v", got, err)
+	}
+	got, err = operations.Get(as(t.Context(), iam), req)
+	if err != nil || got.GetId() != op.GetId() || got.GetDone() {
+		t.Errorf("got %v and %v", got, err)
 	}
 }
 

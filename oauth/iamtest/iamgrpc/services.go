@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	endpointpb "github.com/yandex-cloud/go-genproto/yandex/cloud/endpoint"
@@ -172,4 +174,49 @@ func addUnknown(m proto.Message, value []byte) {
 	field := protowire.AppendTag(nil, unknownField, protowire.BytesType)
 	r := m.ProtoReflect()
 	r.SetUnknown(append(r.GetUnknown(), protowire.AppendBytes(field, value)...))
+}
+
+// foreign makes an Operation one that the server never began.
+func foreign(resp any) {
+	op, ok := resp.(*operationpb.Operation)
+	if !ok {
+		return
+	}
+	ids := []string{"ajrforeign0000000001"}
+	proto.Reset(op)
+	op.Id, op.Description, op.CreatedBy, op.Done = "ajoforeign0000000001", "Revoke refresh tokens", "ajeforeign0000000001", true
+	op.CreatedAt, op.ModifiedAt = timestamppb.Now(), timestamppb.Now()
+	op.Metadata = pack(&iampb.RevokeRefreshTokenMetadata{SubjectId: op.GetCreatedBy(), RefreshTokenIds: ids})
+	op.Result = &operationpb.Operation_Response{Response: pack(&iampb.RevokeRefreshTokenResponse{RefreshTokenIds: ids})}
+}
+
+// echoStrings replaces every string of a message, also in what google.protobuf.Any
+// holds.
+func echoStrings(m protoreflect.Message, secret string) {
+	if a, ok := m.Interface().(*anypb.Any); ok {
+		if inner, err := a.UnmarshalNew(); err == nil {
+			echoStrings(inner.ProtoReflect(), secret)
+			a.Value = pack(inner).GetValue()
+		}
+		return
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		text := f.Kind() == protoreflect.StringKind
+		switch {
+		case f.IsMap():
+		case f.IsList():
+			for i := range v.List().Len() {
+				if text {
+					v.List().Set(i, protoreflect.ValueOfString(secret))
+				} else if f.Message() != nil {
+					echoStrings(v.List().Get(i).Message(), secret)
+				}
+			}
+		case text:
+			m.Set(f, protoreflect.ValueOfString(secret))
+		case f.Message() != nil:
+			echoStrings(v.Message(), secret)
+		}
+		return true
+	})
 }
