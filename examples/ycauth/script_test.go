@@ -148,12 +148,12 @@ func (c *iamCommand) fault(ts *testscript.TestScript, args []string) {
 	}
 	for _, f := range iamtest.AllFaults() {
 		if f.String() == args[1] {
-			c.srv.Inject(iamtest.Endpoint(args[0]), f, n)
+			ts.Check(c.srv.Inject(iamtest.Endpoint(args[0]), f, n))
 			return
 		}
 	}
 	if status, err := strconv.Atoi(args[1]); err == nil {
-		c.srv.Inject(iamtest.Endpoint(args[0]), iamtest.HTTPStatus(status, 0), n)
+		ts.Check(c.srv.Inject(iamtest.Endpoint(args[0]), iamtest.HTTPStatus(status, 0), n))
 		return
 	}
 	ts.Fatalf("there is no fault %q among %v", args[1], iamtest.AllFaults())

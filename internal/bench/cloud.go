@@ -69,7 +69,9 @@ func serve(pages int) error {
 	}
 	defer face.Close()
 	iam.Seed(pages*pageSize, nil)
-	iam.Inject(iamtest.EndpointList, iamtest.Slow(latency), -1)
+	if err := iam.Inject(iamtest.EndpointList, iamtest.Slow(latency), -1); err != nil {
+		return err
+	}
 	err = json.NewEncoder(os.Stdout).Encode(cloud{REST: iam.IAMEndpoint(), GRPC: face.Address, Token: iam.IssueAccessToken("", "")})
 	if err != nil {
 		return err

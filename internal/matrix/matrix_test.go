@@ -258,7 +258,9 @@ func TestEveryFaultAtEveryRequest(t *testing.T) {
 						r := newRig(t)
 						defer r.close()
 						q.prepare(t, r)
-						inject(r.iam, q.endpoint, f, n)
+						if err := inject(r.iam, q.endpoint, f, n); err != nil {
+							t.Fatal(err)
+						}
 						ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 						defer cancel()
 						err := q.try(ctx, r)
@@ -274,6 +276,7 @@ func TestEveryFaultAtEveryRequest(t *testing.T) {
 						if n := r.iam.Count(iamtest.EndpointElsewhere); n != 0 {
 							t.Errorf("%d requests followed a redirect", n)
 						}
+						happened(t, r.iam, q.endpoint, f)
 						recovers(t, r, q, f)
 					})
 				}
@@ -313,16 +316,28 @@ func TestEveryFaultAtEveryRequest(t *testing.T) {
 }
 
 // inject lets a clock be wrong everywhere: it is one server.
-func inject(iam *iamtest.Server, e iamtest.Endpoint, f iamtest.Fault, n int) {
+func inject(iam *iamtest.Server, e iamtest.Endpoint, f iamtest.Fault, n int) error {
 	if f.Kind != iamtest.FaultClockSkew {
-		iam.Inject(e, f, n)
-		return
+		return iam.Inject(e, f, n)
 	}
+	var errs []error
 	for _, e := range []iamtest.Endpoint{
 		iamtest.EndpointAuthorize, iamtest.EndpointToken, iamtest.EndpointList, iamtest.EndpointRevoke, iamtest.EndpointOperation,
 	} {
-		iam.Inject(e, f, n)
+		errs = append(errs, iam.Inject(e, f, n))
 	}
+	return errors.Join(errs...)
+}
+
+// happened: an outcome of a fault that no request met shows nothing.
+func happened(t *testing.T, iam *iamtest.Server, e iamtest.Endpoint, f iamtest.Fault) {
+	t.Helper()
+	for _, r := range iam.Requests() {
+		if r.Endpoint == e && r.Fault == f.String() {
+			return
+		}
+	}
+	t.Errorf("no request met the fault")
 }
 
 func cellName(f iamtest.Fault, q request, n int) string {

@@ -64,8 +64,11 @@ func ExampleServer_Inject() {
 	}
 	defer srv.Close()
 
-	srv.Inject(iamtest.EndpointResource, iamtest.HTTPStatus(http.StatusServiceUnavailable, time.Second), 1)
-	srv.Inject(iamtest.EndpointResource, iamtest.HTML(http.StatusBadGateway), 1)
+	for _, f := range []iamtest.Fault{iamtest.HTTPStatus(http.StatusServiceUnavailable, time.Second), iamtest.HTML(http.StatusBadGateway)} {
+		if err := srv.Inject(iamtest.EndpointResource, f, 1); err != nil {
+			log.Fatal(err)
+		}
+	}
 	token := srv.IssueAccessToken("", "")
 	for range 3 {
 		status, _ := get(srv.URL+"/api/whoami", token)

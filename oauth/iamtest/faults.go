@@ -2,6 +2,7 @@ package iamtest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -240,21 +241,111 @@ type injected struct {
 	endpoint Endpoint
 	fault    Fault
 	left     int // requests; negative: no end
+	hits     int // requests that it happened to
+}
+
+// A FaultError is a fault that cannot happen: its endpoint or kind is misspelt, or
+// it makes no sense there.
+type FaultError struct {
+	Endpoint Endpoint
+	Fault    Fault
+	Reason   string
+}
+
+func (e *FaultError) Error() string {
+	return fmt.Sprintf("iamtest: the fault %q cannot happen at the endpoint %q: %s", e.Fault, string(e.Endpoint), e.Reason)
+}
+
+// faulty are the endpoints where faults can happen.
+var faulty = []Endpoint{
+	EndpointAuthorize, EndpointToken, EndpointList, EndpointRevoke, EndpointOperation, EndpointEndpoints, EndpointResource, EndpointOther,
+}
+
+var faultKinds = []FaultKind{
+	FaultLostRequest, FaultLostAnswer, FaultHTTPStatus, FaultSlow, FaultTruncated, FaultOversized, FaultHTML, FaultRedirect,
+	FaultWrongContentType, FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody, FaultNonceChallenge, FaultRepeatedPage,
+	FaultClockSkew, FaultOperationNotFound, FaultForeignOperation, FaultEcho,
+}
+
+// withStatus are the kinds whose Status is that of the answer.
+var withStatus = []FaultKind{FaultHTTPStatus, FaultHTML, FaultRedirect}
+
+// check says why the fault cannot happen at the endpoint; "" if it can.
+func (f Fault) check(e Endpoint) (problem string) {
+	statusNeeded := slices.Contains(withStatus, f.Kind)
+	switch {
+	case e == EndpointElsewhere:
+		return "no client should get there"
+	case !slices.Contains(faulty, e):
+		return fmt.Sprintf("there is no such endpoint; there are %q", faulty)
+	case !slices.Contains(faultKinds, f.Kind):
+		return fmt.Sprintf("there is no such kind of fault; there are %q", faultKinds)
+	case (statusNeeded || f.Kind == FaultEcho && f.Status != 0) && (f.Status < 200 || f.Status > 599):
+		return "its status is not one that an answer can have"
+	case f.Status != 0 && !statusNeeded && f.Kind != FaultEcho:
+		return "this kind has no status"
+	case f.RetryAfter != 0 && f.Kind != FaultHTTPStatus:
+		return "this kind has no Retry-After"
+	case f.RetryAfter < 0 || f.RetryAfter%time.Second != 0:
+		return "Retry-After is not a number of seconds"
+	case f.Duration != 0 && f.Kind != FaultSlow && f.Kind != FaultClockSkew:
+		return "this kind has no duration"
+	case f.Duration < 0 && f.Kind == FaultSlow:
+		return "it cannot take less than no time"
+	case f.Times < 0:
+		return "Times is negative"
+	case !f.AppliesTo(e):
+		return "it makes no sense there"
+	}
+	return ""
 }
 
 // Inject lets the fault happen to the next n requests of the endpoint, or to all
 // until [Server.ClearFaults] if n is negative. Faults of one endpoint happen one
 // after the other, in the order of injection.
-func (s *Server) Inject(e Endpoint, f Fault, n int) {
+//
+// A fault that cannot happen is not injected: the error is a [*FaultError]. With a
+// server of [Start] it also fails the test, so that the error can be ignored; so
+// does a fault that has not happened once by the end of the test.
+func (s *Server) Inject(e Endpoint, f Fault, n int) error {
+	if problem := f.check(e); problem != "" {
+		err := &FaultError{e, f, problem}
+		if s.t != nil {
+			s.t.Helper()
+			s.t.Errorf("%v", err)
+		}
+		return err
+	}
 	if n == 0 {
-		return
+		return nil
 	}
 	if f.Kind == FaultClockSkew {
 		n = -1
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults = append(s.faults, &injected{e, f, n * max(1, f.Times)})
+	for _, in := range s.faults {
+		if in.endpoint == e && in.fault == f && in.left < 0 && f.Kind != FaultClockSkew {
+			return nil // it goes on for ever as it is
+		}
+	}
+	s.faults = append(s.faults, &injected{endpoint: e, fault: f, left: n * max(1, f.Times)})
+	return nil
+}
+
+// CheckFaults returns an error that names each injected fault which has not
+// happened once, and was not cleared. Servers of [Start] do so at the end of the
+// test, and [Server.Close] writes it to Options.Logger.
+func (s *Server) CheckFaults() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, in := range s.faults {
+		if in.hits == 0 {
+			errs = append(errs, fmt.Errorf("iamtest: the fault %q was injected and never happened: no request came to the endpoint %q", in.fault, string(in.endpoint)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // ClearFaults forgets the faults that have not happened yet, and sets wrong
@@ -287,8 +378,10 @@ func (s *Server) TakeFault(e Endpoint) (f Fault, skew time.Duration, ok bool) {
 		}
 		if in.fault.Kind == FaultClockSkew {
 			skew += in.fault.Duration
+			in.hits++
 		} else if !ok {
 			f, ok = in.fault, true
+			in.hits++
 			in.left--
 		}
 	}

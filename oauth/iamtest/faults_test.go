@@ -464,6 +464,121 @@ func TestSlowEndsWithTheClient(t *testing.T) {
 	}
 }
 
+// TestMistypedFaults: a fault that cannot happen does not wait in silence.
+func TestMistypedFaults(t *testing.T) {
+	status := func(n int) iamtest.Fault { return iamtest.Fault{Kind: iamtest.FaultHTTPStatus, Status: n} }
+	for name, c := range map[string]struct {
+		endpoint iamtest.Endpoint
+		fault    iamtest.Fault
+		reason   string
+	}{
+		"endpoint":                {"tokens", iamtest.LostAnswer(), "no such endpoint"},
+		"no endpoint":             {"", iamtest.LostAnswer(), "no such endpoint"},
+		"elsewhere":               {iamtest.EndpointElsewhere, iamtest.LostAnswer(), "no client"},
+		"kind":                    {iamtest.EndpointToken, iamtest.Fault{Kind: "lost"}, "no such kind"},
+		"no kind":                 {iamtest.EndpointToken, iamtest.Fault{}, "no such kind"},
+		"no status":               {iamtest.EndpointToken, status(0), "status"},
+		"status 199":              {iamtest.EndpointToken, status(199), "status"},
+		"status 600":              {iamtest.EndpointToken, iamtest.HTML(600), "status"},
+		"echo 100":                {iamtest.EndpointToken, iamtest.Echo(100), "status"},
+		"status of a lost answer": {iamtest.EndpointToken, iamtest.Fault{Kind: iamtest.FaultLostAnswer, Status: 500}, "no status"},
+		"Retry-After in ms":       {iamtest.EndpointToken, iamtest.HTTPStatus(503, 1500*time.Millisecond), "Retry-After"},
+		"Retry-After below 0":     {iamtest.EndpointToken, iamtest.HTTPStatus(503, -time.Second), "Retry-After"},
+		"Retry-After of HTML":     {iamtest.EndpointToken, iamtest.Fault{Kind: iamtest.FaultHTML, Status: 503, RetryAfter: time.Second}, "no Retry-After"},
+		"duration of HTML":        {iamtest.EndpointToken, iamtest.Fault{Kind: iamtest.FaultHTML, Status: 503, Duration: time.Second}, "no duration"},
+		"slow by less than 0":     {iamtest.EndpointToken, iamtest.Slow(-1), "less than no time"},
+		"times":                   {iamtest.EndpointToken, iamtest.Fault{Kind: iamtest.FaultLostAnswer, Times: -1}, "Times"},
+		"challenge of List":       {iamtest.EndpointList, iamtest.NonceChallenge(), "no sense"},
+		"body of a redirect":      {iamtest.EndpointAuthorize, iamtest.EmptyBody(), "no sense"},
+		"operation of List":       {iamtest.EndpointList, iamtest.OperationNotFound(), "no sense"},
+		"operation of token":      {iamtest.EndpointToken, iamtest.ForeignOperation(), "no sense"},
+		"echoed tokens":           {iamtest.EndpointToken, iamtest.Echo(0), "no sense"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := &fakeTB{}
+			srv := iamtest.Start(fake)
+			defer fake.end()
+			err := srv.Inject(c.endpoint, c.fault, 1)
+			var fe *iamtest.FaultError
+			if !errors.As(err, &fe) || fe.Endpoint != c.endpoint || fe.Fault != c.fault || !strings.Contains(fe.Reason, c.reason) {
+				t.Errorf("got %v", err)
+			}
+			if len(fake.errors) != 1 || fake.errors[0] != err.Error() {
+				t.Errorf("the test failed with %q", fake.errors)
+			}
+			if n := srv.PendingFaults(); n != 0 {
+				t.Errorf("%d faults are pending", n)
+			}
+		})
+	}
+	srv, err := iamtest.New(iamtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	if err := srv.Inject("tokens", iamtest.LostAnswer(), 1); err == nil {
+		t.Error("a server without a test took it")
+	}
+	for _, n := range []int{200, 599} {
+		if err := srv.Inject(iamtest.EndpointToken, status(n), 0); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestUnfiredFaults: a test whose fault never happened has shown nothing.
+func TestUnfiredFaults(t *testing.T) {
+	for name, c := range map[string]struct {
+		inject func(t *testing.T, u *user)
+		want   []string
+	}{
+		"none":     {func(*testing.T, *user) {}, nil},
+		"never":    {func(_ *testing.T, u *user) { u.srv.Inject(iamtest.EndpointList, iamtest.HTML(502), 1) }, []string{`"HTML 502"`, `"list"`}},
+		"for ever": {func(_ *testing.T, u *user) { u.srv.Inject(iamtest.EndpointList, iamtest.HTML(502), -1) }, []string{`"HTML 502"`}},
+		"skew":     {func(_ *testing.T, u *user) { u.srv.Inject(iamtest.EndpointList, iamtest.ClockSkew(time.Hour), 1) }, []string{`"clock skew 1h0m0s"`}},
+		"behind another": {func(t *testing.T, u *user) {
+			u.srv.Inject(iamtest.EndpointResource, iamtest.HTML(502), 1)
+			u.srv.Inject(iamtest.EndpointResource, iamtest.HTML(503), 1)
+			u.call("GET", "/api/whoami", "", "")
+		}, []string{`"HTML 503"`}},
+		"once of two": {func(t *testing.T, u *user) {
+			u.srv.Inject(iamtest.EndpointResource, iamtest.HTML(502), 2)
+			u.call("GET", "/api/whoami", "", "")
+		}, nil},
+		"once of many": {func(t *testing.T, u *user) {
+			u.srv.Inject(iamtest.EndpointResource, iamtest.HTML(502), -1)
+			u.srv.Inject(iamtest.EndpointResource, iamtest.ClockSkew(time.Hour), -1)
+			u.call("GET", "/api/whoami", "", "")
+		}, nil},
+		"for ever and again": {func(t *testing.T, u *user) {
+			u.srv.Inject(iamtest.EndpointResource, iamtest.HTML(502), -1)
+			u.srv.Inject(iamtest.EndpointResource, iamtest.HTML(502), -1)
+			u.call("GET", "/api/whoami", "", "")
+		}, nil},
+		"cleared": {func(_ *testing.T, u *user) {
+			u.srv.Inject(iamtest.EndpointList, iamtest.HTML(502), 1)
+			u.srv.ClearFaults()
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log strings.Builder
+			fake := &fakeTB{}
+			srv := iamtest.Start(fake, iamtest.Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+			c.inject(t, newUser(t, srv))
+			fake.end()
+			srv.Close()
+			if (len(fake.errors) == 1) != (c.want != nil) || strings.Count(log.String(), "never happened") != 2*len(fake.errors) {
+				t.Fatalf("the test failed with %q, and the log has %s", fake.errors, log.String())
+			}
+			for _, want := range c.want {
+				if !strings.Contains(fake.errors[0], want) {
+					t.Errorf("%s is not in %q", want, fake.errors[0])
+				}
+			}
+		})
+	}
+}
+
 func TestFaultNames(t *testing.T) {
 	names := map[string]bool{}
 	for _, f := range iamtest.AllFaults() {

@@ -27,6 +27,8 @@ type Server struct {
 	opts      atomic.Pointer[Options]
 	listeners []*listener
 	proofs    proofs
+	closed    sync.Once
+	t         TB // nil but for Start
 
 	mu      sync.Mutex // guards what follows; proofs.mu is taken before it
 	raw     Options    // as they were given
@@ -79,11 +81,13 @@ func New(opts Options) (*Server, error) {
 type TB interface {
 	Helper()
 	Cleanup(func())
+	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
 }
 
 // Start is [New] for tests: it ends the test if the server cannot start, and the
-// server when the test ends. It takes no Options, or one.
+// server when the test ends. A fault that was injected and has not happened by
+// then fails the test. It takes no Options, or one.
 func Start(t TB, opts ...Options) *Server {
 	t.Helper()
 	var o Options
@@ -100,7 +104,14 @@ func Start(t TB, opts ...Options) *Server {
 		t.Fatalf("%v", err)
 		return nil
 	}
-	t.Cleanup(s.Close)
+	s.t = t
+	t.Cleanup(func() {
+		t.Helper()
+		if err := s.CheckFaults(); err != nil {
+			t.Errorf("%v", err)
+		}
+		s.Close()
+	})
 	return s
 }
 
@@ -108,6 +119,11 @@ func Start(t TB, opts ...Options) *Server {
 // it returns, no goroutine of the server runs any more. It can be called more
 // than once.
 func (s *Server) Close() {
+	s.closed.Do(func() {
+		if err, l := s.CheckFaults(), s.options().Logger; err != nil && l != nil {
+			l.Warn("iamtest: faults that never happened", "error", err) //nolint:sloglint // a server has no context
+		}
+	})
 	for _, l := range s.listeners {
 		l.close()
 	}

@@ -65,13 +65,22 @@ func TestOptionsMistakes(t *testing.T) {
 
 // fakeTB is a test that fails.
 type fakeTB struct {
-	failed  string
+	failed  string // by Fatalf
+	errors  []string
 	cleanup []func()
 }
 
 func (f *fakeTB) Helper()                   {}
 func (f *fakeTB) Cleanup(fn func())         { f.cleanup = append(f.cleanup, fn) }
+func (f *fakeTB) Errorf(s string, a ...any) { f.errors = append(f.errors, fmt.Sprintf(s, a...)) }
 func (f *fakeTB) Fatalf(s string, a ...any) { f.failed = fmt.Sprintf(s, a...) }
+
+// end is what happens when a test is over.
+func (f *fakeTB) end() {
+	for _, fn := range f.cleanup {
+		fn()
+	}
+}
 
 func TestStart(t *testing.T) {
 	var tb fakeTB
@@ -89,7 +98,7 @@ func TestStart(t *testing.T) {
 	if tb.failed != "" || len(tb.cleanup) != 1 {
 		t.Fatalf("failed with %q", tb.failed)
 	}
-	tb.cleanup[0]()
+	tb.end()
 	srv.Close() // may come twice
 	if _, err := newUser(t, srv).try(newUser(t, srv).request("GET", "/endpoints", "")); err == nil {
 		t.Error("the server still answers")
