@@ -87,7 +87,7 @@ func TestFlowYubiKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := attestedClient(t, iam, attested)
-		session, err := c.Login(bounded(t), oauth.LoginOptions{OpenURL: follow})
+		session, err := c.Login(bounded(t), oauth.LoginOptions{OpenURL: iam.OpenURL})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestFlowYubiKey(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		api := refreshtoken.NewClient(&http.Client{Transport: &dpop.Transport{Source: c.TokenSource()}},
+		api := refreshtoken.NewClient(&http.Client{Transport: &dpop.Transport{Source: c.TokenSource(), Base: iam.HTTPClient().Transport}},
 			refreshtoken.WithEndpoint(iam.IAMEndpoint()), refreshtoken.WithOperationEndpoint(iam.OperationEndpoint()))
 		for tok, err := range api.List(bounded(t), refreshtoken.ListOptions{}) {
 			if err != nil {
@@ -126,7 +126,7 @@ func TestFlowYubiKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = attestedClient(t, iam, plain).Login(bounded(t), oauth.LoginOptions{OpenURL: follow})
+		_, err = attestedClient(t, iam, plain).Login(bounded(t), oauth.LoginOptions{OpenURL: iam.OpenURL})
 		var server *oauth.ServerError
 		if !errors.As(err, &server) || server.Code != "invalid_dpop_proof" {
 			t.Errorf("error %v", err)
@@ -136,7 +136,7 @@ func TestFlowYubiKey(t *testing.T) {
 
 func attestedClient(t *testing.T, iam *iamtest.Server, prover *dpop.Prover) *oauth.Client {
 	t.Helper()
-	c, err := oauth.New(oauth.Config{Provider: iam.Provider(), ClientID: iam.ClientID, DPoP: prover, Clock: iam.Now})
+	c, err := oauth.New(iam.OAuthConfig(prover))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,18 +146,4 @@ func attestedClient(t *testing.T, iam *iamtest.Server, prover *dpop.Prover) *oau
 		}
 	})
 	return c
-}
-
-// follow is the browser of a user whose server asks no questions.
-func follow(ctx context.Context, target string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return err
-	}
-	tr := &http.Transport{DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: tr}).Do(req)
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
 }

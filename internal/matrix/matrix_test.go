@@ -12,7 +12,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -75,17 +74,13 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{iam: iam}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
 	logger := slog.New(slog.NewTextHandler(r, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	r.client, err = oauth.New(oauth.Config{
-		Provider: iam.Provider(), ClientID: iam.ClientID, DPoP: prover, Clock: iam.Now,
-		HTTPClient: &http.Client{Transport: transport}, Logger: logger,
-		Observer: func(e oauth.Event) { fmt.Fprintf(r, "%+v\n", e) },
-	})
-	if err != nil {
+	cfg := iam.OAuthConfig(prover)
+	cfg.Logger, cfg.Observer = logger, func(e oauth.Event) { fmt.Fprintf(r, "%+v\n", e) }
+	if r.client, err = oauth.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	hc := &http.Client{Transport: &dpop.Transport{Source: r.client.TokenSource(), Base: transport}}
+	hc := &http.Client{Transport: &dpop.Transport{Source: r.client.TokenSource(), Base: cfg.HTTPClient.Transport}}
 	r.api = refreshtoken.NewClient(hc, refreshtoken.WithEndpoint(iam.IAMEndpoint()),
 		refreshtoken.WithOperationEndpoint(iam.OperationEndpoint()), refreshtoken.WithLogger(logger),
 		refreshtoken.WithPolling(refreshtoken.Polling{Initial: 10 * time.Millisecond}))
@@ -93,28 +88,13 @@ func newRig(t *testing.T) *rig {
 		if err := r.client.TokenSource().Close(context.Background()); err != nil {
 			t.Error(err)
 		}
-		transport.CloseIdleConnections()
 		iam.Close()
 	}
 	return r
 }
 
 func (r *rig) login(ctx context.Context) error {
-	_, err := r.client.Login(ctx, oauth.LoginOptions{Out: r, OpenURL: func(ctx context.Context, url string) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		tr := &http.Transport{DisableKeepAlives: true}
-		defer tr.CloseIdleConnections()
-		resp, err := (&http.Client{Transport: tr}).Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		_, err = io.Copy(io.Discard, resp.Body)
-		return err
-	}})
+	_, err := r.client.Login(ctx, oauth.LoginOptions{Out: r, OpenURL: r.iam.OpenURL})
 	return err
 }
 

@@ -706,3 +706,46 @@ func TestSeededTokenRenews(t *testing.T) {
 		t.Errorf("an unknown token is %+v", got)
 	}
 }
+
+// TestZeroTimes: what a test leaves out, the API leaves out.
+func TestZeroTimes(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{AllowUnbound: true})
+	u := newUser(t, srv)
+	u.prover = nil
+	created := srv.Now().Add(-24 * time.Hour)
+	values := srv.Seed(4, func(i int, s *iamtest.Seed) {
+		s.ID = "id" + strconv.Itoa(i)
+		switch i {
+		case 0:
+			s.CreatedAt, s.ExpiresAt = time.Time{}, time.Time{}
+		case 1:
+			s.ExpiresAt = time.Time{}
+		case 2:
+			s.CreatedAt = created
+		}
+	})
+	list := wantOK(t, u.list(srv.IssueAccessToken("", ""))).members["refreshTokens"].([]any)
+	for i, want := range []string{"id", "id createdAt", "id createdAt expiresAt", "id createdAt expiresAt"} {
+		token, got := list[i].(map[string]any), []string{"id"}
+		for _, name := range []string{"createdAt", "expiresAt"} {
+			if token[name] != nil {
+				got = append(got, name)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("token %d has %v, want %s", i, got, want)
+		}
+	}
+	if got := srv.Introspect(values[2]).ExpiresAt; !got.Equal(created.Add(31 * 24 * time.Hour)) {
+		t.Errorf("a token of yesterday expires at %v", got)
+	}
+	srv.Advance(10 * 365 * 24 * time.Hour)
+	for i, want := range []iamtest.TokenState{iamtest.TokenCurrent, iamtest.TokenCurrent, iamtest.TokenUnknown, iamtest.TokenUnknown} {
+		if got := srv.Introspect(values[i]).State; got != want {
+			t.Errorf("ten years later token %d is %s", i, got)
+		}
+	}
+	if a := wantOK(t, u.refresh(values[1])); a.members["refresh_token"] != nil {
+		t.Error("a token that does not expire was replaced as if its end were near")
+	}
+}

@@ -3,11 +3,12 @@ package iamtest
 import (
 	"encoding/base64"
 	"html"
-	"net"
+	"math"
 	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ const (
 	subjectHint    = "yc_sub_hint"
 )
 
-// callbackPath is the path of every client's redirect URI.
+// callbackPath is the path of a client's redirect URI if it registers no other.
 const callbackPath = "/auth/callback"
 
 // codeChallenge is a SHA-256 hash in base64url (RFC 7636 §4.2).
@@ -61,28 +62,53 @@ func (e *exchange) authorize() {
 }
 
 // redirectURI returns where the answer goes, or what is wrong with the client or
-// its redirect URI. "The authorization server MUST allow any port to be specified
-// at the time of the request for loopback IP redirect URIs" (RFC 8252 §7.3).
+// its redirect URI.
 func (e *exchange) redirectURI(q url.Values) (u *url.URL, problem string) {
-	if _, ok := e.opts.client(q.Get("client_id")); !ok {
+	client, ok := e.opts.client(q.Get("client_id"))
+	if !ok {
 		return nil, "the client is not registered"
 	}
 	if len(q["client_id"]) > 1 || len(q["redirect_uri"]) > 1 {
 		return nil, "client_id or redirect_uri is there twice"
 	}
+	if !client.redirects(q.Get("redirect_uri")) {
+		return nil, "redirect_uri is not registered for the client, which has " + strings.Join(client.RedirectURIs, " and ")
+	}
 	u, err := url.Parse(q.Get("redirect_uri"))
-	switch {
-	case err != nil || u.Scheme != "http" || !isLoopback(u.Hostname()) || u.User != nil || u.Fragment != "" || u.RawQuery != "":
-		return nil, "redirect_uri is not http to a loopback address"
-	case u.Path != callbackPath:
-		return nil, "redirect_uri is not registered: its path is not " + callbackPath
+	if err != nil {
+		return nil, "redirect_uri is not a URI"
 	}
 	return u, ""
 }
 
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+// redirects reports whether a redirect URI is registered. URIs are compared by
+// "simple string comparison" (RFC 6749 §3.1.2.3), but "the authorization server
+// MUST allow any port to be specified at the time of the request for loopback IP
+// redirect URIs" (RFC 8252 §7.3), which localhost is not.
+func (c *Client) redirects(uri string) bool {
+	anyPort, loopback := withoutPort(uri)
+	return slices.ContainsFunc(c.RedirectURIs, func(registered string) bool {
+		if registered == uri {
+			return true
+		}
+		without, ok := withoutPort(registered)
+		return ok && loopback && without == anyPort
+	})
+}
+
+var loopbackURI = regexp.MustCompile(`^(http://(?:127\.0\.0\.1|\[::1\]))(?::([1-9][0-9]{0,4}))?(/.*)?$`)
+
+// withoutPort takes the port off a URI of a loopback IP. ok is false for others,
+// and for ports that there are not.
+func withoutPort(uri string) (rest string, ok bool) {
+	m := loopbackURI.FindStringSubmatch(uri)
+	if m == nil {
+		return "", false
+	}
+	if port, err := strconv.Atoi(m[2]); err == nil && port > math.MaxUint16 {
+		return "", false
+	}
+	return m[1] + m[3], true
 }
 
 // checkAuthorization is everything that the client is told of.
@@ -101,6 +127,8 @@ func (e *exchange) checkAuthorization(q url.Values) *oauthError {
 		return invalidRequest("dpop_jkt is not a thumbprint made with " + e.opts.ThumbprintHash.String())
 	case len(q.Get(subjectHint)) > maxID:
 		return invalidRequest(subjectHint + " is too long")
+	case !e.scopesKnown(q.Get("scope")):
+		return &oauthError{code: "invalid_scope", description: "a scope is malformed, or one that the server does not know"}
 	case e.opts.DenyLogin:
 		return &oauthError{code: "access_denied", description: "the user did not allow the login"}
 	}
@@ -112,9 +140,25 @@ func (e *exchange) isThumbprint(s string) bool {
 	return err == nil && len(b) == e.opts.ThumbprintHash.Size()
 }
 
+// scopeList is scope of RFC 6749 §3.3: tokens with one space between them.
+var scopeList = regexp.MustCompile(`^([!#-\[\]-~]+( [!#-\[\]-~]+)*)?$`)
+
+func (o *Options) knows(scope string) bool {
+	return o.Scopes == nil || slices.Contains(o.Scopes, scope)
+}
+
+// scopesKnown reports whether the scopes asked for do not fail the request.
+func (e *exchange) scopesKnown(scope string) bool {
+	if !scopeList.MatchString(scope) {
+		return false
+	}
+	return e.opts.UnknownScopes == ScopesDropped ||
+		!slices.ContainsFunc(strings.Fields(scope), func(s string) bool { return !e.opts.knows(s) })
+}
+
 func (e *exchange) issueCode(q url.Values) string {
 	scopes := slices.DeleteFunc(strings.Fields(q.Get("scope")), func(s string) bool {
-		return s == offlineAccess && e.opts.DropOfflineAccess
+		return !e.opts.knows(s) || s == offlineAccess && e.opts.DropOfflineAccess
 	})
 	c := &code{
 		client: q.Get("client_id"), subject: q.Get(subjectHint), scope: strings.Join(scopes, " "),
@@ -129,6 +173,7 @@ func (e *exchange) issueCode(q url.Values) string {
 	e.s.mu.Lock()
 	defer e.s.mu.Unlock()
 	e.s.state.codes[value] = c
+	e.s.state.sweep(e.now, e.opts)
 	e.s.secret(value)
 	return value
 }

@@ -31,15 +31,27 @@ func TestAuthorizeRefusesWithoutRedirect(t *testing.T) {
 	}{
 		{"no client", set("client_id", ""), "not registered"},
 		{"unknown client", set("client_id", "somebody"), "not registered"},
-		{"no redirect", set("redirect_uri", ""), "not http to a loopback"},
-		{"malformed redirect", set("redirect_uri", "http://%zz"), "not http to a loopback"},
-		{"another host", set("redirect_uri", "http://example.com/auth/callback"), "not http to a loopback"},
-		{"host like a loopback", set("redirect_uri", "http://127.0.0.1.example.com/auth/callback"), "not http to a loopback"},
-		{"https", set("redirect_uri", "https://127.0.0.1:1/auth/callback"), "not http to a loopback"},
-		{"user information", set("redirect_uri", "http://u@127.0.0.1:1/auth/callback"), "not http to a loopback"},
-		{"query", set("redirect_uri", "http://127.0.0.1:1/auth/callback?x=y"), "not http to a loopback"},
-		{"fragment", set("redirect_uri", "http://127.0.0.1:1/auth/callback#x"), "not http to a loopback"},
-		{"another path", set("redirect_uri", "http://127.0.0.1:1/callback"), "its path is not /auth/callback"},
+		{"no redirect", set("redirect_uri", ""), "not registered for"},
+		{"malformed redirect", set("redirect_uri", "http://%zz"), "not registered for"},
+		{"another host", set("redirect_uri", "http://example.com/auth/callback"), "not registered for"},
+		{"host like a loopback", set("redirect_uri", "http://127.0.0.1.example.com/auth/callback"), "not registered for"},
+		{"https", set("redirect_uri", "https://127.0.0.1:1/auth/callback"), "not registered for"},
+		{"user information", set("redirect_uri", "http://u@127.0.0.1:1/auth/callback"), "not registered for"},
+		{"query", set("redirect_uri", "http://127.0.0.1:1/auth/callback?x=y"), "not registered for"},
+		{"fragment", set("redirect_uri", "http://127.0.0.1:1/auth/callback#x"), "not registered for"},
+		{"another path", set("redirect_uri", "http://127.0.0.1:1/callback"), "not registered for"},
+		{"port 0", set("redirect_uri", "http://127.0.0.1:0/auth/callback"), "not registered for"},
+		{"port 65536", set("redirect_uri", "http://127.0.0.1:65536/auth/callback"), "not registered for"},
+		{"port 99999", set("redirect_uri", "http://127.0.0.1:99999/auth/callback"), "not registered for"},
+		{"port 080", set("redirect_uri", "http://127.0.0.1:080/auth/callback"), "not registered for"},
+		{"empty port", set("redirect_uri", "http://127.0.0.1:/auth/callback"), "not registered for"},
+		{"another loopback address", set("redirect_uri", "http://127.0.0.2:1/auth/callback"), "not registered for"},
+		{"localhost", set("redirect_uri", "http://localhost:1/auth/callback"), "not registered for"},
+		{"long IPv6", set("redirect_uri", "http://[0:0:0:0:0:0:0:1]:1/auth/callback"), "not registered for"},
+		{"escaped path", set("redirect_uri", "http://127.0.0.1:1/auth/%63allback"), "not registered for"},
+		{"empty query", set("redirect_uri", "http://127.0.0.1:1/auth/callback?"), "not registered for"},
+		{"empty fragment", set("redirect_uri", "http://127.0.0.1:1/auth/callback#"), "not registered for"},
+		{"scheme in capitals", set("redirect_uri", "HTTP://127.0.0.1:1/auth/callback"), "not registered for"},
 		{"two redirects", func(q url.Values) { q.Add("redirect_uri", redirect) }, "is there twice"},
 	}
 	for _, tt := range tests {
@@ -103,7 +115,7 @@ func TestAuthorizeAccepts(t *testing.T) {
 		{"any port", iamtest.Options{}, func(_ *user, q url.Values) { q.Set("redirect_uri", "http://127.0.0.1:1/auth/callback") }},
 		{"no port", iamtest.Options{}, func(_ *user, q url.Values) { q.Set("redirect_uri", "http://127.0.0.1/auth/callback") }},
 		{"IPv6", iamtest.Options{}, func(_ *user, q url.Values) { q.Set("redirect_uri", "http://[::1]:1/auth/callback") }},
-		{"localhost", iamtest.Options{}, func(_ *user, q url.Values) { q.Set("redirect_uri", "http://localhost:1/auth/callback") }},
+		{"highest port", iamtest.Options{}, func(_ *user, q url.Values) { q.Set("redirect_uri", "http://127.0.0.1:65535/auth/callback") }},
 		{"no thumbprint", iamtest.Options{}, func(_ *user, q url.Values) { q.Del("dpop_jkt") }},
 		{"SHA-256 thumbprint", iamtest.Options{ThumbprintHash: crypto.SHA256}, func(u *user, q url.Values) {
 			q.Set("dpop_jkt", thumbprint(u.t, u.prover, crypto.SHA256))
@@ -125,6 +137,98 @@ func TestAuthorizeAccepts(t *testing.T) {
 			form.Set("redirect_uri", q.Get("redirect_uri"))
 			wantOK(t, u.do(u.tokenRequest(form)))
 		})
+	}
+}
+
+func TestRegisteredRedirects(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{
+		RedirectURIs: []string{"http://localhost:8080/cb?app=1", "http://127.0.0.1:9/cb"},
+		Clients:      []iamtest.Client{{ID: "phone", RedirectURIs: []string{"com.example.app:/cb"}}, {ID: "none", RedirectURIs: []string{}}},
+	})
+	u := newUser(t, srv)
+	for _, tt := range []struct {
+		client, redirect string
+		ok               bool
+	}{
+		{srv.ClientID, "http://localhost:8080/cb?app=1", true},
+		{srv.ClientID, "http://localhost:8081/cb?app=1", false}, // its port is not free to choose
+		{srv.ClientID, "http://localhost:8080/cb", false},
+		{srv.ClientID, "http://127.0.0.1:9/cb", true},
+		{srv.ClientID, "http://127.0.0.1:10/cb", true},
+		{srv.ClientID, "http://127.0.0.1/cb", true},
+		{srv.ClientID, "http://[::1]:9/cb", false},
+		{srv.ClientID, redirect, false},
+		{"phone", "com.example.app:/cb", true},
+		{"phone", redirect, false},
+		{"none", redirect, false},
+		{"none", "", false},
+	} {
+		q := u.authorization()
+		q.Set("client_id", tt.client)
+		q.Set("redirect_uri", tt.redirect)
+		a := u.do(u.request("GET", "/oauth/authorize?"+q.Encode(), ""))
+		if ok := a.status == http.StatusFound && strings.HasPrefix(a.header.Get("Location"), tt.redirect); ok != tt.ok {
+			t.Errorf("%s of %s: status %d, Location %q", tt.redirect, tt.client, a.status, a.header.Get("Location"))
+		}
+		if tt.ok && strings.Contains(tt.redirect, "app=1") && !strings.Contains(a.header.Get("Location"), "app=1&code=") {
+			t.Errorf("the query of the redirect URI is lost: %q", a.header.Get("Location"))
+		}
+	}
+	for _, uri := range []string{"/auth/callback", "http://127.0.0.1/cb#", "http://%zz", ""} {
+		_, err := iamtest.New(iamtest.Options{Clients: []iamtest.Client{{ID: "x", RedirectURIs: []string{uri}}}})
+		if err == nil || !strings.Contains(err.Error(), "RedirectURIs") {
+			t.Errorf("%q: got %v", uri, err)
+		}
+	}
+}
+
+func TestUnknownScopes(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		opts    iamtest.Options
+		scope   string
+		granted string // "!" for invalid_scope
+	}{
+		{"known", iamtest.Options{}, "openid profile email offline_access", "openid profile email offline_access"},
+		{"dropped", iamtest.Options{}, "openid everything offline_access", "openid offline_access"},
+		{"all dropped", iamtest.Options{}, "everything", ""},
+		{"refused", iamtest.Options{UnknownScopes: iamtest.ScopesRefused}, "openid everything", "!"},
+		{"refused, but known", iamtest.Options{UnknownScopes: iamtest.ScopesRefused}, "openid email", "openid email"},
+		{"of one's own", iamtest.Options{UnknownScopes: iamtest.ScopesRefused, Scopes: []string{"disk:read"}}, "disk:read", "disk:read"},
+		{"of one's own, without openid", iamtest.Options{UnknownScopes: iamtest.ScopesRefused, Scopes: []string{"disk:read"}}, "openid", "!"},
+		{"no scope known", iamtest.Options{Scopes: []string{}}, "openid", ""},
+		{"Yandex ID", iamtest.Options{Flavor: iamtest.FlavorYandexID}, "login:info disk", "login:info disk"},
+		{"two spaces", iamtest.Options{}, "openid  email", "!"},
+		{"quote", iamtest.Options{}, `openid "`, "!"},
+		{"backslash", iamtest.Options{}, `openid \`, "!"},
+		{"not ASCII", iamtest.Options{}, "openid é", "!"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := iamtest.Start(t, tt.opts)
+			u := newUser(t, srv)
+			if tt.opts.Flavor == iamtest.FlavorYandexID {
+				u.prover = nil
+			}
+			q := u.authorization()
+			q.Set("scope", tt.scope)
+			got := u.authorize(q)
+			if tt.granted == "!" {
+				if got.Get("error") != "invalid_scope" || got.Get("state") != "a state" {
+					t.Errorf("redirected with %v", got)
+				}
+				return
+			}
+			form := u.codeForm(got.Get("code"))
+			if secret := srv.ClientSecret(); secret != "" {
+				form.Set("client_secret", secret.Reveal())
+			}
+			if a := wantOK(t, u.do(u.tokenRequest(form))); a.str("scope") != tt.granted {
+				t.Errorf("granted %q, want %q", a.str("scope"), tt.granted)
+			}
+		})
+	}
+	if _, err := iamtest.New(iamtest.Options{UnknownScopes: "x"}); err == nil {
+		t.Error("an unknown mode is taken")
 	}
 }
 

@@ -3,8 +3,9 @@
 // revokes them, as Yandex Cloud has them. It is for tests and demonstrations, and
 // knows how to fail on demand.
 //
-// It listens on a free port of 127.0.0.1, in plain http, and keeps everything in
-// memory. It must not guard anything of value: it logs in whoever asks.
+// It listens on a free port of 127.0.0.1, in plain http unless [Options] say TLS,
+// and keeps everything in memory. It must not guard anything of value, because it
+// logs in anyone who asks.
 //
 // # Starting it
 //
@@ -18,7 +19,13 @@
 //	...
 //	defer srv.Close()
 //
-// [Server.Provider] and [Server.ClientID] are what package oauth needs to log in;
+// [Server.OAuthConfig] has everything that package oauth needs, the clock included,
+// and [Server.OpenURL] is the browser of a user who agrees to every login:
+//
+//	client, err := oauth.New(srv.OAuthConfig(prover))
+//	...
+//	session, err := client.Login(ctx, oauth.LoginOptions{OpenURL: srv.OpenURL})
+//
 // [Server.IAMEndpoint] and [Server.OperationEndpoint] are for package
 // refreshtoken.
 //
@@ -31,6 +38,8 @@
 //	POST /iam/v1/refreshTokens:revoke RefreshToken.Revoke
 //	GET  /operations/{id}             Operation.Get
 //	GET  /endpoints                   ApiEndpoint.List, without a token
+//
+// Anything else is 404 or 405 in plain text, as of a web server that is no API.
 //
 // The API follows "Identity and Access Management API, REST: RefreshToken" of
 // Yandex Cloud, and answers the bytes that protojson makes of the official
@@ -64,7 +73,12 @@
 //	srv.Inject(iamtest.EndpointToken, iamtest.LostAnswer(), 1)
 //
 // spends the grant of the next token request and closes the connection without an
-// answer. [AllFaults] is for tests that go through all of them.
+// answer. [AllFaults] is for tests that go through all of them. A fault that cannot
+// happen is an error of Inject, and one that has not happened by the end of a test
+// fails the test.
+//
+// [Server.Stop] makes the server unreachable, and [Server.Start] lets it listen at
+// the same address again.
 //
 // # What is assumed
 //
@@ -81,6 +95,9 @@
 // [Server.Introspect] what became of a refresh token, and [Server.Secrets] every
 // credential that must not show up in a log. [Server.Quiet] waits until what a
 // killed client sent has been handled.
+//
+// The server forgets what has expired, and of a grant all but the newest thousand
+// tokens, so that a test can renew all day.
 //
 // [Server.RoundTripper] reaches the server without a network, for tests whose
 // time testing/synctest makes.

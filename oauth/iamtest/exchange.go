@@ -136,14 +136,20 @@ func (e *exchange) send(ctx context.Context, w http.ResponseWriter) {
 		h.Set("Cache-Control", "no-store") // RFC 6749 §5.1
 		h.Set("Pragma", "no-cache")
 	}
-	h.Set("Content-Length", strconv.Itoa(len(e.body)))
+	if !e.opts.Chunked {
+		h.Set("Content-Length", strconv.Itoa(len(e.body)))
+	}
 	w.WriteHeader(e.status)
-	if e.truncate {
+	rest := e.body
+	if e.truncate || e.opts.Chunked {
 		_, _ = w.Write(e.body[:len(e.body)/2])
 		_ = http.NewResponseController(w).Flush()
+		rest = e.body[len(e.body)/2:]
+	}
+	if e.truncate {
 		panic(http.ErrAbortHandler)
 	}
-	_, _ = w.Write(e.body)
+	_, _ = w.Write(rest)
 }
 
 func setDefault(h http.Header, name, value string) {

@@ -1,6 +1,7 @@
 package iamtest
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,8 +37,14 @@ type grant struct {
 	protection ProtectionLevel
 	ended      string // why the grant is over; "" if it is not
 	current    *refreshToken
-	access     []*accessToken // the newest one last
+	replaced   []*refreshToken // that current took the place of, the newest one last
+	access     []*accessToken  // the newest one last
 }
+
+// remembered is how many replaced refresh tokens, and how many access tokens, a
+// grant keeps. Older ones are unknown to the server, which bounds its memory where
+// a test renews all day.
+const remembered = 1000
 
 type refreshToken struct {
 	grant    *grant
@@ -76,6 +83,7 @@ type state struct {
 	access   map[string]*accessToken
 	grants   map[string]*grant
 	seq      int64
+	sweepAt  int // do so when there are this many codes, tokens and grants
 }
 
 func newState() *state {
@@ -89,16 +97,49 @@ func newState() *state {
 	}
 }
 
+// forget takes a refresh token out of the indexes.
+func (st *state) forget(t *refreshToken) {
+	delete(st.refresh, t.value)
+	if st.ids[t.id] == t {
+		delete(st.ids, t.id)
+	}
+}
+
+// minSweep keeps servers with few tokens from being swept.
+const minSweep = 4096
+
+// sweep forgets what can serve nobody any more: what has expired, and grants of
+// which nothing is left. It is called when something is added, and does its work
+// when that has doubled.
+func (st *state) sweep(now time.Time, o *Options) {
+	size := func() int { return len(st.codes) + len(st.refresh) + len(st.access) + len(st.grants) }
+	if size() < max(st.sweepAt, minSweep) {
+		return
+	}
+	maps.DeleteFunc(st.codes, func(_ string, c *code) bool { return now.After(c.expires.Add(o.CodeLife)) })
+	maps.DeleteFunc(st.access, func(_ string, t *accessToken) bool { return !now.Before(t.expires) })
+	for _, t := range st.refresh {
+		if t.state(now, o) == TokenUnknown {
+			st.forget(t)
+		}
+	}
+	maps.DeleteFunc(st.grants, func(_ string, g *grant) bool {
+		g.access = slices.DeleteFunc(g.access, func(t *accessToken) bool { return !now.Before(t.expires) })
+		return len(g.access) == 0 && (g.current == nil || g.current.state(now, o) == TokenUnknown)
+	})
+	st.sweepAt = 2 * size()
+}
+
 // state says what became of the token by now.
 func (t *refreshToken) state(now time.Time, o *Options) TokenState {
 	switch {
-	case now.After(t.expires.Add(o.KeepExpired)):
+	case !t.expires.IsZero() && now.After(t.expires.Add(o.KeepExpired)):
 		return TokenUnknown
 	case t.revoked || t.grant.ended != "":
 		return TokenRevoked
 	case !t.replaced.IsZero():
 		return TokenReplaced
-	case !now.Before(t.expires):
+	case !t.expires.IsZero() && !now.Before(t.expires):
 		return TokenExpired
 	}
 	return TokenCurrent
@@ -138,6 +179,11 @@ func (st *state) of(name string) []*refreshToken {
 func (st *state) issueRefresh(now time.Time, o *Options, g *grant) *refreshToken {
 	if g.current != nil {
 		g.current.replaced = now
+		g.replaced = append(g.replaced, g.current)
+		if len(g.replaced) > remembered {
+			st.forget(g.replaced[0])
+			g.replaced = slices.Delete(g.replaced, 0, 1)
+		}
 	}
 	t := &refreshToken{grant: g, value: newRefreshToken(o.Flavor), id: newID("ajr"), created: now, expires: now.Add(o.RefreshLife)}
 	st.add(t)
@@ -158,7 +204,12 @@ func (st *state) issueAccess(now time.Time, o *Options, g *grant, scope string) 
 	}
 	g.access = slices.DeleteFunc(g.access, func(t *accessToken) bool { return !now.Before(t.expires) })
 	g.access = append(g.access, t)
+	if len(g.access) > remembered {
+		delete(st.access, g.access[0].value)
+		g.access = slices.Delete(g.access, 0, 1)
+	}
 	st.access[t.value] = t
+	st.sweep(now, o)
 	return t
 }
 
@@ -274,7 +325,7 @@ func (st *state) renew(now time.Time, o *Options, p presented, value, scope stri
 		t.graceUses++
 		out.refresh = g.current
 	case TokenCurrent:
-		if o.Rotation == RotateAlways || o.Rotation == RotateNearEnd && t.expires.Sub(now) < o.RotateWithin {
+		if o.Rotation == RotateAlways || o.Rotation == RotateNearEnd && !t.expires.IsZero() && t.expires.Sub(now) < o.RotateWithin {
 			out.refresh = st.issueRefresh(now, o, g)
 		}
 	}

@@ -44,8 +44,14 @@ func newUser(t *testing.T, srv *iamtest.Server) *user {
 	t.Helper()
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	hc := &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return &user{t: t, srv: srv, http: hc, prover: newProver(t)}
+	u := &user{t: t, srv: srv, prover: newProver(t)}
+	u.over(tr)
+	return u
+}
+
+// over makes the requests another way.
+func (u *user) over(tr http.RoundTripper) {
+	u.http = &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 func newProver(t *testing.T, opts ...dpop.Option) *dpop.Prover {

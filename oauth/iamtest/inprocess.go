@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"syscall"
 )
 
 // ErrConnectionClosed is what [Server.RoundTripper] returns where a client of the
@@ -26,6 +28,9 @@ func (p inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if p.s.stopped.Load() { // as the network says it
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	r := req.Clone(ctx)
 	if r.Body == nil {
@@ -61,7 +66,7 @@ func (p inProcess) serve(w http.ResponseWriter, r *http.Request) (broken bool) {
 			broken = true
 		}
 	}()
-	if "http://"+r.URL.Host == p.s.elsewhere {
+	if r.URL.Scheme+"://"+r.URL.Host == p.s.elsewhere {
 		p.s.serveElsewhere(w, r)
 	} else {
 		p.s.serve(w, r)

@@ -16,9 +16,11 @@ type Seed struct {
 
 // Seed puts n refresh tokens into the server and returns their values. edit, if
 // it is not nil, is called for each of them with its index, to change what is
-// filled in: a new ID, the server's client and subject, CreatedAt now, the scope
-// "openid offline_access". ExpiresAt and ProtectionLevel that are zero after it
-// are filled in from the others.
+// filled in: a new ID, the server's client and subject, CreatedAt now, ExpiresAt
+// Options.RefreshLife later, the scope "openid offline_access". An ExpiresAt that
+// is left alone follows a CreatedAt that is not, and a ProtectionLevel of "" the
+// KeyThumbprint. Times that edit sets to zero stay so: the API leaves them out,
+// and a token without ExpiresAt does not expire.
 //
 // It is quick: 100 000 tokens take less than a second.
 func (s *Server) Seed(n int, edit func(i int, t *Seed)) []string {
@@ -30,8 +32,12 @@ func (s *Server) Seed(n int, edit func(i int, t *Seed)) []string {
 			RefreshToken: RefreshToken{ID: newID("ajr"), ClientID: o.ClientID, SubjectID: o.Subject, CreatedAt: now},
 			Scope:        "openid " + offlineAccess,
 		}
+		seed.ExpiresAt = now.Add(o.RefreshLife)
 		if edit != nil {
 			edit(i, &seed)
+		}
+		if seed.ExpiresAt.Equal(now.Add(o.RefreshLife)) && !seed.CreatedAt.IsZero() {
+			seed.ExpiresAt = seed.CreatedAt.Add(o.RefreshLife)
 		}
 		tokens[i] = seed.token(o)
 		values[i] = tokens[i].value
@@ -46,9 +52,6 @@ func (s *Server) Seed(n int, edit func(i int, t *Seed)) []string {
 }
 
 func (seed *Seed) token(o *Options) *refreshToken {
-	if seed.ExpiresAt.IsZero() {
-		seed.ExpiresAt = seed.CreatedAt.Add(o.RefreshLife)
-	}
 	if seed.ProtectionLevel == "" {
 		seed.ProtectionLevel = NoProtection
 		if seed.KeyThumbprint != "" {
@@ -80,6 +83,7 @@ func (s *Server) IssueAccessToken(subject, keyThumbprint string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.access[t.value] = t
+	s.state.sweep(s.clock.Now(), o)
 	s.secret(t.value)
 	return t.value
 }

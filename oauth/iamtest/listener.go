@@ -1,14 +1,17 @@
 package iamtest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 )
@@ -16,6 +19,7 @@ import (
 // A listener is one port and the HTTP server behind it.
 type listener struct {
 	net    net.Listener
+	scheme string
 	http   http.Server
 	cancel context.CancelFunc
 	served chan struct{} // closed when Serve has returned
@@ -26,13 +30,15 @@ type listener struct {
 	none chan struct{} // closed while none is open
 }
 
-func listen(h http.Handler, logger *slog.Logger) (*listener, error) {
-	n, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", "127.0.0.1:0")
+// listen opens a port: that of address, or a free one.
+func (s *Server) listen(address string, h http.Handler) (*listener, error) {
+	n, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", address)
 	if err != nil {
 		return nil, fmt.Errorf("iamtest: cannot listen: %w", err)
 	}
+	o := s.options()
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &listener{net: n, cancel: cancel, served: make(chan struct{}), none: make(chan struct{})}
+	l := &listener{net: n, scheme: "http", cancel: cancel, served: make(chan struct{}), none: make(chan struct{})}
 	close(l.none)
 	l.http = http.Server{
 		Handler:           h,
@@ -42,11 +48,31 @@ func listen(h http.Handler, logger *slog.Logger) (*listener, error) {
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnState:         l.track,
+		Protocols:         new(http.Protocols),
+		ErrorLog:          log.New(errorLog{}, "", log.LstdFlags),
 	}
-	if logger != nil {
-		l.http.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelError)
+	l.http.Protocols.SetHTTP1(true)
+	l.http.Protocols.SetHTTP2(o.HTTP2 && o.TLS)
+	l.http.Protocols.SetUnencryptedHTTP2(o.HTTP2 && !o.TLS)
+	if o.TLS {
+		l.scheme, l.http.TLSConfig = "https", s.identity.server()
+	}
+	if o.Logger != nil {
+		l.http.ErrorLog = slog.NewLogLogger(o.Logger.Handler(), slog.LevelError)
 	}
 	return l, nil
+}
+
+// errorLog writes what net/http has to say, such as panics of handlers, to
+// standard error, but for TLS handshakes that failed: those are for the client to
+// report, and Quiet begins some.
+type errorLog struct{}
+
+func (errorLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("http: TLS handshake error")) {
+		return len(p), nil
+	}
+	return os.Stderr.Write(p)
 }
 
 func (l *listener) track(_ net.Conn, state http.ConnState) {
@@ -100,12 +126,16 @@ func (l *listener) quiet(ctx context.Context) error {
 func (l *listener) start() {
 	go func() {
 		defer close(l.served)
-		_ = l.http.Serve(l.net) // ErrServerClosed
+		if l.scheme == "https" {
+			_ = l.http.ServeTLS(l.net, "", "") // ErrServerClosed
+		} else {
+			_ = l.http.Serve(l.net)
+		}
 	}()
 }
 
 func (l *listener) addr() string { return l.net.Addr().String() }
-func (l *listener) url() string  { return "http://" + l.addr() }
+func (l *listener) url() string  { return l.scheme + "://" + l.addr() }
 
 // close waits for Serve to return before it closes the connections a second
 // time: one that was accepted in between is not known to the first Close.

@@ -1,6 +1,9 @@
 package iamtest
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // nonces are those that the server gave and still accepts. Methods are called
 // with Server.mu held.
@@ -14,7 +17,11 @@ type nonceSpace struct {
 	newest  string
 	answers int                  // that carried the newest
 	made    map[string]time.Time // of every nonce that is still remembered
+	order   []string             // of those in made, the newest one last
 }
+
+// maxNonces bounds the memory where each answer has a new nonce.
+const maxNonces = 4096
 
 // space of an endpoint; grantType is "" but for token requests.
 func (n *nonces) space(o *Options, grantType string) *nonceSpace {
@@ -51,13 +58,18 @@ func (s *nonceSpace) current(now time.Time, o *Options) string {
 }
 
 func (s *nonceSpace) renew(now time.Time, o *Options) {
-	for nonce, made := range s.made {
-		if now.Sub(made) >= o.NonceLife {
-			delete(s.made, nonce)
+	gone := 0
+	for _, nonce := range s.order {
+		if len(s.order)-gone < maxNonces && now.Sub(s.made[nonce]) < o.NonceLife {
+			break
 		}
+		delete(s.made, nonce)
+		gone++
 	}
+	s.order = slices.Delete(s.order, 0, gone)
 	s.newest, s.answers = random(18), 0
 	s.made[s.newest] = now
+	s.order = append(s.order, s.newest)
 }
 
 // RotateNonces makes every nonce given so far unacceptable, at once. The next

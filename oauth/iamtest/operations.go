@@ -1,6 +1,7 @@
 package iamtest
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"time"
@@ -45,6 +46,22 @@ type operations struct {
 	byID    map[string]*operation
 	byKey   map[idempotency]*keyed
 	pending []*operation
+	sweepAt int // do so when there are this many
+}
+
+// keepOperations is how long a finished Operation can be asked for, and for how
+// long an idempotency key is remembered.
+const keepOperations = 24 * time.Hour
+
+// sweep forgets the old ones when their number has doubled.
+func (ops *operations) sweep(now time.Time) {
+	if len(ops.byID) < max(ops.sweepAt, minSweep) {
+		return
+	}
+	old := func(op *operation) bool { return op.Done && now.Sub(op.ModifiedAt) > keepOperations }
+	maps.DeleteFunc(ops.byID, func(_ string, op *operation) bool { return old(op) })
+	maps.DeleteFunc(ops.byKey, func(_ idempotency, k *keyed) bool { return old(k.op) })
+	ops.sweepAt = 2 * len(ops.byID)
 }
 
 // idempotency is what makes two requests one.
@@ -141,6 +158,7 @@ func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, 
 	for _, t := range tokens {
 		op.Metadata.RefreshTokenIDs = append(op.Metadata.RefreshTokenIDs, t.id)
 	}
+	s.ops.sweep(now)
 	s.ops.byID[op.ID] = op
 	s.ops.pending = append(s.ops.pending, op)
 	if key != "" {

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ycauth/ycauth-go/oauth"
@@ -72,9 +75,19 @@ const (
 	NoncesRequired NonceMode = "required"
 )
 
-// A Client is a registered OAuth client. Every client has the redirect URI
-// http://127.0.0.1/auth/callback (or [::1], or localhost) with any port
-// (RFC 8252 §7.3).
+// A ScopeMode is what is done about scopes that the server does not know.
+type ScopeMode string
+
+const (
+	// ScopesDropped leaves them out of what is granted (RFC 6749 §3.3). It is the
+	// default.
+	ScopesDropped ScopeMode = "dropped"
+
+	// ScopesRefused answers invalid_scope (RFC 6749 §4.1.2.1).
+	ScopesRefused ScopeMode = "refused"
+)
+
+// A Client is a registered OAuth client.
 type Client struct {
 	ID string
 
@@ -85,6 +98,11 @@ type Client struct {
 	// [FlavorYandexID] the body always works as well.
 	// Optional. Default: AuthNone without a Secret, else that of the flavor.
 	AuthMethod oauth.AuthMethod
+
+	// RedirectURIs are compared as they are, but for the port of those with the
+	// host 127.0.0.1 or [::1], which can be any (RFC 8252 §7.3). Optional. Default:
+	// http://127.0.0.1/auth/callback and http://[::1]/auth/callback.
+	RedirectURIs []string
 }
 
 // Options change what the server does. The zero value is Yandex Cloud as far as
@@ -94,12 +112,13 @@ type Options struct {
 	// Flavor chooses other defaults. Optional. Default: [FlavorYandexCloud].
 	Flavor Flavor
 
-	// ClientID, ClientSecret and AuthMethod describe the first client.
+	// ClientID, ClientSecret, AuthMethod and RedirectURIs describe the first client.
 	// Optional. Default: [oauth.YandexCloudClientID], a public client; with
 	// [FlavorYandexID] "iamtest-app" with the secret "iamtest-app-secret".
 	ClientID     string
 	ClientSecret oauth.Secret
 	AuthMethod   oauth.AuthMethod
+	RedirectURIs []string
 
 	// Clients are further clients. Optional.
 	Clients []Client
@@ -111,6 +130,14 @@ type Options struct {
 	// Roles are what a subject may do with the tokens of others: role names by
 	// subject, see [RoleViewer] and its neighbours. Optional.
 	Roles map[string][]string
+
+	// Scopes are those that the server knows. Optional. Default: openid,
+	// offline_access, profile and email; with [FlavorYandexID] any scope.
+	Scopes []string
+
+	// UnknownScopes says what is done about others.
+	// Optional. Default: [ScopesDropped].
+	UnknownScopes ScopeMode
 
 	// DenyLogin answers an authorization request with access_denied, as if the
 	// user had clicked "no". Optional.
@@ -155,6 +182,11 @@ type Options struct {
 	// origin, and so the same nonces. Optional. Default: [NoncesOff].
 	Nonces         NonceMode
 	ResourceNonces NonceMode
+
+	// ChallengeStatus is the status of use_dpop_nonce at the token endpoint: 400, as
+	// RFC 9449 §8 says, or 401, as some servers answer. Resources always answer 401
+	// (§9). Optional. Default: 400.
+	ChallengeStatus int
 
 	// NonceEvery makes a new nonce after that many answers; 1 makes one for every
 	// answer. Optional. Default: 0, a nonce is replaced after half of NonceLife.
@@ -242,6 +274,17 @@ type Options struct {
 	// pageSize tokens, and can be empty and still have a nextPageToken. Optional.
 	SparsePages bool
 
+	// TLS serves https, with a certificate that the server makes for itself:
+	// [Server.HTTPClient] trusts it. Optional. Default: plain http.
+	TLS bool
+
+	// HTTP2 serves HTTP/2 beside HTTP/1.1: by ALPN with TLS, and without TLS to
+	// clients that begin with it. [Server.HTTPClient] uses it. Optional.
+	HTTP2 bool
+
+	// Chunked sends answers in two pieces, without Content-Length. Optional.
+	Chunked bool
+
 	// Now is the clock that [Server.Advance] is added to. Everything that the
 	// server does with time follows it. Optional. Default: [time.Now].
 	Now func() time.Time
@@ -250,8 +293,9 @@ type Options struct {
 	// Info. Optional. Default: requests are not logged.
 	Logger *slog.Logger
 
-	// MaxRecords is how many requests [Server.Requests] remembers; older ones are
-	// forgotten, and stay counted. Optional. Default: 100 000.
+	// MaxRecords is how many requests [Server.Requests] remembers, and how many
+	// credentials [Server.Secrets]; older ones are forgotten, and requests stay
+	// counted. Optional. Default: 100 000.
 	MaxRecords int
 }
 
@@ -267,6 +311,9 @@ func (o Options) resolve() (*Options, error) {
 		def(&o.AccessLife, 12*time.Hour)
 		def(&o.RefreshLife, 31*24*time.Hour)
 		def(&o.Rotation, RotateNearEnd)
+		if o.Scopes == nil {
+			o.Scopes = []string{"openid", offlineAccess, "profile", "email"}
+		}
 	} else {
 		if o.ClientID == "" {
 			o.ClientID = "iamtest-app"
@@ -280,6 +327,8 @@ func (o Options) resolve() (*Options, error) {
 	def(&o.Subject, "ajeiamtestuser000001")
 	def(&o.ThumbprintHash, crypto.SHA512)
 	def(&o.CodeLife, time.Minute)
+	def(&o.UnknownScopes, ScopesDropped)
+	def(&o.ChallengeStatus, http.StatusBadRequest)
 	def(&o.Nonces, NoncesOff)
 	def(&o.ResourceNonces, NoncesOff)
 	def(&o.NonceLife, 5*time.Minute)
@@ -291,7 +340,7 @@ func (o Options) resolve() (*Options, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	o.Clients = append([]Client{{ID: o.ClientID, Secret: o.ClientSecret, AuthMethod: o.AuthMethod}}, o.Clients...)
+	o.Clients = append([]Client{{ID: o.ClientID, Secret: o.ClientSecret, AuthMethod: o.AuthMethod, RedirectURIs: o.RedirectURIs}}, o.Clients...)
 	for i := range o.Clients {
 		o.Clients[i].resolve(cloud)
 	}
@@ -310,6 +359,9 @@ func def[T comparable](p *T, v T) {
 }
 
 func (c *Client) resolve(cloud bool) {
+	if c.RedirectURIs == nil {
+		c.RedirectURIs = []string{"http://127.0.0.1" + callbackPath, "http://[::1]" + callbackPath}
+	}
 	if c.AuthMethod != "" {
 		return
 	}
@@ -331,6 +383,8 @@ func (o *Options) check() error {
 	oneOf(add, "Flavor", o.Flavor, FlavorYandexCloud, FlavorYandexID)
 	oneOf(add, "Rotation", o.Rotation, RotateNearEnd, RotateNever, RotateAlways)
 	oneOf(add, "Reuse", o.Reuse, ReuseRevokes, ReuseRefused)
+	oneOf(add, "UnknownScopes", o.UnknownScopes, ScopesDropped, ScopesRefused)
+	oneOf(add, "ChallengeStatus", o.ChallengeStatus, http.StatusBadRequest, http.StatusUnauthorized)
 	oneOf(add, "Nonces", o.Nonces, NoncesOff, NoncesOptional, NoncesRequired)
 	oneOf(add, "ResourceNonces", o.ResourceNonces, NoncesOff, NoncesOptional, NoncesRequired)
 	oneOf(add, "TokenType", o.TokenType, "Bearer", "DPoP")
@@ -352,6 +406,13 @@ func (o *Options) check() error {
 			add("Clients", "a client has no ID, or that of another one: %q", c.ID)
 		}
 		seen[c.ID] = true
+		for _, uri := range c.RedirectURIs {
+			// "The redirection endpoint URI MUST be an absolute URI … MUST NOT include
+			// a fragment component" (RFC 6749 §3.1.2).
+			if u, err := url.Parse(uri); err != nil || !u.IsAbs() || strings.Contains(uri, "#") {
+				add("RedirectURIs", "one of %q is not an absolute URI without fragment", c.ID)
+			}
+		}
 		if !slices.Contains(authMethods, c.AuthMethod) {
 			add("AuthMethod", "%q is not a method of package oauth", c.AuthMethod)
 		} else if (c.AuthMethod == oauth.AuthNone) != (c.Secret == "") {

@@ -182,21 +182,43 @@ func (s *Server) record(ctx context.Context, r Request) {
 // ones are ordinary words.
 const minSecret = 8
 
-// Secrets returns every credential that the server issued or was sent: tokens,
-// codes, code verifiers, client secrets and proofs. A test searches its logs and
-// error texts for them.
+// Secrets returns the credentials that the server issued or was sent, at most
+// Options.MaxRecords and the newest: tokens, codes, code verifiers and proofs, and
+// every client secret. A test searches its logs and error texts for them.
 func (s *Server) Secrets() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.secrets))
+	all := slices.Collect(maps.Keys(s.secrets.known))
+	for _, c := range s.options().Clients {
+		if len(c.Secret) >= minSecret {
+			all = append(all, c.Secret.Reveal())
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// secrets are the newest credentials.
+type secrets struct {
+	known map[string]struct{}
+	order []string // the newest one last
 }
 
 // secret remembers credentials. It is called with Server.mu held.
 func (s *Server) secret(values ...string) {
+	limit, k := s.options().MaxRecords, &s.secrets
 	for _, v := range values {
-		if len(v) >= minSecret {
-			s.secrets[v] = struct{}{}
+		if _, ok := k.known[v]; ok || len(v) < minSecret {
+			continue
 		}
+		if n := max(1, limit/10); len(k.order) >= limit { // drop a tenth at once, so that it costs little
+			for _, old := range k.order[:n] {
+				delete(k.known, old)
+			}
+			k.order = append(k.order[:0], k.order[n:]...)
+		}
+		k.known[v] = struct{}{}
+		k.order = append(k.order, v)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,7 @@ import (
 // concurrent use.
 type Server struct {
 	// URL of the server, for instance http://127.0.0.1:40123, without a slash at
-	// the end.
+	// the end; https with Options.TLS.
 	URL string
 
 	// ClientID is the first client's.
@@ -25,10 +26,15 @@ type Server struct {
 	clock     *Clock
 	elsewhere string // URL of the other origin
 	opts      atomic.Pointer[Options]
-	listeners []*listener
 	proofs    proofs
-	closed    sync.Once
+	identity  *identity // nil without TLS
+	client    *http.Client
 	t         TB // nil but for Start
+
+	life      sync.Mutex // guards what follows
+	listeners []*listener
+	closed    bool
+	stopped   atomic.Bool // nothing listens
 
 	mu      sync.Mutex // guards what follows; proofs.mu is taken before it
 	raw     Options    // as they were given
@@ -36,7 +42,7 @@ type Server struct {
 	nonces  nonces
 	faults  []*injected
 	records records
-	secrets map[string]struct{}
+	secrets secrets
 	ops     operations
 	api     []APIEndpoint
 }
@@ -53,27 +59,47 @@ func New(opts Options) (*Server, error) {
 		clock:    &Clock{base: o.Now},
 		raw:      opts,
 		state:    newState(),
-		secrets:  map[string]struct{}{},
+		secrets:  secrets{known: map[string]struct{}{}},
 		ops:      newOperations(),
 	}
 	s.opts.Store(o)
-	for _, c := range o.Clients {
-		s.secret(c.Secret.Reveal())
+	if o.TLS {
+		if s.identity, err = newIdentity(); err != nil {
+			return nil, err
+		}
 	}
-	main, err := listen(http.HandlerFunc(s.serve), o.Logger)
-	if err != nil {
+	s.client = &http.Client{Transport: s.newTransport()}
+	const anyPort = "127.0.0.1:0"
+	if err := s.open(anyPort, anyPort); err != nil {
 		return nil, err
 	}
-	other, err := listen(http.HandlerFunc(s.serveElsewhere), o.Logger)
-	if err != nil {
-		main.close()
-		return nil, err
-	}
-	s.URL, s.elsewhere, s.listeners = main.url(), other.url(), []*listener{main, other}
+	main := s.listeners[0]
+	s.URL, s.elsewhere = main.url(), s.listeners[1].url()
 	s.api = []APIEndpoint{{"iam", main.addr()}, {"oauth", main.addr()}, {"operation", main.addr()}}
-	main.start()
-	other.start()
+	for _, l := range s.listeners {
+		l.start()
+	}
 	return s, nil
+}
+
+// open opens the server's ports, for itself and for the other origin.
+func (s *Server) open(addresses ...string) error {
+	s.listeners = nil
+	for i, h := range []http.HandlerFunc{s.serve, s.serveElsewhere} {
+		l, err := s.listen(addresses[i], h)
+		if err != nil {
+			s.closeListeners()
+			return err
+		}
+		s.listeners = append(s.listeners, l)
+	}
+	return nil
+}
+
+func (s *Server) closeListeners() {
+	for _, l := range s.listeners {
+		l.close()
+	}
 }
 
 // TB is the part of testing.TB that [Start] needs; *testing.T and *testing.B
@@ -119,14 +145,63 @@ func Start(t TB, opts ...Options) *Server {
 // it returns, no goroutine of the server runs any more. It can be called more
 // than once.
 func (s *Server) Close() {
-	s.closed.Do(func() {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if !s.closed {
 		if err, l := s.CheckFaults(), s.options().Logger; err != nil && l != nil {
 			l.Warn("iamtest: faults that never happened", "error", err) //nolint:sloglint // a server has no context
 		}
-	})
-	for _, l := range s.listeners {
-		l.close()
 	}
+	s.closed = true
+	s.stop()
+}
+
+// Stop makes the server unreachable, as if its process had ended: connections
+// break, and new ones are rejected, until [Server.Start]. It keeps its state.
+func (s *Server) Stop() {
+	s.life.Lock()
+	defer s.life.Unlock()
+	s.stop()
+}
+
+func (s *Server) stop() {
+	s.stopped.Store(true)
+	s.closeListeners()
+	s.client.CloseIdleConnections()
+}
+
+// restartPatience is how long Start waits for its ports, which another program on
+// this machine can have taken for a moment.
+const restartPatience = 5 * time.Second
+
+// Start lets a server that was stopped listen again, at the same address. It does
+// nothing if the server runs, and fails if it was closed, or if another program
+// keeps its port.
+func (s *Server) Start() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	switch {
+	case s.closed:
+		return fmt.Errorf("iamtest: Start: the server was closed: %w", net.ErrClosed)
+	case !s.stopped.Load():
+		return nil
+	}
+	main, other := s.listeners[0].addr(), s.listeners[1].addr()
+	old := s.listeners
+	for deadline := time.Now().Add(restartPatience); ; time.Sleep(20 * time.Millisecond) {
+		err := s.open(main, other)
+		if err == nil {
+			break
+		}
+		if s.listeners = old; time.Now().After(deadline) {
+			return err
+		}
+	}
+	for _, l := range s.listeners {
+		l.start()
+	}
+	s.stopped.Store(false)
+	return nil
 }
 
 // Quiet waits until no client has a connection to the server. By then everything
@@ -135,7 +210,10 @@ func (s *Server) Close() {
 // waits for them. It fails with ctx's error if that ends, and if the server is
 // closed.
 func (s *Server) Quiet(ctx context.Context) error {
-	if err := s.listeners[0].quiet(ctx); err != nil {
+	s.life.Lock()
+	l := s.listeners[0]
+	s.life.Unlock()
+	if err := l.quiet(ctx); err != nil {
 		return fmt.Errorf("iamtest: waiting for clients to go: %w", err)
 	}
 	return nil
@@ -144,7 +222,7 @@ func (s *Server) Quiet(ctx context.Context) error {
 // Configure changes the options while the server runs; requests that come after
 // it see the change. fn gets the options as they were given, without defaults.
 // It fails, and changes nothing, if the new options make no sense. The first
-// client's ID and the clock cannot be changed.
+// client's ID, the clock, TLS and HTTP2 cannot be changed.
 func (s *Server) Configure(fn func(*Options)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,6 +232,9 @@ func (s *Server) Configure(fn func(*Options)) error {
 	o, err := raw.resolve()
 	if err != nil {
 		return err
+	}
+	if was := s.options(); o.TLS != was.TLS || o.HTTP2 != was.HTTP2 {
+		return errors.New("iamtest: Options.TLS and HTTP2: cannot change while the server runs")
 	}
 	if o.ClientID != s.ClientID {
 		return errors.New("iamtest: Options.ClientID: cannot change while the server runs: use Clients")

@@ -3,6 +3,8 @@ package iamtest
 import (
 	"encoding/json"
 	"net/http"
+	"regexp"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -105,6 +107,10 @@ func (e *exchange) exchangeGrant() (*issued, *oauthError) {
 	return out, nil
 }
 
+// codeVerifier is "a minimum length of 43 characters and a maximum length of 128
+// characters" of unreserved characters (RFC 7636 §4.1).
+var codeVerifier = regexp.MustCompile(`^[A-Za-z0-9._~-]{43,128}$`)
+
 // checkForm: "Parameters sent without a value MUST be treated as if they were
 // omitted" and "Request and response parameters MUST NOT be included more than
 // once" (RFC 6749 §3.2); credentials stay out of the URL (§2.3.1).
@@ -134,6 +140,9 @@ func (e *exchange) checkForm() *oauthError {
 			return invalidRequest("a parameter is missing: " + name)
 		}
 	}
+	if e.rec.GrantType == grantCode && !codeVerifier.MatchString(e.form.Get("code_verifier")) {
+		return invalidRequest("code_verifier is not 43 to 128 unreserved characters")
+	}
 	return nil
 }
 
@@ -146,7 +155,12 @@ func (e *exchange) tokenProof() (*dpop.VerifiedProof, *oauthError) {
 	}
 	if err != nil {
 		code, reason := proofCode(err)
-		return nil, &oauthError{code: code, description: reason}
+		refused := &oauthError{code: code, description: reason}
+		if code == "use_dpop_nonce" && e.opts.ChallengeStatus == http.StatusUnauthorized {
+			refused.status = http.StatusUnauthorized
+			e.header.Set("WWW-Authenticate", (&resourceError{"DPoP", code, strings.ReplaceAll(reason, `"`, "'")}).header())
+		}
+		return nil, refused
 	}
 	return proof, nil
 }

@@ -1,6 +1,7 @@
 package iamtest_test
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
 	"net/url"
@@ -593,5 +594,66 @@ func TestTokenRequestsAreRecorded(t *testing.T) {
 	srv.ResetRequests()
 	if len(srv.Requests()) != 0 || srv.Count(iamtest.EndpointToken) != 0 {
 		t.Error("ResetRequests forgot to forget")
+	}
+}
+
+// TestCodeVerifier: "43-128 characters" of "unreserved" (RFC 7636 §4.1). One that
+// is malformed does not spend the code.
+func TestCodeVerifier(t *testing.T) {
+	for name, tt := range map[string]struct {
+		verifier string
+		ok       bool
+	}{
+		"42":                      {strings.Repeat("x", 42), false},
+		"43":                      {strings.Repeat("x", 43), true},
+		"128":                     {strings.Repeat("x", 128), true},
+		"129":                     {strings.Repeat("x", 129), false},
+		"one character":           {"x", false},
+		"every unreserved kind":   {"Az09-._~" + strings.Repeat("x", 40), true},
+		"a reserved one":          {"+" + strings.Repeat("x", 42), false},
+		"a space":                 {" " + strings.Repeat("x", 42), false},
+		"43 bytes, 42 characters": {"é" + strings.Repeat("x", 41), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUser(t, iamtest.Start(t))
+			sum := sha256.Sum256([]byte(tt.verifier))
+			q := u.authorization()
+			q.Set("code_challenge", base64.RawURLEncoding.EncodeToString(sum[:]))
+			form := u.codeForm(u.authorize(q).Get("code"))
+			form.Set("code_verifier", tt.verifier)
+			a := u.do(u.tokenRequest(form))
+			if tt.ok {
+				wantOK(t, a)
+				return
+			}
+			wantError(t, a, 400, "invalid_request")
+			form.Set("code_verifier", strings.Repeat("y", 43))
+			wantError(t, u.do(u.tokenRequest(form)), 400, "invalid_grant")
+		})
+	}
+}
+
+// TestChallengeStatus: RFC 9449 §8 says 400, and some servers answer 401.
+func TestChallengeStatus(t *testing.T) {
+	for _, status := range []int{0, 400, 401} {
+		srv := iamtest.Start(t, iamtest.Options{Nonces: iamtest.NoncesRequired, ChallengeStatus: status})
+		u := newUser(t, srv)
+		form := u.refreshForm("no such token")
+		a := u.do(u.tokenRequest(form))
+		wantError(t, a, max(400, status), "use_dpop_nonce")
+		challenge := a.header.Get("WWW-Authenticate")
+		if a.header.Get("DPoP-Nonce") == "" || strings.HasPrefix(challenge, `DPoP error="use_dpop_nonce"`) != (status == 401) {
+			t.Errorf("status %d: header %v", status, a.header)
+		}
+		a = u.do(u.tokenRequest(form))
+		wantError(t, a, 400, "invalid_grant")
+		if a.header.Get("WWW-Authenticate") != "" {
+			t.Errorf("header %v", a.header)
+		}
+		srv.Inject(iamtest.EndpointToken, iamtest.NonceChallenge(), 1)
+		wantError(t, u.do(u.tokenRequest(form)), max(400, status), "use_dpop_nonce")
+	}
+	if _, err := iamtest.New(iamtest.Options{ChallengeStatus: 403}); err == nil {
+		t.Error("403 is taken")
 	}
 }
