@@ -75,7 +75,10 @@ func codeOfHTTP(status int) Code {
 	case 403:
 		return ErrPermissionDenied
 	case 404:
-		return ErrNotFound
+		// Not NOT_FOUND, as the table has it: a proxy and a wrong address send this
+		// too, and say nothing about a resource. gRPC makes UNIMPLEMENTED of it
+		// ("HTTP to gRPC Status Code Mapping").
+		return ErrUnimplemented
 	case 409:
 		return ErrAborted
 	case 429:

@@ -54,8 +54,9 @@ type APIError struct {
 	// Method is the call that failed: "List", "Revoke", "Operation" or, of a
 	// Discovery, "Endpoints". An operation that ended with an error has "Revoke".
 	Method string
-	// Code is the kind of failure. Where the answer held no google.rpc.Status
-	// (the page of a proxy, an empty body), it follows from HTTPStatus.
+	// Code is the kind of failure. Where the response held no google.rpc.Status
+	// (the page of a proxy, an empty body), it follows from HTTPStatus, and 404 is
+	// ErrUnimplemented, as over gRPC: there is no such method at this address.
 	Code Code
 	// Message is the server's text for developers, without control characters
 	// and credentials, cut at 512 characters. It may be empty.
@@ -73,6 +74,8 @@ type APIError struct {
 	OperationID string
 	// Trace holds the identifiers that the server gave the exchange.
 	Trace
+
+	gone bool // see [question.gone]
 }
 
 // Error names the method, the code and the server's message, and for a
@@ -119,12 +122,20 @@ func (e *APIError) remedy() string {
 	case e.Code == ErrPermissionDenied && e.Method == methodRevoke:
 		return "to revoke the refresh tokens of another subject takes the role " +
 			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker"
+	case e.Code == ErrUnimplemented:
+		return "there is no such method at this address: check the endpoint, and whether a proxy is in the way"
+	case e.Code == ErrNotFound && e.Method == methodRevoke && !e.gone:
+		return "this does not say that the refresh token is gone: check the endpoint, or list the refresh tokens"
 	}
 	return ""
 }
 
 // Unwrap returns the [Code].
 func (e *APIError) Unwrap() error { return e.Code }
+
+// Is reports whether target is [ErrGone] and the service said that the refresh
+// token does not exist. [errors.Is] calls it.
+func (e *APIError) Is(target error) bool { return target == ErrGone && e.gone }
 
 // A ResponseError is an answer that does not follow the API: a redirect,
 // something that is not JSON, a body that is cut off or larger than 1 MiB, a

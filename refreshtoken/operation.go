@@ -16,6 +16,7 @@ import (
 // safe for concurrent use.
 type RevokeOperation struct {
 	client *Client
+	asked  question
 	clean  cleaner
 
 	polling chan struct{} // holds a value while a Wait polls
@@ -65,12 +66,14 @@ func (op *RevokeOperation) Status() Operation {
 // once where the operation is known to have ended, with the same outcome each
 // time. Wait may be called again after an error, and by several goroutines.
 //
-// An operation that failed is an [*APIError] with its OperationID. Where ctx ends
-// first, the error wraps ctx's, and the operation goes on at the server. A poll
-// that failed is an error of [Client.Operation].
+// An operation that failed is an [*APIError] with its OperationID, which wraps
+// [ErrGone] where the refresh token does not exist. One that succeeded without
+// naming the refresh token of [ByID], or any for [ByToken], is a [*ResponseError].
+// Where ctx ends first, the error wraps ctx's, and the operation goes on at the
+// server. A poll that failed is an error of [Client.Operation].
 func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 	if state := op.Status(); state.ended() {
-		return state.outcome()
+		return op.outcome(&state)
 	}
 	select {
 	case op.polling <- struct{}{}: // one at a time is enough for all who wait
@@ -86,7 +89,7 @@ func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 	for {
 		// Asked again here: another Wait may have seen the end.
 		if state := op.Status(); state.ended() {
-			return state.outcome()
+			return op.outcome(&state)
 		}
 		if !sleep(ctx, waits.NextBackOff()) {
 			return nil, op.interrupted(ctx)
@@ -98,21 +101,28 @@ func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 }
 
 func (op *RevokeOperation) poll(ctx context.Context) error {
-	state, err := op.client.operation(ctx, op.ID(), op.clean)
+	id := op.ID()
+	state, err := op.client.operation(ctx, id, op.clean)
 	if err != nil {
 		return err
 	}
-	return op.update(methodOperation, state)
+	return op.update(methodOperation, id, state)
 }
 
-// update takes over what the server says, if it makes sense.
-func (op *RevokeOperation) update(method string, state *Operation) error {
-	if reason := state.wrong(); reason != "" {
+// update takes over what the server says, if it makes sense. The server was asked
+// for the operation with an ID, or for a new one where that is "".
+func (op *RevokeOperation) update(method, id string, state *Operation) error {
+	reason := state.wrong()
+	if reason == "" && id != "" && state.ID != id {
+		reason = "the response is about another operation"
+	}
+	if reason != "" {
 		return &ResponseError{Method: method, Reason: reason, Trace: state.Trace}
 	}
 	if state.Err != nil {
 		state.Err.OperationID = state.ID
 		state.Err.complete(methodRevoke, op.clean)
+		state.Err.gone = op.asked.gone(state.Err) && !op.asked.foreign(state)
 	}
 	op.mu.Lock()
 	defer op.mu.Unlock()
@@ -147,9 +157,12 @@ func (o *Operation) wrong() string {
 // ended reports whether the state is final. An error is, before Done as well.
 func (o *Operation) ended() bool { return o.Done || o.Err != nil }
 
-func (o *Operation) outcome() (*RevokeResult, error) {
+func (op *RevokeOperation) outcome(o *Operation) (*RevokeResult, error) {
 	if o.Err != nil {
 		return nil, o.Err
+	}
+	if reason := op.asked.unanswered(o); reason != "" {
+		return nil, &ResponseError{Method: methodRevoke, Reason: reason, Trace: o.Trace}
 	}
 	return &RevokeResult{
 		OperationID:     o.ID,

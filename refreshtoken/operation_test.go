@@ -179,7 +179,7 @@ func TestOperation(t *testing.T) {
 				"modifiedAt":"2025-01-02T03:04:06Z","metadata":{"subjectId":"aje9","refreshTokenIds":["a"]}}`)
 			return
 		}
-		answerJSON(w, http.StatusOK, doneAtAll)
+		answerJSON(w, http.StatusOK, strings.Replace(doneAtAll, "op1", "op1:x@y", 1))
 	})
 	c := s.client(refreshtoken.WithEndpoint("https://iam.example"), refreshtoken.WithOperationEndpoint(s.URL+"/base/"))
 	op, err := c.Operation(t.Context(), "op1:x@y")

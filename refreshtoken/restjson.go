@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/strictjson"
@@ -67,11 +68,14 @@ func parseOperation(data []byte) (*Operation, error) {
 		ModifiedAt:  r.time(o, "modifiedAt"),
 		Done:        r.flag(o, "done"),
 	}
-	if m := r.object(o, "metadata"); m != nil {
+	if m := r.object(o, "metadata"); m != nil && r.is(m, "RevokeRefreshTokenMetadata") {
 		op.Metadata = RevokeMetadata{r.text(m, "subjectId"), r.texts(m, "refreshTokenIds")}
 	}
 	if m := r.object(o, "response"); m != nil {
-		op.Response = &RevokeResponse{r.texts(m, "refreshTokenIds")}
+		op.Response = &RevokeResponse{}
+		if r.is(m, "RevokeRefreshTokenResponse") {
+			op.Response.RefreshTokenIDs = r.texts(m, "refreshTokenIds")
+		}
 	}
 	if m := r.object(o, "error"); m != nil {
 		op.Err = r.status(m)
@@ -140,6 +144,14 @@ func (r *reader) object(o map[string]any, name string) map[string]any {
 		r.fail(name, "an object")
 	}
 	return m
+}
+
+// is reports whether the message in an Any has a type. One of another type may be
+// that of another API, and says nothing that is understood here. The documentation
+// shows no "@type", so it may be missing.
+func (r *reader) is(o map[string]any, message string) bool {
+	name := r.text(o, "@type")
+	return name == "" || strings.HasSuffix(name, "."+message)
 }
 
 func (r *reader) list(o map[string]any, name string) []any {

@@ -61,7 +61,7 @@ func FuzzParseOperation(f *testing.F) {
 			return
 		}
 		op := &RevokeOperation{clean: cleanerOf(newSecret("hush-hush"))}
-		if err := op.update(methodOperation, state); err != nil {
+		if err := op.update(methodOperation, "", state); err != nil {
 			checkErrorText(t, err)
 			return
 		}
@@ -72,7 +72,7 @@ func FuzzParseOperation(f *testing.F) {
 			return
 		}
 		final := op.Status()
-		result, err := final.outcome()
+		result, err := op.outcome(&final)
 		if (result == nil) == (err == nil) {
 			t.Fatalf("got both or neither of %v and %v", result, err)
 		}

@@ -2,6 +2,7 @@ package refreshtoken
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -14,8 +15,9 @@ import (
 // [ErrUnavailable], whether the tokens are revoked is unknown: see
 // [Target.WithIdempotencyKey], or revoke them again.
 //
-// The error is an [*ArgumentError], an [*APIError], a [*ResponseError] or a
-// [*TransportError]; none holds a refresh token.
+// The error is an [*ArgumentError], an [*APIError] (which wraps [ErrGone] where the
+// refresh token does not exist), a [*ResponseError] or a [*TransportError]; none
+// holds a refresh token.
 func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error) {
 	req, err := t.request()
 	if err != nil {
@@ -25,15 +27,19 @@ func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error)
 	if key == "" {
 		key = newUUID()
 	}
-	clean := cleanerOf(req.RefreshToken)
+	clean, asked := cleanerOf(req.RefreshToken), t.question()
 	state, err := call(ctx, c, methodRevoke, clean, func(ctx context.Context, call Call) (*Operation, error) {
 		call.IdempotencyKey = key
 		return c.transport.Revoke(ctx, call, req)
 	})
 	if err != nil {
+		var api *APIError
+		if errors.As(err, &api) {
+			api.gone = asked.gone(api)
+		}
 		return nil, err
 	}
-	return c.newOperation(methodRevoke, state, clean)
+	return c.newOperation(methodRevoke, "", state, asked, clean)
 }
 
 // Operation returns the revocation with an ID, as [RevokeOperation.ID] told it
@@ -50,7 +56,7 @@ func (c *Client) Operation(ctx context.Context, id string) (*RevokeOperation, er
 	if err != nil {
 		return nil, err
 	}
-	return c.newOperation(methodOperation, state, clean)
+	return c.newOperation(methodOperation, id, state, question{}, clean)
 }
 
 func (c *Client) operation(ctx context.Context, id string, clean cleaner) (*Operation, error) {
@@ -59,9 +65,9 @@ func (c *Client) operation(ctx context.Context, id string, clean cleaner) (*Oper
 	})
 }
 
-func (c *Client) newOperation(method string, state *Operation, clean cleaner) (*RevokeOperation, error) {
-	op := &RevokeOperation{client: c, clean: clean, polling: make(chan struct{}, 1)}
-	if err := op.update(method, state); err != nil {
+func (c *Client) newOperation(method, id string, state *Operation, asked question, clean cleaner) (*RevokeOperation, error) {
+	op := &RevokeOperation{client: c, asked: asked, clean: clean, polling: make(chan struct{}, 1)}
+	if err := op.update(method, id, state); err != nil {
 		return nil, err
 	}
 	return op, nil

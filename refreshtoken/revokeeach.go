@@ -41,10 +41,10 @@ type RevokeProgress struct {
 type RevokeReport struct {
 	// DryRun says that Revoked are those that would be revoked.
 	DryRun bool
-	// Revoked are the tokens that were revoked.
+	// Revoked are the tokens that the service reported as revoked.
 	Revoked []string
-	// Gone are the tokens that were not there any more ([ErrNotFound]): expired, or
-	// revoked before.
+	// Gone are the tokens that the service does not have ([ErrGone]): they expired,
+	// or were revoked before.
 	Gone []string
 	// Failed are the tokens that may still be there.
 	Failed []RevokeFailure
@@ -73,8 +73,9 @@ func (r *RevokeReport) Err() error {
 // each. Have it report a dry run first.
 //
 // It goes on where a token fails: see [RevokeReport]. It stops early where ctx
-// ends, or where the failure would be that of all: no credentials, or refused ones
-// ([ErrUnauthenticated]); then it returns that error and the report so far. An
+// ends, or where the failure would be that of all: no credentials, rejected ones
+// ([ErrUnauthenticated]), or an endpoint that is none ([ErrUnimplemented]). Then it
+// returns that error and the report so far. An
 // [*ArgumentError], with a nil report, means that nothing was sent. An ID that is
 // given twice counts once.
 func (c *Client) RevokeEach(ctx context.Context, ids []string, opts RevokeEachOptions) (*RevokeReport, error) {
@@ -186,7 +187,8 @@ func (b *batch) ended(ctx context.Context, i int, err error) {
 // hopeless reports whether the failure of one token would be that of every other.
 func hopeless(err error) bool {
 	var transport *TransportError
-	return errors.Is(err, ErrUnauthenticated) || errors.As(err, &transport) && !transport.Temporary
+	return errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrUnimplemented) ||
+		errors.As(err, &transport) && !transport.Temporary
 }
 
 func (b *batch) report() *RevokeReport {
@@ -197,7 +199,7 @@ func (b *batch) report() *RevokeReport {
 			r.NotTried = append(r.NotTried, id)
 		case o.err == nil:
 			r.Revoked = append(r.Revoked, id)
-		case errors.Is(o.err, ErrNotFound):
+		case errors.Is(o.err, ErrGone):
 			r.Gone = append(r.Gone, id)
 		default:
 			r.Failed = append(r.Failed, RevokeFailure{id, o.err})

@@ -11,9 +11,10 @@ import (
 // one exchange for each call, and keeps no state between them.
 //
 // A failure that the service reports is an [*APIError] with its texts as they
-// came, an answer that does not follow the API a [*ResponseError], and an
-// exchange without an answer a [*TransportError]. The Client fills in their
-// Method.
+// came, a response that does not follow the API a [*ResponseError], and an
+// exchange without a response a [*TransportError]. The Client fills in their
+// Method. [ErrNotFound] is only for a google.rpc.Status that a server sent: a Client
+// concludes from it that a refresh token is gone.
 //
 // A Transport is safe for concurrent use. Most users take the one behind
 // [NewClient].

@@ -181,6 +181,8 @@ func TestNobodyAnswered(t *testing.T) {
 		{codes.DeadlineExceeded, false, true, false},
 		{codes.Unauthenticated, false, false, false}, // by an interceptor of the official SDK
 		{codes.PermissionDenied, false, false, false},
+		{codes.NotFound, false, true, false}, // nobody who could know it said so
+		{codes.NotFound, true, false, false},
 		{codes.Unavailable, true, false, true},
 		{codes.Internal, true, false, false},
 		{codes.DeadlineExceeded, true, false, true},

@@ -64,12 +64,12 @@ func (x *exchange) wrong(err error) error {
 // failures as it does those of a server, but with no metadata.
 func (x *exchange) answered() bool { return len(x.header) > 0 || len(x.trailer) > 0 }
 
-// conclusive are the codes that say all there is to know, whoever came up with
-// them: a proxy on the way, an interceptor, the connection. The others are those
-// that a connection fails with.
+// conclusive are the codes that mean the same whether a server sent them or not: an
+// interceptor of this program can also reject a call. The others are those that a
+// connection fails with, and NOT_FOUND: what is missing, only a server can know.
 func conclusive(code codes.Code) bool {
 	switch code {
-	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.Internal, codes.Unknown:
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.Internal, codes.Unknown, codes.NotFound:
 		return false
 	}
 	return true

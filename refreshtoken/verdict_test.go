@@ -1,0 +1,204 @@
+package refreshtoken_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/ycauth/ycauth-go/refreshtoken"
+)
+
+// A reply is one response of a server.
+type reply struct {
+	status            int
+	contentType, body string
+}
+
+func jsonReply(status int, body string) reply { return reply{status, "application/json", body} }
+
+func (r reply) write(w http.ResponseWriter) {
+	if r.contentType != "" {
+		w.Header().Set("Content-Type", r.contentType)
+	}
+	w.WriteHeader(r.status)
+	io.WriteString(w, r.body)
+}
+
+// revokeThen is a server that responds to a Revoke and then to each poll.
+func revokeThen(t *testing.T, revoke, poll reply) *server {
+	t.Helper()
+	return serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			revoke.write(w)
+		} else {
+			poll.write(w)
+		}
+	})
+}
+
+const resourceInfo = `{"@type":"type.googleapis.com/google.rpc.ResourceInfo",`
+
+// TestVerdict is the only table of what a response says about a refresh token. What
+// is not certain must be an error that is no ErrGone, since a program forgets the
+// session of a token that is gone.
+func TestVerdict(t *testing.T) {
+	running := jsonReply(200, `{"id":"op1"}`)
+	done := func(members string) reply { return jsonReply(200, `{"id":"op1","done":true,`+members+`}`) }
+	missing := jsonReply(404, `{"code":5,"message":"there is no such refresh token"}`)
+	const revoked, gone, failed = "revoked", "gone", "failed"
+	for _, c := range []struct {
+		name         string
+		revoke, poll reply
+		byID         string
+		byToken      string
+	}{
+		{"the token is missing", missing, running, gone, gone},
+		{"as a string", jsonReply(404, `{"code":"5"}`), running, gone, gone},
+		{"with its ResourceInfo", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"iam.refreshToken","resourceName":"aje1"}]}`), running, gone, gone},
+		{"with a ResourceInfo that names nothing", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"refresh_token"},5]}`), running, gone, gone},
+		{"with another detail", jsonReply(404, `{"code":5,"details":[{"@type":"x/google.rpc.RequestInfo","resourceName":"aje2"}]}`), running, gone, gone},
+
+		{"page of a proxy", reply{404, "text/html", "<h1>404 Not Found</h1>"}, running, failed, failed},
+		{"page of a proxy that is a Status", reply{404, "text/html", missing.body}, running, failed, failed},
+		{"nothing", reply{404, "", ""}, running, failed, failed},
+		{"JSON and nothing", jsonReply(404, ``), running, failed, failed},
+		{"JSON that is no Status", jsonReply(404, `{"error":"not_found"}`), running, failed, failed},
+		{"JSON that is no object", jsonReply(404, `[5]`), running, failed, failed},
+		{"JSON that is cut off", jsonReply(404, `{"code":5,"message":"there`), running, failed, failed},
+		{"a Status without a code", jsonReply(404, `{"message":"no Route matched"}`), running, failed, failed},
+		{"a Status with the code of HTTP", jsonReply(404, `{"code":404,"message":"gone"}`), running, failed, failed},
+		{"a Status with another code", jsonReply(404, `{"code":12,"message":"no such method"}`), running, failed, failed},
+		{"a Status with a message that is none", jsonReply(404, `{"code":5,"message":["x"]}`), running, failed, failed},
+		{"a gateway without the route", jsonReply(404, `{"code":5,"message":"Not Found","details":[]}`), running, failed, failed},
+		{"a Status of an operation", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"operation","resourceName":"aje1"}]}`), running, failed, failed},
+		{"NOT_FOUND as 400", jsonReply(400, missing.body), running, failed, failed},
+		{"NOT_FOUND as 503", jsonReply(500, missing.body), running, failed, failed},
+		{"NOT_FOUND as 200", jsonReply(200, missing.body), running, failed, failed},
+		{"410", jsonReply(410, `{}`), running, failed, failed},
+		{"a Status of another token", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"refreshToken","resourceName":"aje2"}]}`), running, failed, gone},
+
+		{"revoked at once", done(`"response":{"refreshTokenIds":["aje1"]}`), running, revoked, revoked},
+		{"revoked among others", done(`"response":{"refreshTokenIds":["aje0","aje1"]}`), running, revoked, revoked},
+		{"revoked later", running, done(`"metadata":{"refreshTokenIds":["aje1"]},"response":{"refreshTokenIds":["aje1"]}`), revoked, revoked},
+		{"nothing revoked", done(`"response":{}`), running, failed, failed},
+		{"nothing revoked, by an empty list", running, done(`"metadata":{"refreshTokenIds":["aje1"]},"response":{"refreshTokenIds":[]}`), failed, failed},
+		{"a response of another kind", done(`"response":{"@type":"type.googleapis.com/yandex.cloud.iam.v1.Key","refreshTokenIds":["aje1"]}`), running, failed, failed},
+		{"metadata of another kind", done(`"metadata":{"@type":"x/y.Z","refreshTokenIds":["aje2"]},"error":{"code":5}`), running, gone, gone},
+		{"a response of its kind", done(`"response":{"@type":"type.googleapis.com/yandex.cloud.iam.v1.RevokeRefreshTokenResponse","refreshTokenIds":["aje1"]}`), running, revoked, revoked},
+		{"another token revoked", running, done(`"response":{"refreshTokenIds":["aje2"]}`), failed, revoked},
+		{"an operation that turns to another token", running, done(`"metadata":{"refreshTokenIds":["aje2"]},"error":{"code":5}`), failed, gone},
+
+		{"the operation finds no token", running, done(`"error":{"code":5,"message":"there is no such refresh token"}`), gone, gone},
+		{"the operation finds no account", running, done(`"error":{"code":5,"details":[` + resourceInfo + `"resourceType":"subject"}]}`), failed, failed},
+		{"the operation is not found", running, jsonReply(404, `{"code":5,"message":"there is no such operation"}`), failed, failed},
+		{"the operation is behind a proxy", running, reply{404, "text/html", "404"}, failed, failed},
+		{"another operation", running, jsonReply(200, `{"id":"op2","done":true,"response":{"refreshTokenIds":["aje1"]}}`), failed, failed},
+		{"another operation failed", running, jsonReply(200, `{"id":"op2","done":true,"error":{"code":5}}`), failed, failed},
+		{"an operation without an ID", running, jsonReply(200, `{"done":true,"response":{"refreshTokenIds":["aje1"]}}`), failed, failed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := revokeThen(t, c.revoke, c.poll)
+			report, err := s.client().RevokeEach(t.Context(), []string{"aje1"}, refreshtoken.RevokeEachOptions{})
+			if report == nil {
+				t.Fatal(err)
+			}
+			want := &refreshtoken.RevokeReport{}
+			switch c.byID {
+			case revoked:
+				want.Revoked = []string{"aje1"}
+			case gone:
+				want.Gone = []string{"aje1"}
+			case failed:
+				if len(report.Failed) == 1 {
+					want.Failed = report.Failed
+					checkFailure(t, report.Failed[0].Err)
+				}
+			}
+			if !reflect.DeepEqual(report, want) || len(report.Failed) == 0 && c.byID == failed {
+				t.Errorf("by ID: got %+v, want it %s", report, c.byID)
+			}
+			op, err := s.client().Revoke(t.Context(), refreshtoken.ByToken(someToken))
+			if err == nil {
+				_, err = op.Wait(t.Context())
+			}
+			switch got := errors.Is(err, refreshtoken.ErrGone); {
+			case got != (c.byToken == gone), (err == nil) != (c.byToken == revoked):
+				t.Errorf("by token: got %v, want it %s", err, c.byToken)
+			case c.byToken == failed:
+				checkFailure(t, err)
+			}
+		})
+	}
+}
+
+// checkFailure checks that the error has one of the documented types, and tells what
+// to look at.
+func checkFailure(t *testing.T, err error) {
+	t.Helper()
+	var api *refreshtoken.APIError
+	var response *refreshtoken.ResponseError
+	switch {
+	case errors.Is(err, refreshtoken.ErrGone):
+		t.Errorf("%v is gone and failed", err)
+	case errors.As(err, &api):
+		if api.HTTPStatus == 404 && api.Method == "Revoke" && api.Code != refreshtoken.Code(404) {
+			wantText(t, err.Error(), "check the endpoint")
+		}
+	case !errors.As(err, &response):
+		t.Errorf("got %v (%T)", err, err)
+	}
+}
+
+// TestGoneIsOneToken: a NOT_FOUND is not about a token where none was named.
+func TestGoneIsOneToken(t *testing.T) {
+	s := serve(t, answer(404, `{"code":5,"message":"there is no such account"}`))
+	for _, target := range []refreshtoken.Target{
+		refreshtoken.AllMine(), refreshtoken.ByFilter(refreshtoken.RevokeFilter{SubjectID: "aje9"}),
+	} {
+		if _, err := s.client().Revoke(t.Context(), target); !errors.Is(err, refreshtoken.ErrNotFound) || errors.Is(err, refreshtoken.ErrGone) {
+			t.Errorf("%v: got %v", target, err)
+		}
+	}
+	if _, err := s.client().Operation(t.Context(), "op1"); !errors.Is(err, refreshtoken.ErrNotFound) || errors.Is(err, refreshtoken.ErrGone) {
+		t.Errorf("an operation: got %v", err)
+	}
+	if _, err := list(s.client(), refreshtoken.ListOptions{}); !errors.Is(err, refreshtoken.ErrNotFound) || errors.Is(err, refreshtoken.ErrGone) {
+		t.Errorf("a list: got %v", err)
+	}
+	if errors.Is(&refreshtoken.APIError{Code: refreshtoken.ErrNotFound}, refreshtoken.ErrGone) {
+		t.Error("a NOT_FOUND that is the answer to nothing is gone")
+	}
+}
+
+// TestRevokeEachAtAWrongEndpoint stops at once: each further token would be a request in vain.
+func TestRevokeEachAtAWrongEndpoint(t *testing.T) {
+	s := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "404 page not found", http.StatusNotFound)
+	})
+	report, err := s.client().RevokeEach(t.Context(), names(20), refreshtoken.RevokeEachOptions{Concurrency: 1})
+	if !errors.Is(err, refreshtoken.ErrUnimplemented) || len(report.Failed) != 1 || len(report.NotTried) != 19 {
+		t.Errorf("got %+v and %v", report, err)
+	}
+	if !strings.Contains(err.Error(), "check the endpoint, and whether a proxy is in the way") {
+		t.Errorf("%q does not help", err)
+	}
+}
+
+// TestOperationOfAnother: what the server says about another operation is not the
+// state of this one.
+func TestOperationOfAnother(t *testing.T) {
+	s := serve(t, answer(200, `{"id":"op2","done":true,"response":{}}`))
+	_, err := s.client().Operation(t.Context(), "op1")
+	wantText(t, as[*refreshtoken.ResponseError](t, err).Error(), "refreshtoken: Operation: the response is about another operation")
+	s = operation(t, `{"id":"op1"}`, `{"id":"op2","done":true,"response":{}}`)
+	op, err := s.client().Revoke(t.Context(), refreshtoken.AllMine())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := op.Wait(t.Context()); as[*refreshtoken.ResponseError](t, err).RequestID != "r2" || op.Done() {
+		t.Errorf("got %v", err)
+	}
+}
