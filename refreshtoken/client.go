@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/redact"
@@ -78,8 +80,56 @@ func cleanerOf(secret Secret) cleaner {
 	return func(s string) string { return redact.Text(s, secret.Reveal()) }
 }
 
+// A response cleans the texts in it that may be printed. With [explain], which does
+// the same for errors, this is the boundary that everything a server sends goes
+// through: a server may send back what it was sent, in any place.
+type response interface{ clean(cleaner) }
+
+func (p *Page) clean(clean cleaner) { p.Trace.clean(clean) }
+
+func (o *Operation) clean(clean cleaner) {
+	if o.ID != clean(o.ID) {
+		o.ID = "" // an operation is not asked for with a credential in its ID
+	}
+	texts := []*string{&o.Description, &o.CreatedBy, &o.Metadata.SubjectID}
+	for i := range o.Metadata.RefreshTokenIDs {
+		texts = append(texts, &o.Metadata.RefreshTokenIDs[i])
+	}
+	if o.Response != nil {
+		for i := range o.Response.RefreshTokenIDs {
+			texts = append(texts, &o.Response.RefreshTokenIDs[i])
+		}
+	}
+	for _, text := range texts {
+		*text = clean(*text)
+	}
+	o.Trace.clean(clean)
+}
+
+func (t *Trace) clean(clean cleaner) {
+	t.RequestID, t.ServerTraceID = identifier(t.RequestID, clean), identifier(t.ServerTraceID, clean)
+}
+
+// identifier makes an identifier of the server fit for an error. It is cut after it
+// is cleaned: a part of a secret could not be found any more.
+func identifier(id string, clean cleaner) string {
+	if id == "" {
+		return ""
+	}
+	id = strings.Map(func(r rune) rune {
+		if r < 0x21 || r > 0x7e {
+			return -1
+		}
+		return r
+	}, clean(id))
+	return id[:min(len(id), maxIdentifier)]
+}
+
+// maxIdentifier is far above the length of a UUID, in bytes.
+const maxIdentifier = 128
+
 // call makes one request in as many attempts as it takes.
-func call[T any](ctx context.Context, c *Client, method string, clean cleaner, send func(context.Context, Call) (T, error)) (T, error) {
+func call[T response](ctx context.Context, c *Client, method string, clean cleaner, send func(context.Context, Call) (T, error)) (T, error) {
 	var zero T
 	if c.err != nil {
 		return zero, c.err
@@ -100,8 +150,9 @@ func call[T any](ctx context.Context, c *Client, method string, clean cleaner, s
 			"method", method, "attempt", attempt, "wait", wait, "error", err)
 	}
 	return retry.Do(ctx, policy, func(ctx context.Context, _ int) (T, error) {
-		v, err := send(ctx, Call{ClientRequestID: newUUID(), ClientTraceID: c.traceID})
+		v, err := send(ctx, Call{ClientRequestID: newUUID(), ClientTraceID: c.traceID, clean: clean})
 		if err == nil {
+			v.clean(clean)
 			return v, nil
 		}
 		err = explain(err, method, clean)
@@ -122,7 +173,8 @@ func explain(err error, method string, clean cleaner) error {
 	case errors.As(err, &api):
 		api.complete(method, clean)
 	case errors.As(err, &response):
-		response.Method = method
+		response.Method, response.Reason = method, clean(response.Reason)
+		response.Trace.clean(clean)
 	case errors.As(err, &transport):
 		transport.Method, transport.text = method, clean(transport.Err.Error())
 	default:
@@ -135,21 +187,25 @@ func explain(err error, method string, clean cleaner) error {
 func (e *APIError) complete(method string, clean cleaner) {
 	e.Method = method
 	e.Message = clean(e.Message)
+	e.Trace.clean(clean)
+	if number := strconv.Itoa(int(e.Code)); clean(number) != number {
+		e.Code = ErrUnknown // a token of digits alone can be sent back as a number
+	}
 	for i, d := range e.Details {
 		e.Details[i] = cleanJSON(d, clean)
 	}
 	e.RetryAfter = max(e.RetryAfter, retryDelay(e.Details))
 }
 
-// cleanJSON cleans the strings in a JSON text. One that needs no cleaning is left
-// as it is, byte for byte.
+// cleanJSON cleans the strings and numbers in a JSON text. One that needs no cleaning
+// is left as it is, byte for byte.
 func cleanJSON(data json.RawMessage, clean cleaner) json.RawMessage {
 	v, err := decodeJSON(data)
 	if err != nil {
 		return json.RawMessage(`{}`)
 	}
 	changed := false
-	v = mapStrings(v, func(s string) string {
+	v = cleanValue(v, func(s string) string {
 		c := clean(s)
 		changed = changed || c != s
 		return c
@@ -164,19 +220,24 @@ func cleanJSON(data json.RawMessage, clean cleaner) json.RawMessage {
 	return out
 }
 
-// mapStrings applies f to every string in a decoded JSON value, names included.
-func mapStrings(v any, f func(string) string) any {
+// cleanValue applies clean to every string in a decoded JSON value, names included,
+// and to every number. A number that does not stay what it is becomes a string.
+func cleanValue(v any, clean cleaner) any {
 	switch v := v.(type) {
 	case string:
-		return f(v)
+		return clean(v)
+	case json.Number:
+		if text := clean(v.String()); text != v.String() {
+			return text
+		}
 	case []any:
 		for i := range v {
-			v[i] = mapStrings(v[i], f)
+			v[i] = cleanValue(v[i], clean)
 		}
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for k, x := range v {
-			out[f(k)] = mapStrings(x, f)
+			out[clean(k)] = cleanValue(x, clean)
 		}
 		return out
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ycauth/ycauth-go/internal/retry"
 	"github.com/ycauth/ycauth-go/internal/wire"
 )
 
@@ -110,7 +111,7 @@ func (d *Discovery) Endpoints(ctx context.Context) (Endpoints, error) {
 	case d.asking <- struct{}{}:
 		defer func() { <-d.asking }()
 	case <-ctx.Done():
-		return Endpoints{}, &TransportError{Method: methodEndpoints, Err: context.Cause(ctx)}
+		return Endpoints{}, &TransportError{Method: methodEndpoints, Err: retry.Ended(ctx)}
 	}
 	found, fresh := d.known() // somebody else may have asked meanwhile
 	if fresh {

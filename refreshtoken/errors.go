@@ -16,6 +16,10 @@ const (
 	methodRevoke    = "Revoke"
 	methodOperation = "Operation"
 	methodEndpoints = "Endpoints"
+
+	// No method of the API: what a caller was waiting for.
+	methodWait       = "Wait"
+	methodRevokeEach = "RevokeEach"
 )
 
 // ErrPageTokenRepeated is wrapped by the [ResponseError] that ends a listing
@@ -175,7 +179,8 @@ func (e *ResponseError) Unwrap() error { return e.Err }
 // It wraps the cause, and [ErrUnavailable] as well where another attempt may
 // succeed.
 type TransportError struct {
-	// Method is the call: "List", "Revoke", "Operation" or "Endpoints".
+	// Method is the call: "List", "Revoke", "Operation" or "Endpoints". It is "Wait" or
+	// "RevokeEach" where ctx ended between two calls.
 	Method string
 	// Temporary says that the network failed, so that another attempt may succeed.
 	Temporary bool
@@ -193,6 +198,13 @@ func (e *TransportError) Error() string {
 	}
 	return "refreshtoken: " + e.Method + ": " + text
 }
+
+// Format prints [TransportError.Error] for every verb: the cause can hold what a
+// server or a proxy sent, such as the debug data of an HTTP/2 GOAWAY frame.
+func (e *TransportError) Format(f fmt.State, _ rune) { fmt.Fprint(f, e.Error()) }
+
+// MarshalText is [TransportError.Error], for JSON and other encodings.
+func (e *TransportError) MarshalText() ([]byte, error) { return []byte(e.Error()), nil }
 
 // Unwrap returns the cause and, for a temporary error, [ErrUnavailable].
 func (e *TransportError) Unwrap() []error {

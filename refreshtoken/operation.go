@@ -69,8 +69,8 @@ func (op *RevokeOperation) Status() Operation {
 // An operation that failed is an [*APIError] with its OperationID, which wraps
 // [ErrGone] where the refresh token does not exist. One that succeeded without
 // naming the refresh token of [ByID], or any for [ByToken], is a [*ResponseError].
-// Where ctx ends first, the error wraps ctx's, and the operation goes on at the
-// server. A poll that failed is an error of [Client.Operation].
+// Where ctx ends first, a [*TransportError] wraps its error, and the operation goes
+// on at the server. A poll that failed is an error of [Client.Operation].
 func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 	if state := op.Status(); state.ended() {
 		return op.outcome(&state)
@@ -120,7 +120,7 @@ func (op *RevokeOperation) update(method, id string, state *Operation) error {
 		return &ResponseError{Method: method, Reason: reason, Trace: state.Trace}
 	}
 	if state.Err != nil {
-		state.Err.OperationID = state.ID
+		state.Err.OperationID, state.Err.Trace = state.ID, state.Trace
 		state.Err.complete(methodRevoke, op.clean)
 		state.Err.gone = op.asked.gone(state.Err) && !op.asked.foreign(state)
 	}
@@ -131,7 +131,7 @@ func (op *RevokeOperation) update(method, id string, state *Operation) error {
 }
 
 func (op *RevokeOperation) interrupted(ctx context.Context) error {
-	return fmt.Errorf("refreshtoken: Wait: operation %q has not ended yet: %w", op.ID(), retry.Ended(ctx))
+	return &TransportError{Method: methodWait, Err: fmt.Errorf("operation %q has not ended yet: %w", op.ID(), retry.Ended(ctx))}
 }
 
 // wrong says how the state contradicts the description of Operation in the

@@ -382,3 +382,28 @@ func TestWaitPollFails(t *testing.T) {
 		t.Errorf("the second Wait: got %v, %v", result, err)
 	}
 }
+
+// ended is a context that has ended.
+func ended(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+// TestInterruptedWaits have an error of a documented type.
+func TestInterruptedWaits(t *testing.T) {
+	s := operation(t, `{"id":"op1"}`)
+	op, err := s.client().Revoke(t.Context(), refreshtoken.AllMine())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = op.Wait(ended(t))
+	if e := as[*refreshtoken.TransportError](t, err); e.Method != "Wait" || e.Temporary || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	_, err = s.client().RevokeEach(ended(t), []string{"aje1"}, refreshtoken.RevokeEachOptions{})
+	if e := as[*refreshtoken.TransportError](t, err); e.Method != "RevokeEach" || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}

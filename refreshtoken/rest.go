@@ -161,7 +161,7 @@ func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, b
 		return nil, Trace{}, &TransportError{Temporary: retryable(err, reached.Load()), Err: err}
 	}
 	defer resp.Body.Close()
-	data, err := readAnswer(ctx, resp)
+	data, err := readAnswer(ctx, call, resp)
 	return data, traceOf(resp.Header), err
 }
 
@@ -211,7 +211,7 @@ func retryable(err error, reached bool) bool {
 }
 
 // readAnswer returns the body of a good answer, and an error for any other.
-func readAnswer(ctx context.Context, resp *http.Response) ([]byte, error) {
+func readAnswer(ctx context.Context, call Call, resp *http.Response) ([]byte, error) {
 	wrong := func(reason string, err error) error {
 		return &ResponseError{Reason: reason, HTTPStatus: resp.StatusCode, Err: err, Trace: traceOf(resp.Header)}
 	}
@@ -222,7 +222,7 @@ func readAnswer(ctx context.Context, resp *http.Response) ([]byte, error) {
 	case resp.StatusCode >= 400:
 		return nil, statusError(resp, data)
 	case resp.StatusCode >= 300 && resp.Header.Get("Location") != "":
-		return nil, wrong("the answer redirects"+redirectedTo(resp)+", and a redirect is not followed with credentials: check the endpoint, and whether a proxy is in the way", nil)
+		return nil, wrong("the answer redirects"+redirectedTo(resp, call.clean)+", and a redirect is not followed with credentials: check the endpoint, and whether a proxy is in the way", nil)
 	case resp.StatusCode != http.StatusOK:
 		return nil, wrong("want HTTP 200 or an error", nil)
 	case errors.Is(err, wire.ErrTooLarge):
@@ -235,9 +235,11 @@ func readAnswer(ctx context.Context, resp *http.Response) ([]byte, error) {
 	return data, nil
 }
 
-// redirectedTo names the host that a redirect leads to, and no more of the URL.
-func redirectedTo(resp *http.Response) string {
-	u, err := resp.Location()
+// redirectedTo names the host that a redirect leads to, and no more of the URL. The
+// URL is cleaned as a whole: a secret in it can be host and path at once.
+func redirectedTo(resp *http.Response, clean cleaner) string {
+	cleaned := http.Response{Header: http.Header{"Location": {clean(resp.Header.Get("Location"))}}, Request: resp.Request}
+	u, err := cleaned.Location()
 	if err != nil || u.Hostname() == "" {
 		return ""
 	}
@@ -262,11 +264,7 @@ func statusError(resp *http.Response, data []byte) *APIError {
 	return e
 }
 
+// traceOf is as the server sent it: the Client makes it fit to be printed.
 func traceOf(h http.Header) Trace {
-	return Trace{RequestID: identifier(h, "X-Request-Id"), ServerTraceID: identifier(h, "X-Server-Trace-Id")}
-}
-
-// identifier is one header, as [wire.RequestID] makes it fit for an error.
-func identifier(h http.Header, name string) string {
-	return wire.RequestID(http.Header{"X-Request-Id": h.Values(name)})
+	return Trace{RequestID: h.Get("X-Request-Id"), ServerTraceID: h.Get("X-Server-Trace-Id")}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
 // Bounds of [RevokeEachOptions] Concurrency.
@@ -150,7 +152,7 @@ func (b *batch) take(ctx context.Context) (i int, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.fatal == nil && ctx.Err() != nil && b.next < len(b.ids) {
-		b.fatal = fmt.Errorf("refreshtoken: RevokeEach: %w", context.Cause(ctx))
+		b.fatal = &TransportError{Method: methodRevokeEach, Err: retry.Ended(ctx)}
 	}
 	if b.fatal != nil || b.next == len(b.ids) {
 		return 0, false

@@ -13,7 +13,8 @@ import (
 // A failure that the service reports is an [*APIError] with its texts as they
 // came, a response that does not follow the API a [*ResponseError], and an
 // exchange without a response a [*TransportError]. The Client fills in their
-// Method. [ErrNotFound] is only for a google.rpc.Status that a server sent: a Client
+// Method, and takes secrets out of their texts and out of the [Trace], which is as
+// the server sent it. [ErrNotFound] is only for a google.rpc.Status that a server sent: a Client
 // concludes from it that a refresh token is gone.
 //
 // A Transport is safe for concurrent use. Most users take the one behind
@@ -36,6 +37,8 @@ type Call struct {
 	// IdempotencyKey (idempotency-key) is the same for all attempts of one Revoke.
 	// It is "" for the other calls.
 	IdempotencyKey string
+
+	clean cleaner // of what the server sends
 }
 
 // ListRequest is ListRefreshTokensRequest. Its limits are kept.

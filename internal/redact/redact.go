@@ -6,9 +6,12 @@
 package redact
 
 import (
+	"encoding/json"
+	"html"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -31,16 +34,17 @@ var shapes = regexp.MustCompile(strings.Join([]string{
 	`(?i)\b(?:bearer|dpop|basic)\s+[A-Za-z0-9._~+/=\-]{8,}`,
 }, "|"))
 
-// Text makes a text from outside fit for an error or a log: the given secrets
-// and everything that looks like a credential become [Mark], control characters
-// and those that reverse the direction of writing become spaces, and what is longer than 512 runes is cut.
+// Text sanitizes untrusted text for use in an error or a log. The given secrets,
+// also as a URL, Go, JSON and HTML write them and in either case, and everything that
+// looks like a credential become [Mark]. Control characters and those that reverse
+// the direction of writing become spaces. What is longer than 512 runes is cut.
 func Text(s string, secrets ...string) string {
 	for _, secret := range longestFirst(secrets) {
 		if len(secret) < 4 {
 			continue // would redact ordinary words
 		}
-		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret)} {
-			s = strings.ReplaceAll(s, form, Mark)
+		for _, form := range forms(secret) {
+			s = replaceAll(s, form, Mark)
 		}
 	}
 	s = shapes.ReplaceAllString(s, Mark)
@@ -57,6 +61,50 @@ func Text(s string, secrets ...string) string {
 		}
 	}
 	return s
+}
+
+// forms are the ways in which software that quotes a request writes a secret: as it
+// is, in a URL, as %q of fmt (net/http does), as a JSON string, in HTML.
+func forms(secret string) []string {
+	all := []string{secret, url.QueryEscape(secret), url.PathEscape(secret), unquoted(strconv.Quote(secret)), html.EscapeString(secret)}
+	for _, escapeHTML := range []bool{true, false} {
+		var b strings.Builder
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(escapeHTML)
+		if enc.Encode(secret) == nil {
+			all = append(all, unquoted(strings.TrimSuffix(b.String(), "\n")))
+		}
+	}
+	slices.Sort(all)
+	return longestFirst(slices.Compact(all)) // an escaped form can hold the plain one
+}
+
+func unquoted(s string) string { return s[1 : len(s)-1] }
+
+// replaceAll is [strings.ReplaceAll] for letters in either case: host names arrive
+// in lower case, and the digits of escapes come in both.
+func replaceAll(s, old, with string) string {
+	var b strings.Builder
+	rest := s
+	for i := 0; i+len(old) <= len(rest); {
+		if lower(rest[i]) != lower(old[0]) || !strings.EqualFold(rest[i:i+len(old)], old) {
+			i++
+			continue
+		}
+		b.WriteString(rest[:i] + with)
+		rest, i = rest[i+len(old):], 0
+	}
+	if len(rest) == len(s) {
+		return s
+	}
+	return b.String() + rest
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 // longestFirst: of two secrets where one begins with the other, the rest of the

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/http"
 	"strings"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	_ "google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
-	"github.com/ycauth/ycauth-go/internal/wire"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -136,8 +134,8 @@ func (x *exchange) trace() refreshtoken.Trace {
 // else.
 func (x *exchange) identifier(name string) string {
 	for _, md := range []metadata.MD{x.header, x.trailer} {
-		if id := wire.RequestID(http.Header{"X-Request-Id": md.Get(name)}); id != "" {
-			return id
+		if ids := md.Get(name); len(ids) > 0 && ids[0] != "" {
+			return ids[0]
 		}
 	}
 	return ""

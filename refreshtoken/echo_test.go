@@ -1,0 +1,152 @@
+package refreshtoken_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/ycauth/ycauth-go/refreshtoken"
+)
+
+// echoed are refresh tokens of shapes that are hard to find again.
+var echoed = map[string]string{
+	"of the cloud":     someToken,
+	"opaque":           oddToken,
+	"in quotes":        `opa"que\token'1`,
+	"of digits":        "1618033988",
+	"as a host":        "Opaque-Token.Example",
+	"as host and path": "opaque/token/0123456789",
+	"a long one":       strings.Repeat("opaque-token-", 70),
+}
+
+// TestEchoes: a server that sends the token back, in every header and every member.
+func TestEchoes(t *testing.T) {
+	for name, token := range echoed {
+		text, err := json.Marshal(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		number := string(text)
+		if strings.Trim(token, "0123456789") == "" {
+			number = token
+		}
+		in := strings.NewReplacer("TOKEN", string(text), "NUMBER", number)
+		const metadata = `"description":TOKEN,"createdBy":TOKEN,"metadata":{"subjectId":TOKEN,"refreshTokenIds":[TOKEN,"aje1"]}`
+		const failure = `"message":TOKEN,"details":[TOKEN,NUMBER,[NUMBER],{"@type":TOKEN,TOKEN:NUMBER}]`
+		for kind, body := range map[string]string{
+			"running":               `{"id":"op1",` + metadata + `}`,
+			"running, by its token": `{"id":TOKEN,` + metadata + `}`,
+			"done":                  `{"id":TOKEN,"done":true,` + metadata + `,"response":{"refreshTokenIds":[TOKEN]}}`,
+			"failed":                `{"id":TOKEN,"done":true,` + metadata + `,"error":{"code":9,` + failure + `}}`,
+			"error":                 `{"code":9,` + failure + `}`,
+			"error with its code":   `{"code":NUMBER,` + failure + `}`,
+			"redirect":              ``,
+			"HTML":                  ``,
+			"unavailable":           ``,
+		} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				s := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+					for _, h := range []string{"X-Request-Id", "X-Server-Trace-Id", "X-Client-Request-Id", "Server", "Date", "Retry-After", "Www-Authenticate", "Grpc-Message"} {
+						w.Header().Set(h, token)
+					}
+					switch kind {
+					case "redirect":
+						u := url.URL{Scheme: "https", Host: "login.example", Path: "/" + token}
+						if host, path, _ := strings.Cut(token, "/"); !strings.ContainsAny(token, ` "'`) {
+							u.Host, u.Path = host, "/"+path
+							u.RawPath = u.Path
+						}
+						w.Header().Set("Location", u.String())
+						w.WriteHeader(http.StatusTemporaryRedirect)
+					case "HTML":
+						w.Header().Set("Content-Type", token)
+						fmt.Fprint(w, token)
+					case "unavailable":
+						http.Error(w, token, http.StatusServiceUnavailable)
+					case "error", "error with its code":
+						answerJSON(w, http.StatusBadRequest, in.Replace(body))
+					default:
+						answerJSON(w, http.StatusOK, in.Replace(body))
+					}
+				})
+				var log strings.Builder
+				client := s.client(refreshtoken.WithLogger(textLogger(&log)), refreshtoken.WithRetry(refreshtoken.RetryPolicy{Attempts: 2, Initial: 1}))
+				op, err := client.Revoke(t.Context(), refreshtoken.ByToken(token))
+				texts := []string{printed(err), log.String()}
+				if err == nil {
+					result, err := op.Wait(ended(t))
+					texts = append(texts, printed(err), printed(op), printed(op.ID()), printed(op.Status()), printed(result))
+				}
+				checkSilence(t, token, texts...)
+			})
+		}
+	}
+}
+
+// checkSilence fails where a text holds the token, or much of it, in any form.
+func checkSilence(t *testing.T, token string, texts ...string) {
+	t.Helper()
+	quoted, err := json.Marshal(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := token[:min(len(token), 40)]
+	if before, _, ok := strings.Cut(token, "/"); ok && len(before) > 4 {
+		part = before
+	}
+	for _, text := range texts {
+		lower := strings.ToLower(text)
+		for _, form := range []string{token, part, strings.Trim(fmt.Sprintf("%q", token), `"`), strings.Trim(string(quoted), `"`), url.QueryEscape(token), url.PathEscape(token)} {
+			if strings.Contains(lower, strings.ToLower(form)) {
+				t.Errorf("%s holds the token as %s", text, form)
+				break
+			}
+		}
+	}
+}
+
+// TestQuotedEchoes: an error of net/http quotes what the server sent.
+func TestQuotedEchoes(t *testing.T) {
+	for name, token := range echoed {
+		t.Run(name, func(t *testing.T) {
+			for _, cause := range []error{
+				fmt.Errorf("net/http: malformed MIME header line: %q", token),
+				fmt.Errorf("http2: server sent GOAWAY and closed the connection; debug=%q", token),
+				&url.Error{Op: "Post", URL: "https://iam.example/" + url.PathEscape(token), Err: errors.New(token)},
+			} {
+				hc := &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) { return nil, cause })}
+				_, err := refreshtoken.NewClient(hc).Revoke(t.Context(), refreshtoken.ByToken(token))
+				if !errors.Is(err, cause) {
+					t.Errorf("got %v, want it to wrap %v", err, cause)
+				}
+				checkSilence(t, token, printed(err))
+			}
+		})
+	}
+}
+
+// TestTransportErrorPrintsNoCause: not even where a printer looks inside.
+func TestTransportErrorPrintsNoCause(t *testing.T) {
+	type goAway struct {
+		error
+		DebugData string
+	}
+	err := &refreshtoken.TransportError{Method: "List", Temporary: true, Err: &goAway{errors.New("GOAWAY"), "secret-debug-data"}}
+	const want = "refreshtoken: List: GOAWAY"
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
+		if got := fmt.Sprintf(verb, err); got != want {
+			t.Errorf("%s prints %s", verb, got)
+		}
+	}
+	if got, e := json.Marshal(err); string(got) != `"`+want+`"` || e != nil {
+		t.Errorf("JSON is %s, %v", got, e)
+	}
+	report := &refreshtoken.RevokeReport{Failed: []refreshtoken.RevokeFailure{{ID: "aje1", Err: err}}}
+	if text := printed(report); strings.Contains(text, "secret-debug-data") || !strings.Contains(text, "GOAWAY") {
+		t.Errorf("a report prints %s", text)
+	}
+}
