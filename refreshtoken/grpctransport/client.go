@@ -15,7 +15,7 @@ import (
 // NewClient returns a Client that speaks gRPC through conn, which adds the
 // authorization metadata and stays the caller's to close. A [Conn] of [Dial] leads
 // to both services that are needed, and so does what [Join] makes; with any other
-// connection, its server has to have both.
+// connection, its server must have both, and [Authenticate] adds the authorization.
 //
 // The options of refreshtoken that are for REST only (WithEndpoint,
 // WithOperationEndpoint, WithUserAgent) are refused: every call of the Client
@@ -72,7 +72,7 @@ func (t *transport) Operation(ctx context.Context, call refreshtoken.Call, id st
 // An exchange is one call, with what came beside its answer.
 type exchange struct {
 	header, trailer metadata.MD
-	credentials     credentialError
+	source          sourceError
 }
 
 // begin adds the metadata of the call to that which the caller may have put into
@@ -89,7 +89,7 @@ func (x *exchange) begin(ctx context.Context, call refreshtoken.Call) context.Co
 			md.Set(name, value)
 		}
 	}
-	return x.credentials.watch(metadata.NewOutgoingContext(ctx, md))
+	return x.source.watch(metadata.NewOutgoingContext(ctx, md))
 }
 
 func (x *exchange) options() []grpc.CallOption {

@@ -59,8 +59,9 @@ type Conn struct {
 	conns []*grpc.ClientConn
 }
 
-// Dial makes the connections of a Client, each authenticated by src. It does not
-// wait for the network: the first call connects. Close ends them.
+// Dial makes the connections of a Client, each authenticated by src, as
+// [Authenticate] describes. It does not wait for the network: the first call
+// connects. Close ends them.
 //
 // The error is an *refreshtoken.ArgumentError, or that of grpc.NewClient.
 func Dial(src TokenSource, opts DialOptions) (*Conn, error) {
@@ -141,9 +142,9 @@ func (o *DialOptions) connect(src TokenSource, address string) (*grpc.ClientConn
 		security = credentials.NewTLS(o.TLS.Clone()) // a nil Config clones to nil
 	}
 	// The caller's come first: the last one wins.
-	options := append(slices.Clone(o.Options),
+	options := append(slices.Clone(o.Options), authenticate(src, !o.Plaintext)...)
+	options = append(options,
 		grpc.WithTransportCredentials(security),
-		grpc.WithPerRPCCredentials(&perRPC{src: src, secure: !o.Plaintext}),
 		grpc.WithUserAgent(o.UserAgent),
 		grpc.WithConnectParams(reconnect),
 	)

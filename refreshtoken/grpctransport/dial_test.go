@@ -16,8 +16,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
 
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
@@ -191,24 +195,38 @@ func TestDialDefaults(t *testing.T) {
 	}
 }
 
-// TestCredentials: a connection of the caller's own keeps the error of the token
-// source, and what it is.
-func TestCredentials(t *testing.T) {
+// TestAuthenticateKeepsErrors: a connection of the caller's own keeps the error of the
+// token source, for a Client and for calls of its own.
+func TestAuthenticateKeepsErrors(t *testing.T) {
 	server, roots := certificate(t)
 	face := iamgrpc.Start(t, iamtest.Start(t), iamgrpc.Options{TLS: server})
 	secure := grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots}))
-	conn, err := grpc.NewClient(face.Address, secure, grpc.WithPerRPCCredentials(grpctransport.Credentials(source{err: errNoLogin})))
+	conn, err := grpc.NewClient(face.Address, append(grpctransport.Authenticate(source{err: errNoLogin}), secure)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := listOnce(t.Context(), conn); !errors.Is(err, errNoLogin) {
+	if err := listOnce(t.Context(), conn); !errors.Is(err, errNoLogin) || !errors.As(err, new(*refreshtoken.TransportError)) {
 		t.Errorf("got %v, want %v", err, errNoLogin)
 	}
-	_, err = grpc.NewClient(face.Address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithPerRPCCredentials(grpctransport.Credentials(source{})))
-	if err == nil {
-		t.Error("a token would travel in the clear")
+	_, err = iampb.NewRefreshTokenServiceClient(conn).List(t.Context(), &iampb.ListRefreshTokensRequest{})
+	if !errors.Is(err, errNoLogin) || status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a call by hand: got %v", err)
+	}
+}
+
+// TestAuthenticateNeedsTLS: a token does not travel in the clear.
+func TestAuthenticateNeedsTLS(t *testing.T) {
+	iam := iamtest.Start(t)
+	face := iamgrpc.Start(t, iam)
+	conn, err := grpc.NewClient(face.Address, append(grpctransport.Authenticate(source{token: iam.IssueAccessToken("", "")}),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := listOnce(t.Context(), conn); err == nil || len(iam.Requests()) != 0 {
+		t.Errorf("got %v after %d requests", err, len(iam.Requests()))
 	}
 }
 

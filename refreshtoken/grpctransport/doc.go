@@ -13,6 +13,13 @@
 // connections; any other grpc.ClientConnInterface does as well, such as those of
 // the official SDK, and [Join] makes one of two.
 //
+// # Rejected tokens
+//
+// A server can reject a token that has not expired, because it was revoked for
+// example. The connections of [Dial], and any other with the options of
+// [Authenticate], then have the token source replace it, and make the call once more.
+// These options serve any gRPC service, not only those of this package.
+//
 // The addresses of another cloud than the one in Russia are options of Dial; a
 // refreshtoken.Discovery finds them.
 //
@@ -27,8 +34,7 @@
 //   - *refreshtoken.ResponseError is an answer that is larger than the connection
 //     accepts (4 MiB unless it was told otherwise), or is not what the API
 //     describes.
-//   - *refreshtoken.TransportError is a call without an answer. It wraps what the
-//     credentials of [Dial] or [Credentials] failed with, so that errors.Is finds
-//     the oauth.ErrLoginRequired in it. A gRPC connection by itself does not keep
-//     that error, only its text.
+//   - *refreshtoken.TransportError is a call without a response. It wraps what the
+//     token source of [Dial] or [Authenticate] failed with, so that errors.Is finds
+//     the oauth.ErrLoginRequired in it.
 package grpctransport

@@ -28,11 +28,11 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 	st, _ := status.FromError(err)
 	awaitDeadline(ctx, st.Code())
 	switch code := st.Code(); {
-	case ctx.Err() != nil && (code == codes.Canceled || code == codes.DeadlineExceeded || x.credentials.get() != nil):
+	case ctx.Err() != nil && (code == codes.Canceled || code == codes.DeadlineExceeded || x.source.get() != nil):
 		return &refreshtoken.TransportError{Err: retry.Ended(ctx)}
-	case x.credentials.get() != nil:
+	case x.source.get() != nil:
 		// Final: a token source has tried again by itself where that helps.
-		return &refreshtoken.TransportError{Err: x.credentials.get()}
+		return &refreshtoken.TransportError{Err: x.source.get()}
 	case unreadable(st):
 		return x.wrong(errors.New(reasonOf(st)))
 	case !x.answered() && !conclusive(code):
