@@ -142,7 +142,7 @@ func (e *APIError) Unwrap() error { return e.Code }
 func (e *APIError) Is(target error) bool { return target == ErrGone && e.gone }
 
 // A ResponseError is an answer that does not follow the API: a redirect,
-// something that is not JSON, a body that is cut off or larger than 1 MiB, a
+// something that is not JSON, a body that is cut off or larger than 16 MiB, a
 // member of the wrong type, an operation that contradicts itself, a page token
 // for the second time. It never holds the body.
 type ResponseError struct {

@@ -127,9 +127,9 @@ func TestWrongAnswers(t *testing.T) {
 			w.Header()["Content-Type"] = nil
 			io.WriteString(w, `{"body-of-the-answer":1}`)
 		}, "the answer is not JSON"},
-		{"larger than 1 MiB", func(w http.ResponseWriter) {
-			answerJSON(w, 200, `{"body-of-the-answer":"`+strings.Repeat("x", 1<<20)+`"}`)
-		}, "larger than 1 MiB: a smaller PageSize makes smaller pages"},
+		{"larger than 16 MiB", func(w http.ResponseWriter) {
+			answerJSON(w, 200, `{"body-of-the-answer":"`+strings.Repeat("x", 16<<20)+`"}`)
+		}, "larger than 16 MiB: a smaller PageSize makes smaller pages"},
 		{"no content", func(w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) }, "want HTTP 200 or an error (HTTP 204"},
 		{"not modified", func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotModified) }, "want HTTP 200 or an error (HTTP 304"},
 		{"redirect without an address", func(w http.ResponseWriter) { w.WriteHeader(http.StatusTemporaryRedirect) }, "(HTTP 307"},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
@@ -424,6 +425,33 @@ func TestListContext(t *testing.T) {
 			}
 			if n := s.open.Load(); n != 0 {
 				t.Errorf("%d bodies were not closed", n)
+			}
+		})
+	}
+}
+
+// TestLargestPage that the API allows: every text as long as it may be, and in the
+// longest way that JSON has to write it.
+func TestLargestPage(t *testing.T) {
+	long := func(n int) string { return strings.Repeat(`\ud83d\udd11`, n) }
+	token := `{"id":"` + long(50) + `","clientId":"` + long(50) + `","subjectId":"` + long(50) + `","clientInstanceInfo":"` + long(1000) +
+		`","createdAt":"2026-01-02T03:04:05.123456789Z","expiresAt":"2026-01-02T03:04:05.123456789Z","lastUsedAt":"2026-01-02T03:04:05.123456789Z",` +
+		`"protectionLevel":"PROTECTION_LEVEL_UNSPECIFIED"}`
+	body := `{"refreshTokens":[` + strings.Repeat(token+",", 999) + token + `],"nextPageToken":""}`
+	body += strings.Repeat(" ", 16<<20-len(body)) // up to the limit
+	for _, c := range []struct {
+		name string
+		body string
+		want int
+	}{{"at the limit", body, 1000}, {"above it", body + " ", 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serve(t, answer(http.StatusOK, c.body))
+			tokens, err := list(s.client(), refreshtoken.ListOptions{PageSize: 1000})
+			if len(tokens) != c.want || (err == nil) != (c.want > 0) {
+				t.Fatalf("got %d tokens and %v", len(tokens), err)
+			}
+			if c.want > 0 && utf8.RuneCountInString(tokens[999].ClientInstanceInfo) != 1000 {
+				t.Error("a text was cut")
 			}
 		})
 	}

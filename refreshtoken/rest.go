@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -142,11 +144,8 @@ func exchange[T any](ctx context.Context, t *rest, call Call, method string, u *
 
 // send returns the body of a good answer.
 func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, body []byte) ([]byte, Trace, error) {
-	// A token source in hc fails before a connection is asked for. Its errors are
-	// final here, because it has retried by itself where that helps.
-	var reached atomic.Bool
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GetConn: func(string) { reached.Store(true) }})
-	req, err := http.NewRequestWithContext(traced, method, u.String(), bytes.NewReader(body))
+	var seen progress
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, seen.trace(call)), method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, Trace{}, &TransportError{Err: withoutURL(err)}
 	}
@@ -158,17 +157,61 @@ func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, b
 		return nil, Trace{}, &TransportError{Err: retry.Ended(ctx)}
 	default:
 		err = withoutURL(err)
-		return nil, Trace{}, &TransportError{Temporary: retryable(err, reached.Load()), Err: err}
+		return nil, Trace{}, &TransportError{Temporary: seen.retryable(err), Err: err}
 	}
 	defer resp.Body.Close()
 	data, err := readAnswer(ctx, call, resp)
 	return data, traceOf(resp.Header), err
 }
 
+// A progress tells how far a request came. A RoundTripper that authenticates can make
+// requests of its own with the same ctx, and so with the same trace, before it makes
+// this one.
+type progress struct {
+	connects atomic.Bool // for some request: the RoundTripper reports what it does
+	sent     atomic.Bool // this request
+}
+
+const clientRequestID = "X-Client-Request-Id"
+
+func (p *progress) trace(call Call) *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GetConn: func(string) { p.connects.Store(true) },
+		WroteHeaderField: func(name string, value []string) {
+			if strings.EqualFold(name, clientRequestID) && slices.Contains(value, call.ClientRequestID) {
+				p.sent.Store(true)
+			}
+		},
+	}
+}
+
+// retryable reports whether the network failed, and not the caller's credentials
+// or the identity of the server. The errors of a token source are final here, because
+// it has retried by itself where that helps.
+func (p *progress) retryable(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var inner *url.Error
+	switch {
+	case errors.As(err, &certificate):
+		return false
+	case p.sent.Load():
+		return true
+	case errors.As(err, &inner): // an exchange of a token source
+		return false
+	case p.connects.Load():
+		// No connection for this request, or none for that of a token source. net/http
+		// returns the former as it is; the latter is inside the error of the source.
+		_, network := err.(net.Error)                                 //nolint:errorlint // only the outermost
+		return network || err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // only the outermost
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
 func (t *rest) setHeader(h http.Header, call Call, hasBody bool) {
 	h.Set("Accept", "application/json")
 	h.Set("User-Agent", t.userAgent)
-	h.Set("X-Client-Request-Id", call.ClientRequestID)
+	h.Set(clientRequestID, call.ClientRequestID)
 	if call.ClientTraceID != "" {
 		h.Set("X-Client-Trace-Id", call.ClientTraceID)
 	}
@@ -190,32 +233,12 @@ func withoutURL(err error) error {
 	return err
 }
 
-// retryable reports whether the network failed, and not the caller's credentials
-// or the identity of the server.
-func retryable(err error, reached bool) bool {
-	var certificate *tls.CertificateVerificationError
-	if errors.As(err, &certificate) {
-		return false
-	}
-	if reached {
-		return true
-	}
-	// A RoundTripper that does not speak of its connections. An exchange inside
-	// the error is that of a token source.
-	var inner *url.Error
-	if errors.As(err, &inner) {
-		return false
-	}
-	var network net.Error
-	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
 // readAnswer returns the body of a good answer, and an error for any other.
 func readAnswer(ctx context.Context, call Call, resp *http.Response) ([]byte, error) {
 	wrong := func(reason string, err error) error {
 		return &ResponseError{Reason: reason, HTTPStatus: resp.StatusCode, Err: err, Trace: traceOf(resp.Header)}
 	}
-	data, err := wire.ReadBody(resp)
+	data, err := readBody(resp)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, &TransportError{Err: retry.Ended(ctx)}
@@ -225,7 +248,7 @@ func readAnswer(ctx context.Context, call Call, resp *http.Response) ([]byte, er
 		return nil, wrong("the answer redirects"+redirectedTo(resp, call.clean)+", and a redirect is not followed with credentials: check the endpoint, and whether a proxy is in the way", nil)
 	case resp.StatusCode != http.StatusOK:
 		return nil, wrong("want HTTP 200 or an error", nil)
-	case errors.Is(err, wire.ErrTooLarge):
+	case errors.Is(err, errTooLarge):
 		return nil, wrong(err.Error()+": a smaller PageSize makes smaller pages", err)
 	case err != nil:
 		return nil, &TransportError{Temporary: true, Err: fmt.Errorf("the answer is cut off: %w", err)}
@@ -233,6 +256,31 @@ func readAnswer(ctx context.Context, call Call, resp *http.Response) ([]byte, er
 		return nil, wrong("the answer is not JSON: check the endpoint, and whether a proxy is in the way", nil)
 	}
 	return data, nil
+}
+
+// maxBody is the most that is read of a response, in bytes. The largest page that the
+// API allows has 1000 tokens with 1000 characters of client_instance_info and some 250
+// more in each, and JSON may take 12 bytes for a character.
+const maxBody = 16 << 20
+
+var errTooLarge = errors.New("the response is larger than 16 MiB")
+
+func readBody(resp *http.Response) ([]byte, error) {
+	most := int64(maxBody)
+	if resp.StatusCode != http.StatusOK {
+		most = wire.MaxBody // an error has no list in it
+	}
+	// What the server announces is made room for at once, up to a bound.
+	room := min(max(resp.ContentLength, 0), wire.MaxBody) + bytes.MinRead
+	b := bytes.NewBuffer(make([]byte, 0, room))
+	_, err := b.ReadFrom(io.LimitReader(resp.Body, most+1))
+	switch {
+	case int64(b.Len()) > most:
+		return nil, errTooLarge
+	case err != nil:
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // redirectedTo names the host that a redirect leads to, and no more of the URL. The

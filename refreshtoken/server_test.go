@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -172,3 +173,19 @@ func (f *fakeTransport) Revoke(ctx context.Context, call refreshtoken.Call, req 
 func (f *fakeTransport) Operation(ctx context.Context, call refreshtoken.Call, id string) (*refreshtoken.Operation, error) {
 	return f.operation(ctx, call, id)
 }
+
+// counting is a logger that counts.
+func counting(n *int) *slog.Logger { return slog.New(counter{n}) }
+
+type counter struct{ n *int }
+
+func (c counter) Enabled(context.Context, slog.Level) bool { return true }
+
+func (c counter) Handle(context.Context, slog.Record) error {
+	*c.n++
+	return nil
+}
+
+func (c counter) WithAttrs([]slog.Attr) slog.Handler { return c }
+
+func (c counter) WithGroup(string) slog.Handler { return c }

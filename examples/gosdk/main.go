@@ -6,7 +6,7 @@
 //	go run ./examples/gosdk
 //
 // What a program of yours takes from here is the function list: build the SDK with
-// yccredentials.New, leave out the two options that lead to the IAM of this
+// yccredentials.Option, leave out the two options that lead to the IAM of this
 // example, and ask errors.Is for oauth.ErrLoginRequired.
 package main
 
@@ -40,7 +40,7 @@ func main() {
 
 // list prints the refresh tokens of the session that source renews.
 func list(ctx context.Context, out io.Writer, source *oauth.TokenSource, opts ...options.Option) (err error) {
-	sdk, err := ycsdk.Build(ctx, append(opts, options.WithCredentials(yccredentials.New(source)))...)
+	sdk, err := ycsdk.Build(ctx, append(opts, yccredentials.Option(source))...)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,12 +57,15 @@ func TestIAMToken(t *testing.T) {
 }
 
 // build is a client of the official SDK, in front of an IAM of its own.
-func build(t *testing.T, iam *iamtest.Server, src yccredentials.TokenSource) iamsdk.RefreshTokenClient {
+func build(t *testing.T, iam *iamtest.Server, src yccredentials.TokenSource, opts ...options.Option) iamsdk.RefreshTokenClient {
 	t.Helper()
 	face := iamgrpc.Start(t, iam)
-	sdk, err := ycsdk.Build(t.Context(), options.WithCredentials(yccredentials.New(src)), options.WithPlaintext(),
+	if opts == nil {
+		opts = []options.Option{options.WithCredentials(yccredentials.New(src))}
+	}
+	sdk, err := ycsdk.Build(t.Context(), append(opts, options.WithPlaintext(),
 		options.WithEndpointsResolver(endpoints.NewSingleEndpointResolver(face.Address,
-			grpc.WithTransportCredentials(insecure.NewCredentials()))))
+			grpc.WithTransportCredentials(insecure.NewCredentials()))))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,5 +132,94 @@ func TestServiceRefusesToken(t *testing.T) {
 	_, err := build(t, iamtest.Start(t), token("t1.wrong")).List(t.Context(), &iampb.ListRefreshTokensRequest{})
 	if e := (*yccredentials.Error)(nil); status.Code(err) != codes.Unauthenticated || errors.As(err, &e) {
 		t.Errorf("got %v (%T)", err, err)
+	}
+}
+
+// TestWithoutTokens: a source that is nil, or returns nothing.
+func TestWithoutTokens(t *testing.T) {
+	for name, src := range map[string]yccredentials.TokenSource{
+		"no source":   nil,
+		"no token":    source(func(context.Context) (*oauth2.Token, error) { return nil, nil }),
+		"empty token": token(""),
+	} {
+		for _, opt := range []options.Option{yccredentials.Option(src), options.WithCredentials(yccredentials.New(src))} {
+			iam := iamtest.Start(t)
+			_, err := build(t, iam, nil, opt).List(t.Context(), &iampb.ListRefreshTokensRequest{})
+			if e := (*yccredentials.Error)(nil); !errors.As(err, &e) || status.Code(err) != codes.Unauthenticated || len(iam.Requests()) != 0 {
+				t.Errorf("%s: got %v after %d calls", name, err, len(iam.Requests()))
+			}
+		}
+	}
+}
+
+// A renewer is a source with another token for each that is invalidated, up to the last.
+type renewer struct {
+	mu          sync.Mutex
+	tokens      []string
+	err         error // after the last
+	invalidated int
+}
+
+func (r *renewer) TokenContext(context.Context) (*oauth2.Token, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.tokens) == 0 {
+		return nil, r.err
+	}
+	return &oauth2.Token{AccessToken: r.tokens[0]}, nil
+}
+
+func (r *renewer) Invalidate(tok *oauth2.Token) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.invalidated++
+	if len(r.tokens) > 0 && r.tokens[0] == tok.AccessToken && (len(r.tokens) > 1 || r.err != nil) {
+		r.tokens = r.tokens[1:]
+	}
+}
+
+// TestRevokedTokenIsReplaced within one call of the SDK.
+func TestRevokedTokenIsReplaced(t *testing.T) {
+	iam := iamtest.Start(t)
+	dead, good := iam.IssueAccessToken("", ""), iam.IssueAccessToken("", "")
+	iam.RevokeAccessToken(dead)
+	for _, c := range []struct {
+		name        string
+		src         *renewer
+		calls       int
+		invalidated int
+		code        codes.Code
+	}{
+		{"good", &renewer{tokens: []string{good}}, 1, 0, codes.OK},
+		{"revoked", &renewer{tokens: []string{dead, good}}, 2, 1, codes.OK},
+		{"the new one is revoked as well", &renewer{tokens: []string{"t1.dead", dead, good}}, 2, 1, codes.Unauthenticated},
+		{"nothing else", &renewer{tokens: []string{dead}}, 1, 1, codes.Unauthenticated},
+		{"log in again", &renewer{tokens: []string{dead}, err: oauth.ErrLoginRequired}, 1, 1, codes.Unauthenticated},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			iam.ResetRequests()
+			_, err := build(t, iam, nil, yccredentials.Option(c.src)).List(t.Context(), &iampb.ListRefreshTokensRequest{})
+			if status.Code(err) != c.code || iam.Count(iamtest.EndpointList) != c.calls || c.src.invalidated != c.invalidated {
+				t.Errorf("got %v after %d calls, %d tokens invalidated", err, iam.Count(iamtest.EndpointList), c.src.invalidated)
+			}
+			if e := (*yccredentials.Error)(nil); errors.As(err, &e) != (c.src.err != nil) || !errors.Is(err, c.src.err) && c.src.err != nil {
+				t.Errorf("got %v (%T), want %v", err, err, c.src.err)
+			}
+		})
+	}
+}
+
+// TestOptionKeepsDialOptions that the caller gave before it.
+func TestOptionKeepsDialOptions(t *testing.T) {
+	iam := iamtest.Start(t)
+	n := 0
+	custom := options.WithCustomDialOptions(grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			n++
+			return invoke(ctx, method, req, reply, conn, opts...)
+		}))
+	client := build(t, iam, nil, custom, yccredentials.Option(&renewer{tokens: []string{"t1.dead", iam.IssueAccessToken("", "")}}))
+	if _, err := client.List(t.Context(), &iampb.ListRefreshTokensRequest{}); err != nil || n != 1 {
+		t.Errorf("got %v, and the interceptor saw %d calls", err, n)
 	}
 }

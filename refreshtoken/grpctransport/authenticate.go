@@ -37,8 +37,8 @@ type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 // Calls that carry an authorization already are left alone, unless it is the current
 // one of src, as with yccredentials. The connection needs transport security.
 //
-// If src fails, the error of a call has the status Unauthenticated and wraps that of
-// src.
+// If src fails, the error of a call wraps that of src, and has the status
+// Unauthenticated unless that of src has one.
 func Authenticate(src TokenSource) []grpc.DialOption { return authenticate(src, true) }
 
 func authenticate(src TokenSource, secure bool) []grpc.DialOption {
@@ -161,6 +161,9 @@ func (at *attempt) sent() string {
 func failed(ctx context.Context, err error) error {
 	if watching, ok := ctx.Value(sourceErrorKey{}).(*sourceError); ok {
 		watching.set(err)
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
 	}
 	return &credentialsError{err}
 }

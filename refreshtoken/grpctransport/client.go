@@ -93,8 +93,13 @@ func (x *exchange) begin(ctx context.Context, call refreshtoken.Call) context.Co
 }
 
 func (x *exchange) options() []grpc.CallOption {
-	return []grpc.CallOption{grpc.Header(&x.header), grpc.Trailer(&x.trailer)}
+	return []grpc.CallOption{grpc.Header(&x.header), grpc.Trailer(&x.trailer), grpc.MaxCallRecvMsgSize(maxMessage)}
 }
+
+// maxMessage is the limit of the REST transport, in bytes. The default of grpc-go, 4 MiB,
+// is less than a page can have: 1000 tokens with 1000 characters of
+// client_instance_info, of 4 bytes each.
+const maxMessage = 16 << 20
 
 func (x *exchange) operation(ctx context.Context, resp *operationpb.Operation, err error) (*refreshtoken.Operation, error) {
 	if err != nil {

@@ -31,9 +31,8 @@
 //     HTTPStatus 0. Details are its messages as JSON, as over REST; one of a type
 //     that this program does not know is its "@type" alone. RetryAfter is the
 //     retry_delay of a google.rpc.RetryInfo.
-//   - *refreshtoken.ResponseError is an answer that is larger than the connection
-//     accepts (4 MiB unless it was told otherwise), or is not what the API
-//     describes.
+//   - *refreshtoken.ResponseError is a response that is larger than 16 MiB, or is not
+//     what the API describes.
 //   - *refreshtoken.TransportError is a call without a response. It wraps what the
 //     token source of [Dial] or [Authenticate] failed with, so that errors.Is finds
 //     the oauth.ErrLoginRequired in it.

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 	"github.com/ycauth/ycauth-go/refreshtoken/grpctransport"
@@ -31,4 +34,14 @@ func ExampleDial() {
 		return nil
 	}
 	_ = list
+}
+
+// Any gRPC service can be called with the tokens of package oauth. A token that the
+// service rejects is replaced, and the call made once more.
+func ExampleAuthenticate() {
+	dial := func(address string, source *oauth.TokenSource) (*grpc.ClientConn, error) {
+		return grpc.NewClient(address, append(grpctransport.Authenticate(source),
+			grpc.WithTransportCredentials(credentials.NewTLS(nil)))...)
+	}
+	_ = dial
 }

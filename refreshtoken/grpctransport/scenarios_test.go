@@ -276,7 +276,10 @@ func failing() []scenario {
 				isA[*refreshtoken.TransportError](t, nil, err)
 				fails(refreshtoken.ErrUnavailable)(t, nil, err)
 			}},
-		{name: "too large", set: inject(iamtest.EndpointList, iamtest.Oversized(), 1), run: list, check: isA[*refreshtoken.ResponseError]},
+		{name: "larger than 4 MiB", seed: func(_ int, s *iamtest.Seed) { s.ClientInstanceInfo = strings.Repeat("x", 1<<20) },
+			run: list, check: tokens(5, 1)},
+		{name: "too large", seed: func(_ int, s *iamtest.Seed) { s.ClientInstanceInfo = strings.Repeat("x", 4<<20) },
+			run: list, check: isA[*refreshtoken.ResponseError]},
 		{name: "cancelled before", check: fails(context.Canceled), run: func(ctx context.Context, c *refreshtoken.Client, iam *iamtest.Server) (any, error) {
 			ctx, cancel := context.WithCancel(ctx)
 			cancel()
