@@ -38,7 +38,7 @@ func (s *system) cards(ctx context.Context) ([]Card, error) {
 	o := Options{}.withDefaults()
 	cards, err := run(ctx, func(ctx context.Context, p *progress) ([]Card, error) {
 		p.at(stageOpen)
-		cards, err := s.scan(ctx, search{filter: o.Reader, wait: o.BusyTimeout, shapes: true})
+		cards, err := s.scan(ctx, search{filter: o.Reader, wait: o.patience(p), shapes: true})
 		return cards, explain(err, ErrNoCard)
 	})
 	if err != nil {

@@ -1,10 +1,10 @@
 package piv
 
 import (
-	"context"
 	"crypto/ecdh"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -150,8 +150,8 @@ func TestCardWithoutPIV(t *testing.T) {
 	})
 }
 
-// TestConnectionBreaks has a connection that breaks while it is made, and go-piv
-// keeps. Nothing helps against that, but the error can say so.
+// TestConnectionBreaks has connections that break while they are made, as after a
+// WebAuthn touch.
 func TestConnectionBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever)
@@ -159,44 +159,91 @@ func TestConnectionBreaks(t *testing.T) {
 		k := mustOpen(t, s, Options{})
 		defer time.Sleep(2 * grace)
 		time.Sleep(2 * grace)
-		card.change(func() { card.breaks = true })
+		card.change(func() { card.breaks = 5 })
 		start := time.Now()
-		err := trySign(t.Context(), k)
-		wantError(t, err, ErrCardBusy)
-		if !strings.Contains(err.Error(), "restart it") {
-			t.Errorf("error: %v", err)
+		mustSign(t, k)
+		if took := time.Since(start); took != 5*busyRetry {
+			t.Errorf("signed after %v", took)
 		}
-		if took := time.Since(start); took != 10*time.Second+settle && took != 10*time.Second {
+		time.Sleep(2 * grace)
+		card.change(func() { card.breaks = 1000 })
+		start = time.Now()
+		wantError(t, trySign(t.Context(), k), ErrCardRemoved)
+		if took := time.Since(start); took < recovery || took > 3*recovery {
 			t.Errorf("gave up after %v", took)
 		}
-		card.change(func() { card.foreign = false }) // the reader was pulled out
+		_, err := s.open(t.Context(), Options{})
+		wantError(t, err, ErrPCSC)
+		card.change(func() { card.breaks = 0 })
 		mustSign(t, k)
 	})
 }
 
-// TestSettle gives PC/SC the time to notice that a card is gone, before the reader
-// is tried again.
-func TestSettle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyAlways)
-		s, p := fakeSystem(card)
-		k := mustOpen(t, s, Options{})
-		defer time.Sleep(2 * grace)
-		card.touchAfter = 5 * time.Second
-		time.AfterFunc(time.Second, func() {
-			p.put(fakeReader, nil)
-			p.put(fakeReader, card)
-		})
-		wantError(t, trySign(t.Context(), k), ErrCardRemoved)
-		card.commands()
-		ctx, cancel := context.WithTimeout(t.Context(), settle-time.Millisecond)
-		defer cancel()
-		wantError(t, trySign(ctx, k), context.DeadlineExceeded)
-		if got := card.commands(); got != "" {
-			t.Errorf("sent %s too early", got)
+// TestPCSCErrors has each error with which PC/SC can keep a card from a program.
+func TestPCSCErrors(t *testing.T) {
+	for _, test := range []struct {
+		code uint32
+		want error
+		not  error
+	}{
+		{pcscNoService, ErrNoService, nil},
+		{pcscServiceStopped, ErrNoService, nil},
+		{pcscServiceLost, ErrNoService, nil},
+		{pcscSecurityViolation, ErrAccessDenied, ErrNoCard},
+		{pcscNoAccess, ErrAccessDenied, ErrNoCard},
+		{pcscSharingViolation, ErrCardBusy, ErrNoCard},
+		{pcscNoReaders, ErrNoCard, ErrPCSC},
+		{pcscNoCard, ErrNoCard, ErrPCSC},
+		{pcscUnknownReader, ErrNoCard, ErrPCSC},
+		{pcscReaderUnavailable, ErrNoCard, ErrPCSC},
+		{pcscCardRemoved, ErrNoCard, ErrPCSC},
+		{pcscNotTransacted, ErrPCSC, ErrNoCard},
+		{pcscUnresponsive, ErrPCSC, ErrNoCard},
+		{pcscUnpowered, ErrPCSC, ErrNoCard},
+		{pcscCommunication, ErrPCSC, ErrNoCard},
+		{pcscNotReady, ErrPCSC, ErrNoCard},
+		{0x80100006, ErrPCSC, ErrNoCard}, // E_NO_MEMORY
+		{0x8010000f, ErrPCSC, ErrNoCard}, // E_PROTO_MISMATCH
+		{0x80100031, ErrPCSC, ErrNoCard}, // E_SERVER_TOO_BUSY
+	} {
+		failure := &pcscError{test.code, errors.New("as PC/SC says")}
+		check := func(t *testing.T, err error) {
+			t.Helper()
+			wantError(t, err, test.want)
+			if test.not != nil && errors.Is(err, test.not) || Remedy(err) != test.want.(*faultError).remedy {
+				t.Errorf("%v\nremedy: %s", err, Remedy(err))
+			}
 		}
-		mustSign(t, k)
-	})
+		t.Run(fmt.Sprintf("connect %08x", test.code), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever)
+				s, _ := fakeSystem(card)
+				k := mustOpen(t, s, Options{})
+				time.Sleep(2 * grace)
+				card.change(func() { card.refuses = failure })
+				_, err := s.open(t.Context(), Options{})
+				check(t, err)
+				_, err = s.open(t.Context(), Options{Serial: 1})
+				check(t, err)
+				_, err = s.cards(t.Context())
+				check(t, err)
+				if err := trySign(t.Context(), k); !silent(failure) && !gone(failure) {
+					check(t, err)
+				} else {
+					wantError(t, err, ErrCardRemoved)
+				}
+				card.change(func() { card.refuses = nil })
+				mustSign(t, k)
+				time.Sleep(2 * grace)
+			})
+		})
+		t.Run(fmt.Sprintf("list %08x", test.code), func(t *testing.T) {
+			s, p := fakeSystem(newFakeCard(1))
+			p.failed = failure
+			_, err := s.cards(t.Context())
+			check(t, err)
+		})
+	}
 }
 
 func TestReaderFilter(t *testing.T) {

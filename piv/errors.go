@@ -25,6 +25,21 @@ var (
 		"start it (Linux: systemctl start pcscd.socket; Windows: the SCardSvr service)",
 	}
 
+	// ErrAccessDenied: the PC/SC service does not let this user in. On Linux polkit
+	// decides that, and many distributions let in only the person at the screen.
+	ErrAccessDenied error = &faultError{
+		"the PC/SC service denies access to the card",
+		"for ssh sessions and services on Linux, allow the polkit actions org.debian.pcsc-lite.access_pcsc and " +
+			"org.debian.pcsc-lite.access_card to the user, in a file in /etc/polkit-1/rules.d",
+	}
+
+	// ErrPCSC: the PC/SC service or the card failed in a way that has no error of
+	// its own here. The error's text has the PC/SC return code.
+	ErrPCSC error = &faultError{
+		"the PC/SC service could not reach the card",
+		"pull the YubiKey out, plug it in again and repeat; if that does not help, restart the PC/SC service",
+	}
+
 	// ErrNoCard: no reader holds the card that was asked for.
 	ErrNoCard error = &faultError{
 		"no such YubiKey is plugged in",

@@ -16,7 +16,7 @@ import (
 func TestFailureOfEveryCommand(t *testing.T) {
 	failures := map[string]error{
 		"not sent":    &pcscError{pcscCardRemoved, errors.New("removed")},
-		"answer lost": &pcscError{0x80100016, errors.New("not transacted")},
+		"answer lost": &pcscError{pcscNotTransacted, errors.New("not transacted")},
 		"refused":     status(0x6f00),
 	}
 	operations := map[string]func(context.Context, *system, *Key) error{

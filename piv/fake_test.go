@@ -87,7 +87,8 @@ type fakeCard struct {
 	foreign bool          // another program has it open
 	hold    chan struct{} // connecting blocks until it is closed, if set
 	noPIV   bool
-	breaks  bool // the next connection breaks, and PC/SC does not notice
+	breaks  int   // how many of the next connections break while they are made
+	refuses error // why nobody can connect, if set
 
 	touchAfter time.Duration // when a finger comes; 0: at once
 	noTouch    bool          // it never comes
@@ -158,13 +159,15 @@ func (c *fakeCard) connect() (token, error) {
 	if c.foreign || c.open != nil {
 		return nil, &pcscError{pcscSharingViolation, errors.New("sharing violation")}
 	}
+	if c.refuses != nil {
+		return nil, c.refuses
+	}
 	if c.noPIV {
-		c.foreign = true // as go-piv v2.6.0 leaves it
 		return nil, status(statusNotFound)
 	}
-	if c.breaks {
-		c.breaks, c.foreign = false, true // as go-piv v2.6.0 leaves it
-		return nil, &pcscError{0x80100016, errors.New("not transacted")}
+	if c.breaks > 0 {
+		c.breaks--
+		return nil, &pcscError{pcscNotTransacted, errors.New("not transacted")}
 	}
 	c.log = append(c.log, "open")
 	c.open = &fakeToken{c}
@@ -309,7 +312,7 @@ func (t *fakeToken) generate(managementKey []byte, slot Slot, spec KeySpec) (pub
 		}
 		c.wait(c.slowGeneration)
 		if c.open != t {
-			return &pcscError{0x80100016, errors.New("not transacted")}
+			return &pcscError{pcscNotTransacted, errors.New("not transacted")}
 		}
 		c.with(slot, spec.PINPolicy, spec.TouchPolicy)
 		public = c.keys[slot].private.Public()
@@ -349,7 +352,7 @@ func (c *fakeCard) awaitTouch(t *fakeToken) error {
 	c.wait(after)
 	switch {
 	case c.open != t:
-		return &pcscError{0x80100016, errors.New("not transacted")}
+		return &pcscError{pcscNotTransacted, errors.New("not transacted")}
 	case c.noTouch:
 		return status(statusNotSatisfied)
 	}

@@ -90,7 +90,7 @@ func (s *system) generate(ctx context.Context, o Options, spec KeySpec) (*Key, e
 			return nil, err
 		}
 		g := &generating{opts: o, spec: spec, pin: pinEntry{prompt: o.Prompt, slot: o.Slot}}
-		key, err := visit(ctx, s, p, o.target(serial, ErrNoCard), g.run)
+		key, err := visit(ctx, s, p, o.target(p, serial, ErrNoCard), g.run)
 		return key, o.failed("generate", serial, err)
 	})
 	return key, o.failed("generate", o.Serial, err)

@@ -31,7 +31,8 @@ type Options struct {
 	Prompt Prompt
 
 	// BusyTimeout is how long to wait for a card that another program holds,
-	// where ctx allows as much. Optional. Default: 10 s.
+	// where ctx allows as much. Optional. Default: 30 s, which is longer than
+	// another program waits for a touch.
 	BusyTimeout time.Duration
 
 	// Trust says whose attestations to believe. Optional. Default: Yubico's.
@@ -49,7 +50,7 @@ func (o Options) withDefaults() Options {
 		o.Slot = SlotAuthentication
 	}
 	if o.BusyTimeout <= 0 {
-		o.BusyTimeout = 10 * time.Second
+		o.BusyTimeout = 30 * time.Second
 	}
 	if o.Reader == "" {
 		o.Reader = "yubikey"
@@ -70,14 +71,37 @@ func (o Options) identify(ctx context.Context, s *system, p *progress) (uint32, 
 		return o.Serial, nil
 	}
 	p.at(stageOpen)
-	serial, err := s.only(ctx, search{filter: o.Reader, wait: o.BusyTimeout})
+	serial, err := s.only(ctx, search{filter: o.Reader, wait: o.patience(p)})
 	return serial, explain(err, ErrNoCard)
 }
 
 // target is the card with a serial number; missing is what to call it if it is
 // not there.
-func (o Options) target(serial uint32, missing error) target {
-	return target{serial: serial, filter: o.Reader, wait: o.BusyTimeout, missing: missing}
+func (o Options) target(p *progress, serial uint32, missing error) target {
+	o.Serial = serial
+	return target{serial: serial, filter: o.Reader, wait: o.patience(p), missing: missing}
+}
+
+// patience is how long to wait for other programs that hold the card.
+func (o Options) patience(p *progress) patience {
+	var telling atomic.Bool // several readers can be held at the same time
+	return patience{
+		limit: o.BusyTimeout,
+		held:  func() { p.at(stageBusy) },
+		tell: func(ctx context.Context) func() {
+			prompt, ok := o.Prompt.(BusyPrompt)
+			if !ok || !telling.CompareAndSwap(false, true) {
+				return nil
+			}
+			done := prompt.Busy(ctx, BusyRequest{Serial: o.Serial})
+			return func() {
+				telling.Store(false)
+				if done != nil {
+					done()
+				}
+			}
+		},
+	}
 }
 
 // failed says which card and slot an error is about, unless it does already.
@@ -120,7 +144,7 @@ func (s *system) open(ctx context.Context, o Options) (*Key, error) {
 		if err != nil {
 			return nil, err
 		}
-		key, err := visit(ctx, s, p, o.target(serial, ErrNoCard), func(v *session) (*Key, error) {
+		key, err := visit(ctx, s, p, o.target(p, serial, ErrNoCard), func(v *session) (*Key, error) {
 			c, err := v.conn()
 			if err != nil {
 				return nil, err
@@ -246,9 +270,8 @@ func visitKey[T any](ctx context.Context, k *Key, fn func(*session) (T, error)) 
 		var none T
 		return none, ErrClosed
 	}
-	t := k.opts.target(k.card.Serial, ErrCardRemoved)
 	return run(ctx, func(ctx context.Context, p *progress) (T, error) {
-		return visit(ctx, k.sys, p, t, fn)
+		return visit(ctx, k.sys, p, k.opts.target(p, k.card.Serial, ErrCardRemoved), fn)
 	})
 }
 

@@ -14,21 +14,40 @@ import (
 	gopiv "github.com/go-piv/piv-go/v2/piv"
 )
 
-// pcsc is the backend of builds with PC/SC: go-piv, which needs cgo everywhere
-// but on Windows.
+// pcsc is the backend of builds with PC/SC. go-piv speaks PIV, over a connection
+// that this package opens. Both need cgo everywhere but on Windows.
 type pcsc struct{}
 
-func (pcsc) readers() ([]string, error) {
-	names, err := gopiv.Cards()
-	return names, numbered(err)
-}
+func (pcsc) readers() ([]string, error) { return scardReaders() }
 
 func (pcsc) connect(reader string) (token, error) {
+	l, err := dialLink(reader)
+	if err != nil {
+		return nil, err
+	}
+	v, err := l.selectPIV()
+	if err != nil {
+		l.abandon(err)
+		return nil, err
+	}
+	if yk, ok := adopt(l.handle, v); ok {
+		return yubikey{yk, l}, nil
+	}
+	return openExclusively(reader, l)
+}
+
+// openExclusively is for a go-piv that cannot be given a connection any more. The
+// card has just answered, so that its Open has little reason to fail and lose the
+// handle.
+func openExclusively(reader string, l *link) (token, error) {
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
 	yk, err := gopiv.Open(reader)
 	if err != nil {
 		return nil, numbered(err)
 	}
-	return yubikey{yk}, nil
+	return yubikey{yk, yk}, nil
 }
 
 // numbered gives an error of go-piv its number.
@@ -67,8 +86,11 @@ func returnCode(err error) (uint32, bool) {
 	return uint32(rc.Int()), true // PC/SC return codes have 32 bits
 }
 
-// yubikey is a connection of go-piv.
-type yubikey struct{ yk *gopiv.YubiKey }
+// yubikey is go-piv on a connection.
+type yubikey struct {
+	yk         *gopiv.YubiKey
+	connection interface{ Close() error }
+}
 
 func (y yubikey) version() Version {
 	v := y.yk.Version()
@@ -159,7 +181,7 @@ func (y yubikey) sign(slot Slot, public crypto.PublicKey, digest []byte, opts cr
 	return signature, numbered(err)
 }
 
-func (y yubikey) close() error { return numbered(y.yk.Close()) }
+func (y yubikey) close() error { return numbered(y.connection.Close()) }
 
 var gopivAlgorithms = map[Algorithm]gopiv.Algorithm{
 	AlgorithmP256:    gopiv.AlgorithmEC256,

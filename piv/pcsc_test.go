@@ -17,11 +17,15 @@ import (
 // go-piv's errors are found, one of which it does not export.
 func TestNumbersOfErrors(t *testing.T) {
 	card := pivtest.Start(t, pivtest.Config{})
-	h, err := card.Hold(t.Context(), pivtest.HoldOptions{})
+	h, err := card.Hold(t.Context(), pivtest.HoldOptions{Exclusive: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = pcsc{}.connect(card.Reader())
+	if yk, connectErr := (pcsc{}).connect(card.Reader()); connectErr == nil {
+		yk.close()
+	} else {
+		err = connectErr
+	}
 	if got := pcscCode(err); got != pcscSharingViolation {
 		t.Errorf("held card: code %08x, %v", got, err)
 	}

@@ -1,11 +1,11 @@
 package piv
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"sync"
-	"time"
 )
 
 // pinState is what is known of the PIN on one connection.
@@ -20,6 +20,10 @@ const (
 // leftApplication notes that the card was sent to another of its applications,
 // which makes it forget the PIN.
 func (c *conn) leftApplication() { c.pin = pinMissing }
+
+// maxTold is the largest number of tries that fits into a status word (63Cx). A
+// card can allow as many as 255, and says 15 for every number above.
+const maxTold = 15
 
 // countTries asks the card whether the PIN is verified and, if not, how many
 // tries are left. Its error is [ErrPINBlocked] when none are.
@@ -105,20 +109,37 @@ type pinEntry struct {
 	verified bool // the card accepted the PIN in this operation
 }
 
-// ask asks for the PIN. Other programs may use the card meanwhile, so what was
-// known of it has to be asked again.
+// ask asks for the PIN, unless somebody else is asked for it meanwhile: then it
+// waits for the end of that. It gives up the turn, so that others can use the card,
+// and what was known of the card must be asked again.
 func (e *pinEntry) ask(s *session, tries int) error {
 	if e.prompt == nil {
 		return ErrPINRequired
 	}
 	s.at(stagePIN)
+	s.leave()
+	first, err := s.askAlone()
+	if err != nil {
+		return err
+	}
+	if first {
+		if err := e.question(s, tries); err != nil {
+			return err
+		}
+	}
+	s.at(stageTurn)
+	return s.take()
+}
+
+// question puts the question to the person.
+func (e *pinEntry) question(s *session, tries int) error {
 	r := PINRequest{Serial: s.target.serial, Slot: e.slot, TriesLeft: tries, LastTry: tries == 1}
 	if r.LastTry {
 		last, ok := e.prompt.(LastTryPrompt)
 		if !ok {
 			return ErrLastTry
 		}
-		yes, err := unheld(s, func() (bool, error) { return last.SpendLastTry(s.ctx, r) })
+		yes, err := answer(s.ctx, func() (bool, error) { return last.SpendLastTry(s.ctx, r) })
 		if err != nil {
 			return err
 		}
@@ -127,7 +148,7 @@ func (e *pinEntry) ask(s *session, tries int) error {
 		}
 		e.lastTry = true
 	}
-	pin, err := unheld(s, func() (string, error) { return e.prompt.PIN(s.ctx, r) })
+	pin, err := answer(s.ctx, func() (string, error) { return e.prompt.PIN(s.ctx, r) })
 	if err != nil {
 		return err
 	}
@@ -137,9 +158,8 @@ func (e *pinEntry) ask(s *session, tries int) error {
 
 func (e *pinEntry) forget() { e.pin, e.have = "", false }
 
-// unheld calls a method of the prompt, and lets go of the card if the answer
-// takes longer than the grace period.
-func unheld[T any](s *session, ask func() (T, error)) (T, error) {
+// answer calls a method of the prompt, and waits for it no longer than ctx lasts.
+func answer[T any](ctx context.Context, ask func() (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -149,18 +169,12 @@ func unheld[T any](s *session, ask func() (T, error)) (T, error) {
 		value, err := ask()
 		answers <- answer{value, err}
 	}()
-	idle := time.NewTimer(grace)
-	defer idle.Stop()
-	for {
-		select {
-		case a := <-answers:
-			return a.value, a.err
-		case <-idle.C:
-			s.r.drop()
-		case <-s.ctx.Done():
-			var none T
-			return none, ended(s.ctx)
-		}
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ended(ctx)
 	}
 }
 
@@ -168,6 +182,7 @@ func unheld[T any](s *session, ask func() (T, error)) (T, error) {
 func (e *pinEntry) send(s *session, c *conn, do func(pin string) error) error {
 	pin := e.pin
 	e.forget()
+	defer s.asked()
 	if c.tries == 1 && !e.lastTry {
 		return ErrLastTry // another program spent the others while the prompt waited
 	}
@@ -216,12 +231,13 @@ type refusal struct {
 
 // refused reports whether the card refused this PIN before. More tries than were
 // left then mean that somebody has entered the right PIN or set a new one since,
-// and what was wrong may be right now.
+// and what was wrong may be right now. A card with more tries than it can tell
+// (maxTold) never shows that; there a wrong PIN that is sent again does no harm.
 func (r *refusals) refused(serial uint32, pin string, tries int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	card := r.card(serial)
-	if tries > card.tries {
+	if tries > card.tries || tries == maxTold {
 		clear(card.pins)
 	}
 	return card.pins[r.sum(pin)]

@@ -10,12 +10,14 @@ import (
 type stage string
 
 const (
-	stageTurn  stage = "its turn at the card"
-	stageOpen  stage = "the card"
-	stagePIN   stage = "the PIN"
-	stageTouch stage = "a touch"
-
+	stageTurn      stage = "its turn at the card"
+	stageOpen      stage = "a connection to the card"
+	stageBusy      stage = "another program"
+	stageCard      stage = "the card"
+	stagePIN       stage = "the PIN"
+	stageTouch     stage = "a touch"
 	stageSignature stage = "the signature"
+	stageKey       stage = "the new key"
 )
 
 // progress is where an operation stands, for the error of the one who stops
@@ -29,7 +31,7 @@ func (p *progress) abandoned(ctx context.Context) error {
 	switch s := p.stage.Load(); s {
 	case nil:
 		return ended(ctx)
-	case stageOpen:
+	case stageBusy:
 		return because(ErrCardBusy, ended(ctx))
 	default:
 		return fmt.Errorf("%w while waiting for %v", ended(ctx), s)

@@ -34,6 +34,24 @@ type LastTryPrompt interface {
 	SpendLastTry(ctx context.Context, r PINRequest) (bool, error)
 }
 
+// BusyPrompt is a [Prompt] that is also told when another program keeps the card
+// from being used. With a Prompt that is none, such a wait shows nothing.
+type BusyPrompt interface {
+	Prompt
+
+	// Busy is called when another program has kept the card for about 500 ms. Most
+	// often that program waits for its own touch. Busy shows that and returns at
+	// once; done is called when the wait is over, for whatever reason. done may be
+	// nil.
+	Busy(ctx context.Context, r BusyRequest) (done func())
+}
+
+// BusyRequest says which card another program uses.
+type BusyRequest struct {
+	// Serial is the card's serial number; 0 while a card is looked for without one.
+	Serial uint32
+}
+
 // PINRequest says which PIN is wanted.
 type PINRequest struct {
 	// Serial is the card's serial number. A card has one PIN for all slots.

@@ -13,20 +13,30 @@ const (
 	// round trip, short enough for other programs not to notice.
 	grace = 300 * time.Millisecond
 
+	// maxHold is how long a card stays connected while signatures follow each
+	// other without a pause. Then it is let go of for letIn, which is long enough
+	// for a program that waits for it: pcscd looks every 100 ms whether a
+	// transaction has ended, and programs that retry do it about as often.
+	maxHold = 2 * time.Second
+	letIn   = 500 * time.Millisecond
+
 	// busyRetry is the time between two attempts at a card that another program
-	// holds.
+	// holds, or that does not answer.
 	busyRetry = 50 * time.Millisecond
 
-	// settle is how long a reader is left alone after its card stopped to answer.
-	// PC/SC can take that long to notice that a card was pulled out. go-piv
-	// v2.6.0 keeps the connection to a card that goes away while it is opened,
-	// and to PC/SC the reader is in use from then on, until the process ends.
-	settle = 500 * time.Millisecond
+	// busyDelay is how long it takes to connect to a card that nobody else uses, at
+	// most. PC/SC does not say that it waits for the end of a transaction.
+	busyDelay = 500 * time.Millisecond
+
+	// recovery is how long a card may fail to answer when it is opened. It does
+	// for a moment after a WebAuthn touch, and when it is pulled out PC/SC can
+	// take that long to notice.
+	recovery = 2 * time.Second
 )
 
 // reader is the one place of this process from which the card in a reader is
-// used. PC/SC connections are not safe for concurrent use, and one connection
-// keeps out every other, of this process too.
+// used. PC/SC connections are not safe for concurrent use, and two of them would
+// wait for each other's transaction.
 type reader struct {
 	name    string
 	backend backend
@@ -36,14 +46,15 @@ type reader struct {
 	turn chan struct{}
 
 	conn    *conn       // nil while the card is free for others
+	since   time.Time   // when conn was made
+	away    time.Time   // do not connect before
 	idle    *time.Timer // ends the grace period; nil before the first turn
 	opening *opening    // an attempt to connect that nobody has seen the end of
 	visits  uint64      // turns taken so far
-	settled time.Time   // do not connect before
 
-	// refused is why the card could not be opened the last time. If the reader is
-	// in use since then, that may be ourselves; see settle.
-	refused error
+	// asking holds a value while a person is asked for the PIN. The turn is given
+	// up meanwhile, but two questions at once would be one too many.
+	asking chan struct{}
 }
 
 // opening is a connection on its way. PC/SC has no way to stop one.
@@ -78,8 +89,13 @@ func (r *reader) take(ctx context.Context) error {
 	return nil
 }
 
-// give ends a turn. The connection stays for the grace period.
+// give ends a turn. The connection stays for the grace period, unless it is time
+// to let others in.
 func (r *reader) give() {
+	if r.conn != nil && time.Since(r.since) >= maxHold {
+		r.drop()
+		r.away = time.Now().Add(letIn)
+	}
 	if r.conn != nil || r.opening != nil {
 		visit := r.visits
 		r.idle = time.AfterFunc(grace, func() {
@@ -103,58 +119,113 @@ func (r *reader) ifFree(fn func()) {
 	}
 }
 
+// patience is how long to wait for other programs to let go of a card, and whom
+// to tell.
+type patience struct {
+	limit time.Duration
+	held  func()                              // called when there is such a program
+	tell  func(context.Context) (done func()) // called when it has kept the card for busyDelay; done may be nil
+}
+
 // connect returns the connection to the card, and makes one if there is none. It
-// waits for other programs to let go of the card, for no longer than wait.
-func (r *reader) connect(ctx context.Context, wait time.Duration) (*conn, error) {
+// waits for other programs to let go of the card.
+func (r *reader) connect(ctx context.Context, p patience) (*conn, error) {
 	if r.conn != nil {
 		return r.conn, nil
 	}
-	timeout := time.NewTimer(wait)
-	defer timeout.Stop()
-	if err := r.untilSettled(ctx); err != nil {
+	if err := sleep(ctx, time.Until(r.away)); err != nil {
 		return nil, err
 	}
+	w := waiting{patience: p, ctx: ctx, timeout: time.NewTimer(p.limit), delay: time.NewTimer(busyDelay)}
+	defer w.stop()
+	var failing time.Time // since when the card has not answered
 	for {
 		if r.opening == nil {
 			r.opening = r.open()
 		}
-		select {
-		case <-r.opening.done:
-		case <-ctx.Done():
-			return nil, r.busy(ended(ctx))
-		case <-timeout.C:
-			return nil, r.busy(fmt.Errorf("waited %v", wait))
+		if err := w.until(r.opening.done); err != nil {
+			return nil, err
 		}
 		o := r.opening
 		r.opening = nil
-		if o.err == nil {
-			r.conn, r.refused = o.conn, nil
+		switch {
+		case o.err == nil:
+			r.conn, r.since = o.conn, time.Now()
 			return r.conn, nil
-		}
-		if pcscCode(o.err) != pcscSharingViolation {
-			r.lost(o.err)
+		case pcscCode(o.err) == pcscSharingViolation:
+			failing = time.Time{}
+			w.busy = o.err
+			p.held()
+		case !silent(o.err):
+			return nil, o.err
+		case failing.IsZero():
+			failing = time.Now()
+		case time.Since(failing) >= recovery:
 			return nil, o.err
 		}
-		if errors.Is(r.refused, ErrUnsupported) {
-			return nil, r.refused
-		}
-		select {
-		case <-time.After(busyRetry):
-		case <-ctx.Done():
-			return nil, r.busy(ended(ctx))
-		case <-timeout.C:
-			return nil, r.busy(o.err)
+		if err := w.pause(); err != nil {
+			return nil, err
 		}
 	}
 }
 
-func (r *reader) untilSettled(ctx context.Context) error {
-	d := time.Until(r.settled)
+// waiting is a wait for other programs.
+type waiting struct {
+	patience
+	ctx     context.Context
+	timeout *time.Timer
+	delay   *time.Timer
+	busy    error // how it is known that there is another program; nil: it is not
+	done    func()
+}
+
+// until waits for a channel to be closed. Its error is [ErrCardBusy] where another
+// program is the reason that it was not.
+func (w *waiting) until(event <-chan struct{}) error {
+	for {
+		select {
+		case <-event:
+			return nil
+		case <-w.ctx.Done():
+			if w.busy == nil {
+				return ended(w.ctx)
+			}
+			return because(ErrCardBusy, fmt.Errorf("%w: %w", ended(w.ctx), w.busy))
+		case <-w.timeout.C:
+			return becausef(ErrCardBusy, "waited %v", w.limit)
+		case <-w.delay.C:
+			if w.busy == nil {
+				w.busy = errors.New("it does not end its transaction")
+			}
+			w.held()
+			w.done = w.tell(w.ctx)
+		}
+	}
+}
+
+func (w *waiting) pause() error {
+	over := make(chan struct{})
+	timer := time.AfterFunc(busyRetry, func() { close(over) })
+	defer timer.Stop()
+	return w.until(over)
+}
+
+func (w *waiting) stop() {
+	w.timeout.Stop()
+	w.delay.Stop()
+	if w.done != nil {
+		w.done()
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil
 	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case <-time.After(d):
+	case <-timer.C:
 		return nil
 	case <-ctx.Done():
 		return ended(ctx)
@@ -193,24 +264,6 @@ func dial(b backend, reader string) (*conn, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// lost notes that the card did not answer, could not be opened, or is another.
-func (r *reader) lost(err error) {
-	r.drop()
-	if gone(err) || errors.Is(err, errElsewhere) {
-		return // PC/SC knows what is in the reader
-	}
-	r.refused = err
-	r.settled = time.Now().Add(settle)
-}
-
-// busy is the error for a card that did not become free. It may be our own doing.
-func (r *reader) busy(why error) error {
-	if r.refused != nil {
-		why = fmt.Errorf("%w; or this program itself since it lost the card, then restart it: %w", why, r.refused)
-	}
-	return because(ErrCardBusy, why)
 }
 
 // drop lets go of the card. A connection still on its way is dropped by whoever

@@ -6,14 +6,13 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"errors"
-	"time"
 )
 
 // target is the card that an operation is about.
 type target struct {
 	serial uint32
 	filter string
-	wait   time.Duration
+	wait   patience
 
 	// missing is what the card is called when it is not there: ErrCardRemoved
 	// if it was there before, else ErrNoCard.
@@ -27,6 +26,9 @@ type session struct {
 	target target
 	at     func(stage)
 	r      *reader
+
+	turn   bool // it is this session's
+	asking bool // a person is being asked for the PIN, or the card has not seen the answer yet
 
 	met   bool // the card was there
 	final bool // the command that failed may have cost a PIN try or a touch: do not repeat it
@@ -63,16 +65,25 @@ func notThere(err error) bool {
 	return pcscCode(err) != 0 && !errors.Is(err, ErrCardBusy) || errors.As(err, &absent) || errors.Is(err, errElsewhere)
 }
 
-// explain turns what [notThere] recognises into an error of this package. missing
+// explain turns what [notThere] recognizes into an error of this package. missing
 // is what a card that is not there is called.
 func explain(err, missing error) error {
-	switch code := pcscCode(err); {
-	case !notThere(err):
+	if !notThere(err) {
 		return err
-	case code == pcscNoService || code == pcscServiceStopped:
-		return because(ErrNoService, err)
 	}
-	return because(missing, err)
+	switch code := pcscCode(err); {
+	case code == 0, gone(err):
+		return because(missing, err)
+	case code == pcscNoService, code == pcscServiceStopped, code == pcscServiceLost:
+		return because(ErrNoService, err)
+	case code == pcscSecurityViolation, code == pcscNoAccess:
+		return because(ErrAccessDenied, err)
+	case code == pcscSharingViolation:
+		return because(ErrCardBusy, err)
+	case silent(err) && errors.Is(missing, ErrCardRemoved):
+		return because(missing, err) // it was there, and then lost its connection
+	}
+	return because(ErrPCSC, err)
 }
 
 func visitOnce[T any](ctx context.Context, sys *system, p *progress, t target, fn func(*session) (T, error)) (T, *session, error) {
@@ -84,16 +95,59 @@ func visitOnce[T any](ctx context.Context, sys *system, p *progress, t target, f
 		return none, s, err
 	}
 	s.at(stageTurn)
-	if err := s.r.take(ctx); err != nil {
+	if err := s.take(); err != nil {
 		s.final = true
 		return none, s, err
 	}
-	defer s.r.give()
+	defer s.leave()
+	defer s.asked()
 	value, err := fn(s)
-	if notThere(err) {
-		s.r.lost(err)
+	if notThere(err) && s.turn {
+		s.r.drop()
 	}
 	return value, s, err
+}
+
+// take waits for this session's turn at the reader.
+func (s *session) take() error {
+	err := s.r.take(s.ctx)
+	s.turn = err == nil
+	return err
+}
+
+// leave ends the turn.
+func (s *session) leave() {
+	if s.turn {
+		s.turn = false
+		s.r.give()
+	}
+}
+
+// askAlone waits until nobody else is asked for the PIN. It reports whether that
+// was so from the beginning; if not, the PIN may be known to the card by now. It is
+// called without a turn, as who is asked may wait for one.
+func (s *session) askAlone() (first bool, err error) {
+	select {
+	case s.r.asking <- struct{}{}:
+		s.asking = true
+		return true, nil
+	default:
+	}
+	select {
+	case s.r.asking <- struct{}{}:
+		<-s.r.asking
+		return false, nil
+	case <-s.ctx.Done():
+		return false, ended(s.ctx)
+	}
+}
+
+// asked ends the time in which nobody else is asked.
+func (s *session) asked() {
+	if s.asking {
+		s.asking = false
+		<-s.r.asking
+	}
 }
 
 // find returns the reader that holds the card, or held it last.
@@ -123,6 +177,7 @@ func (s *session) conn() (*conn, error) {
 		return nil, errElsewhere
 	}
 	s.met = true
+	s.at(stageCard)
 	s.sys.remember(c.card)
 	return c, nil
 }

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 )
 
 // system is every card of this machine as this process sees them.
@@ -39,7 +38,7 @@ func (s *system) reader(name string) *reader {
 	defer s.mu.Unlock()
 	r, ok := s.readers[name]
 	if !ok {
-		r = &reader{name: name, backend: s.backend, turn: make(chan struct{}, 1)}
+		r = &reader{name: name, backend: s.backend, turn: make(chan struct{}, 1), asking: make(chan struct{}, 1)}
 		s.readers[name] = r
 	}
 	return r
@@ -71,7 +70,7 @@ func (s *system) forget(serial uint32) {
 // search looks into the readers whose names contain filter.
 type search struct {
 	filter string
-	wait   time.Duration // for cards that other programs hold
+	wait   patience
 
 	// serial ends the search when that card is found; 0: find all.
 	serial uint32
@@ -94,8 +93,7 @@ func (s *system) scan(ctx context.Context, q search) ([]Card, error) {
 		return nil, err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
-		// Other cards are left alone: to open them disturbs their users, and see
-		// reader.refused.
+		// Other cards are left alone, because to open them disturbs their users.
 		return !strings.Contains(strings.ToLower(name), strings.ToLower(q.filter))
 	})
 	// All at once: one reader may be held by another program for ever.
@@ -146,10 +144,10 @@ func (s *system) scan(ctx context.Context, q search) ([]Card, error) {
 func unreadable(errs []error) error {
 	var other error
 	for _, err := range errs {
-		switch code := pcscCode(err); {
+		switch {
 		case errors.Is(err, ErrCardBusy):
 			return err // it may be the card that is meant
-		case code == 0 || code == pcscNoService || code == pcscServiceStopped:
+		case !gone(err):
 			other = err
 		}
 	}

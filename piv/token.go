@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"runtime"
 )
 
 // backend is PC/SC, or what stands in for it in a test or a build without it.
@@ -11,8 +12,9 @@ type backend interface {
 	// readers lists the names of all readers; none is no error.
 	readers() ([]string, error)
 
-	// connect opens the PIV application of the card in a reader, exclusively. It
-	// can block for as long as another program likes.
+	// connect opens the PIV application of the card in a reader, and keeps other
+	// programs from using the card until the token is closed. It can block for as
+	// long as another program likes.
 	connect(reader string) (token, error)
 }
 
@@ -109,11 +111,20 @@ const (
 	pcscUnknownReader     = 0x80100009
 	pcscSharingViolation  = 0x8010000b
 	pcscNoCard            = 0x8010000c
+	pcscNotReady          = 0x80100010
+	pcscServiceLost       = 0x80100013 // its connection broke
+	pcscNotTransacted     = 0x80100016
 	pcscReaderUnavailable = 0x80100017
 	pcscNoService         = 0x8010001d
 	pcscServiceStopped    = 0x8010001e
+	pcscNoAccess          = 0x80100027
+	pcscNoReaders         = 0x8010002e
+	pcscCommunication     = 0x8010002f
+	pcscUnresponsive      = 0x80100066
+	pcscUnpowered         = 0x80100067
 	pcscCardReset         = 0x80100068
 	pcscCardRemoved       = 0x80100069
+	pcscSecurityViolation = 0x8010006a // polkit says no
 )
 
 // pcscCode returns the PC/SC return code in err, 0 if there is none.
@@ -128,17 +139,32 @@ func pcscCode(err error) uint32 {
 // gone reports whether PC/SC itself says that there is no card.
 func gone(err error) bool {
 	switch pcscCode(err) {
-	case pcscNoCard, pcscUnknownReader, pcscCardRemoved, pcscReaderUnavailable, pcscNoService, pcscServiceStopped:
+	case pcscNoCard, pcscUnknownReader, pcscCardRemoved, pcscReaderUnavailable, pcscNoReaders:
 		return true
 	}
 	return false
 }
 
-// unsent reports whether PC/SC refused a command before it sent it to the card.
+// silent reports whether the card did not answer. It may have been pulled out, or
+// be usable again in a moment.
+func silent(err error) bool {
+	switch pcscCode(err) {
+	case pcscInvalidHandle, pcscNotReady, pcscNotTransacted, pcscCommunication, pcscUnresponsive, pcscUnpowered, pcscCardReset:
+		return true
+	}
+	return false
+}
+
+// unsent reports whether PC/SC returned an error for a command before it sent it
+// to the card. A reader that is not available may have gone at any moment of a
+// command. A card that was removed may have, too, where the service is not
+// pcsc-lite, which looks for that before it sends a command and not after.
 func unsent(err error) bool {
 	switch pcscCode(err) {
-	case pcscInvalidHandle, pcscUnknownReader, pcscReaderUnavailable, pcscCardReset, pcscCardRemoved:
+	case pcscInvalidHandle, pcscUnknownReader, pcscCardReset:
 		return true
+	case pcscCardRemoved:
+		return runtime.GOOS != "windows" && runtime.GOOS != "darwin"
 	}
 	return false
 }
