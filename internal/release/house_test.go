@@ -1,4 +1,4 @@
-package release
+package main
 
 import (
 	"os/exec"
@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 )
-
-const module = "github.com/ycauth/ycauth-go"
 
 // heavy are modules that only some packages may bring into a program.
 var heavy = []string{
@@ -20,24 +18,24 @@ var heavy = []string{
 func TestSatellitesBringOnlyWhatTheyAreFor(t *testing.T) {
 	for pkg, may := range map[string][]string{
 		"examples/quickstart":        nil,
-		"oauth/keyringstore":         {"github.com/zalando/go-keyring", module + "/oauth", module + "/dpop"},
-		"refreshtoken/grpctransport": {"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", module + "/refreshtoken"},
+		"oauth/keyringstore":         {"github.com/zalando/go-keyring", sdk + "/oauth", sdk + "/dpop"},
+		"refreshtoken/grpctransport": {"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", sdk + "/refreshtoken"},
 		"oauth/iamtest/iamgrpc": {
-			"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", module + "/oauth", module + "/dpop",
+			"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", sdk + "/oauth", sdk + "/dpop",
 		},
 		"oauth/yccredentials": {
 			"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", "github.com/yandex-cloud/go-sdk/v2", "go.uber.org/zap",
-			module + "/oauth", module + "/dpop",
+			sdk + "/oauth", sdk + "/dpop",
 		},
 	} {
 		t.Run(pkg, func(t *testing.T) {
-			for _, dep := range dependencies(t, module+"/"+pkg) {
+			for _, dep := range dependencies(t, sdk+"/"+pkg) {
 				for _, h := range heavy {
 					if inside(dep, h) && !slices.Contains(may, h) {
 						t.Errorf("%s pulls in %s", pkg, dep)
 					}
 				}
-				if strings.HasPrefix(pkg, "examples/") || !inside(dep, module) || inside(dep, module+"/"+pkg) || inside(dep, module+"/internal") {
+				if strings.HasPrefix(pkg, "examples/") || !inside(dep, sdk) || inside(dep, sdk+"/"+pkg) || inside(dep, sdk+"/internal") {
 					continue
 				}
 				if !slices.ContainsFunc(may, func(m string) bool { return inside(dep, m) }) {
