@@ -62,7 +62,8 @@ type serverClock struct {
 	measured time.Duration // by the Date
 	applied  time.Duration // in proofs
 	belief   belief
-	used     uint64
+	dateless bool   // it never sent a Date, and our own clock is tried
+	used     uint64 // the counter when it was last heard from
 }
 
 // belief is how far a Date is believed to be the clock that judges proofs. Behind
@@ -111,7 +112,7 @@ func (c *Clocks) Learn(u *url.URL, h http.Header, sent, received time.Time) {
 	if (measured - s.measured).Abs() >= worthCorrecting {
 		s.belief = believed // a clock was set: what was found out before is void
 	}
-	s.at, s.measured = clock.At(received), measured
+	s.at, s.measured, s.dateless = clock.At(received), measured, false
 	if s.belief != doubted && (measured-s.applied).Abs() >= worthCorrecting {
 		s.applied = measured
 	}
@@ -126,10 +127,16 @@ func (c *Clocks) Correction(u *url.URL, now time.Time) time.Duration {
 	if s := c.m[origin(u)]; s != nil {
 		return s.applied + s.setBack(i)
 	}
+	return c.least(i)
+}
+
+// least is the smallest correction that a known server needs, for one that is not
+// known.
+func (c *Clocks) least(now clock.Instant) time.Duration {
 	var least time.Duration
 	first := true
 	for _, s := range c.m {
-		if d := s.applied + s.setBack(i); first || d.Abs() < least.Abs() {
+		if d := s.applied + s.setBack(now); first || d.Abs() < least.Abs() {
 			least, first = d, false
 		}
 	}
@@ -146,17 +153,26 @@ func (c *Clocks) Rejected(u *url.URL, used time.Duration, now time.Time) bool {
 	i := clock.At(now)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.m[origin(u)]
+	key := origin(u)
+	s := c.m[key]
 	if s == nil {
-		// The server sends no Date. Then used is what other servers needed.
+		// The server sends no Date. Then used is what other servers needed, and our
+		// own clock is tried instead.
 		if used.Abs() < worthRetrying {
 			return false
 		}
-		c.entry(origin(u)).at = i
+		s = c.entry(key)
+		s.at, s.dateless = i, true
 		return true
 	}
 	shift := s.setBack(i)
+	if (s.applied + shift - used).Abs() >= worthRetrying {
+		return true // it has changed since the proof was made
+	}
 	switch {
+	case s.dateless:
+		delete(c.m, key) // back to what other servers needed
+		return (c.least(i) - used).Abs() >= worthRetrying
 	case (s.measured + shift - used).Abs() >= worthRetrying:
 		if s.belief == doubted {
 			s.belief = settled

@@ -218,9 +218,24 @@ func TestClocksRejected(t *testing.T) {
 			used time.Duration
 			want bool
 		}{{is + second, true}, {is - second, true}, {is - second + 1, false}, {is + second - 1, false}} {
-			w.c.m[origin(u)].belief = settled // or our own clock would be tried
+			w.c.m[origin(u)].belief = settled // so that nothing else is tried
 			if got := w.c.Rejected(u, tt.used, w.now()); got != tt.want {
 				t.Errorf("used %v of %v: %v", tt.used, is, got)
+			}
+		}
+	})
+	clocksTest(t, "several proofs at once", func(t *testing.T, w *clocksWorld) {
+		u := w.url("a")
+		w.exchange("a", hour) // a wrong Date
+		used := w.c.Correction(u, w.now())
+		for i := range 3 {
+			if !w.c.Rejected(u, used, w.now()) || w.c.Correction(u, w.now()) != 0 {
+				t.Errorf("proof %d is not made anew by our own clock", i)
+			}
+		}
+		for i := range 3 {
+			if !w.c.Rejected(u, 0, w.now()) || w.c.Correction(u, w.now()) != used {
+				t.Errorf("proof %d is not made anew by the Date", i)
 			}
 		}
 	})
@@ -342,7 +357,7 @@ func TestClocksOtherOrigins(t *testing.T) {
 				}
 				time.Sleep(hour)
 			}
-			if w.c.Rejected(w.url("new"), 0, w.now()) {
+			if dates && w.c.Rejected(w.url("new"), w.c.Correction(w.url("new"), w.now()), w.now()) {
 				t.Error("and again")
 			}
 			if got := w.off("wrong", 2*hour); got.Abs() > second {
@@ -350,6 +365,44 @@ func TestClocksOtherOrigins(t *testing.T) {
 			}
 		})
 	}
+	clocksTest(t, "a server without a Date rejects a proof for another reason", func(t *testing.T, w *clocksWorld) {
+		w.ours = -2 * hour
+		w.exchange("a", 0)
+		u := w.url("dateless")
+		for range 3 {
+			if got := w.off("dateless", 0); got.Abs() > second {
+				t.Errorf("%v off", got)
+			}
+			if !w.c.Rejected(u, w.c.Correction(u, w.now()), w.now()) || w.c.Correction(u, w.now()) != 0 {
+				t.Error("our own clock is not tried")
+			}
+			time.Sleep(hour)
+			if !w.c.Rejected(u, 0, w.now()) {
+				t.Error("our own clock is not given up")
+			}
+		}
+		w.c.Rejected(u, w.c.Correction(u, w.now()), w.now())
+		w.exchange("dateless", 0)
+		if got := w.off("dateless", 0); got.Abs() > second {
+			t.Errorf("after a Date: %v off", got)
+		}
+	})
+	clocksTest(t, "without a Date, and our clock was put right", func(t *testing.T, w *clocksWorld) {
+		w.ours = -2 * hour
+		w.exchange("a", 0)
+		u := w.url("dateless")
+		w.ours = 0
+		if !w.c.Rejected(u, w.c.Correction(u, w.now()), w.now()) {
+			t.Error("our own clock is not tried")
+		}
+		w.exchange("a", 0)
+		if got := w.off("dateless", 0); got != 0 {
+			t.Errorf("%v off", got)
+		}
+		if w.c.Rejected(u, 0, w.now()) {
+			t.Error("another proof is said to fare better")
+		}
+	})
 	clocksTest(t, "a correction that is barely one", func(t *testing.T, w *clocksWorld) {
 		for used, want := range map[time.Duration]bool{second: true, -second: true, second - 1: false, 1 - second: false} {
 			u := w.url(fmt.Sprint(used))
