@@ -9,8 +9,8 @@ import (
 )
 
 // A Rule judges a refresh token: it returns why the token should go, in a few
-// words, or "" where it may stay. The Rules of this package never hold against a
-// token what the server did not say of it.
+// words, or "" where it may stay. The Rules of this package ignore fields that the
+// server did not set.
 type Rule func(*RefreshToken) (reason string)
 
 // Unprotected is a [Rule] that finds tokens with [NoProtection]: whoever copies one
@@ -74,16 +74,10 @@ func ClientOlderThan(clientInstanceInfo string) (Rule, error) {
 	}, nil
 }
 
-// Every is a [Rule] that finds tokens that every one of the rules finds, and gives
-// all their reasons. Every() finds none.
-func Every(rules ...Rule) Rule {
-	return func(t *RefreshToken) string {
-		reasons := judge(t, rules)
-		if len(reasons) < len(rules) {
-			return ""
-		}
-		return strings.Join(reasons, " and ")
-	}
+// Any is a [Rule] that finds tokens that at least one of the rules finds, and gives
+// the reasons of those. Any() finds none.
+func Any(rules ...Rule) Rule {
+	return func(t *RefreshToken) string { return strings.Join(judge(t, rules), " and ") }
 }
 
 // judge are the reasons of the rules that find t.
@@ -97,15 +91,16 @@ func judge(t *RefreshToken, rules []Rule) []string {
 	return reasons
 }
 
-// A Finding is a refresh token that a [Rule] found.
+// A Finding is a refresh token that every [Rule] found.
 type Finding struct {
 	*RefreshToken
-	// Reasons are those of every rule that found the token, in their order.
+	// Reasons are those of the rules, in their order.
 	Reasons []string
 }
 
-// Find iterates over the refresh tokens that opts selects and at least one of the
-// rules finds. It lists, and changes nothing: [Client.RevokeEach] takes the IDs.
+// Find iterates over the refresh tokens that opts selects and every one of the rules
+// finds. Each rule narrows the result, as each condition of a [Filter] does; [Any]
+// widens it. Find lists, and changes nothing: [Client.RevokeEach] takes the IDs.
 //
 // Errors are those of [Client.List], and an [*ArgumentError] without rules.
 func (c *Client) Find(ctx context.Context, opts ListOptions, rules ...Rule) iter.Seq2[Finding, error] {
@@ -120,7 +115,7 @@ func (c *Client) Find(ctx context.Context, opts ListOptions, rules ...Rule) iter
 				yield(Finding{}, err)
 				return
 			}
-			if reasons := judge(t, rules); reasons != nil && !yield(Finding{t, reasons}, nil) {
+			if reasons := judge(t, rules); len(reasons) == len(rules) && !yield(Finding{t, reasons}, nil) {
 				return
 			}
 		}

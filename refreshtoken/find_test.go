@@ -41,11 +41,13 @@ func TestRules(t *testing.T) {
 		{"old", refreshtoken.CreatedBefore(march), token{CreatedAt: march.Add(-1), LastUsedAt: march}, "created on 2026-02-28"},
 		{"not old", refreshtoken.CreatedBefore(march), token{CreatedAt: march}, ""},
 		{"no time of creation", refreshtoken.CreatedBefore(march), token{}, ""},
-		{"every one", refreshtoken.Every(refreshtoken.Unprotected(), refreshtoken.CreatedBefore(march)),
+		{"both of two", refreshtoken.Any(refreshtoken.Unprotected(), refreshtoken.CreatedBefore(march)),
 			token{ProtectionLevel: refreshtoken.NoProtection, CreatedAt: march.Add(-1)}, "not bound to a key and created on 2026-02-28"},
-		{"one of two", refreshtoken.Every(refreshtoken.Unprotected(), refreshtoken.CreatedBefore(march)),
-			token{ProtectionLevel: refreshtoken.NoProtection, CreatedAt: march}, ""},
-		{"every one of none", refreshtoken.Every(), token{}, ""},
+		{"one of two", refreshtoken.Any(refreshtoken.Unprotected(), refreshtoken.CreatedBefore(march)),
+			token{ProtectionLevel: refreshtoken.NoProtection, CreatedAt: march}, "not bound to a key"},
+		{"none of two", refreshtoken.Any(refreshtoken.Unprotected(), refreshtoken.CreatedBefore(march)),
+			token{ProtectionLevel: refreshtoken.SecureKeyDPoP, CreatedAt: march}, ""},
+		{"one of none", refreshtoken.Any(), token{ProtectionLevel: refreshtoken.NoProtection}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.rule(&c.token); got != c.want {
@@ -102,18 +104,33 @@ func TestFind(t *testing.T) {
 			{"id":"c","protectionLevel":"NO_PROTECTION","createdAt":"2026-03-02T00:00:00Z"},
 			{"id":"d","clientInstanceInfo":"yc/0.1.0"}],"nextPageToken":"gone"}`,
 	})
-	var got []string
-	var last error
-	for f, err := range s.client().Find(t.Context(), refreshtoken.ListOptions{}, refreshtoken.Unprotected(), refreshtoken.NotUsedSince(march), clientOlderThan(t, "yc/0.141.0")) {
-		if last = err; err == nil {
-			got = append(got, f.ID+": "+strings.Join(f.Reasons, ", "))
-		}
-	}
-	if want := "a: not bound to a key, not used since it was created on 2026-01-02; c: not bound to a key; d: from yc 0.1.0, older than 0.141.0"; strings.Join(got, "; ") != want {
-		t.Errorf("got %q, want %q", strings.Join(got, "; "), want)
-	}
-	if !errors.Is(last, refreshtoken.ErrInvalidArgument) {
-		t.Errorf("the last page fails, but got %v", last)
+	unprotected, stale, old := refreshtoken.Unprotected(), refreshtoken.NotUsedSince(march), clientOlderThan(t, "yc/0.141.0")
+	for _, c := range []struct {
+		name  string
+		rules []refreshtoken.Rule
+		want  string
+	}{
+		{"one rule", []refreshtoken.Rule{unprotected}, "a: not bound to a key; c: not bound to a key"},
+		{"each rule narrows", []refreshtoken.Rule{unprotected, stale}, "a: not bound to a key, not used since it was created on 2026-01-02"},
+		{"to nothing", []refreshtoken.Rule{unprotected, stale, old}, ""},
+		{"any of them", []refreshtoken.Rule{refreshtoken.Any(unprotected, stale, old)},
+			"a: not bound to a key and not used since it was created on 2026-01-02; c: not bound to a key; d: from yc 0.1.0, older than 0.141.0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got []string
+			var last error
+			for f, err := range s.client().Find(t.Context(), refreshtoken.ListOptions{}, c.rules...) {
+				if last = err; err == nil {
+					got = append(got, f.ID+": "+strings.Join(f.Reasons, ", "))
+				}
+			}
+			if strings.Join(got, "; ") != c.want {
+				t.Errorf("got %q, want %q", strings.Join(got, "; "), c.want)
+			}
+			if !errors.Is(last, refreshtoken.ErrInvalidArgument) {
+				t.Errorf("the last page fails, but got %v", last)
+			}
+		})
 	}
 	for range s.client().Find(t.Context(), refreshtoken.ListOptions{}, refreshtoken.Unprotected()) {
 		break // leaves nothing behind: see TestMain

@@ -6,8 +6,8 @@ import (
 )
 
 // Limits of the protobuf definitions, in characters (yandex/cloud/iam/v1,
-// refresh_token_service.proto). They are checked here because the server's answer
-// to a longer value names the field at best, and the remedy never.
+// refresh_token_service.proto). They are checked here because the server's response
+// to a longer value names the field at best, and never the remedy.
 const (
 	maxID                 = 50 // subject_id, client_id, refresh_token_id
 	maxPageSize           = 1000
@@ -17,9 +17,11 @@ const (
 	maxClientInstanceInfo = 1000
 )
 
-// Lengths that the documentation of RefreshToken.List gives for a value in a
-// filter. Its regular expression is not enforced: it is not a valid one, and the
-// values of the documentation's own examples do not match it.
+// Lengths that the documentation of RefreshToken.List gives for a value in a filter.
+// Its regular expression, [a-zA-Z][_-a-zA-Z0-9]{1,61}[a-z0-9], is not enforced. In it
+// "_-a" is a range, so that most lower-case letters do not match, and neither do the
+// documented values: INSECURE_KEY_DPOP ends with a capital letter, and
+// yc.oauth.public-sdk and yc/0.141.0 have dots and slashes.
 const (
 	minFilterValue = 3
 	maxFilterValue = 63

@@ -23,10 +23,10 @@ type ListOptions struct {
 	// [Page] with the same options, in at most 2000 characters.
 	// Optional. Default: the first page.
 	PageToken string
-	// NoLookahead fetches a page when the loop gets to it, and not before. Else the
-	// next page is fetched while the loop works on this one, so that two pages are
-	// held in memory, and a loop that breaks off may have asked for a page more than
-	// it used. Optional. Default: false.
+	// NoLookahead fetches a page when the loop gets to it, and not before. Otherwise
+	// the next page is fetched when the loop reaches the middle of this one, so that
+	// two pages are held in memory, and a loop that breaks after that has asked for one
+	// page more than it used. Optional. Default: false.
 	NoLookahead bool
 }
 
@@ -44,8 +44,10 @@ type Page struct {
 
 // List iterates over the refresh tokens that opts selects (Yandex Cloud IAM API,
 // RefreshToken.List). While the loop works on one page, the next one is fetched,
-// unless opts say otherwise. The loop may break off at any time: whatever was under
-// way has ended when it is left. Each range over the result lists anew.
+// unless opts say otherwise. Each range starts a new listing. The loop may break at any
+// time: a request in flight is canceled, and has ended when the loop exits. Only a
+// RoundTripper that ignores cancellation, such as the one of oauth2.NewClient with a
+// token source that hangs, is left behind after 100 ms.
 //
 // An error comes with a nil token and ends the iteration; the tokens before it
 // are good. It is an [*ArgumentError], an [*APIError], a [*ResponseError] (which
@@ -53,57 +55,70 @@ type Page struct {
 // circles) or a [*TransportError]. To go on after an error, iterate over
 // [Client.Pages] and keep the last NextPageToken.
 func (c *Client) List(ctx context.Context, opts ListOptions) iter.Seq2[*RefreshToken, error] {
-	pages := c.Pages(ctx, opts)
+	opts.Filter = opts.Filter.clone() // the caller may change its own while iterating
 	return func(yield func(*RefreshToken, error) bool) {
-		for page, err := range pages {
+		c.pages(ctx, opts, func(page *Page, err error, ahead func()) bool {
 			if err != nil {
-				yield(nil, err)
-				return
+				return yield(nil, err)
 			}
-			for _, t := range page.RefreshTokens {
+			for i, t := range page.RefreshTokens {
+				if i == len(page.RefreshTokens)/2 {
+					ahead() // a loop that came so far is likely to go on
+				}
 				if !yield(t, nil) {
-					return
+					return false
 				}
 			}
-		}
+			return true
+		})
 	}
 }
 
 // Pages is [Client.List] page by page, as the server sends them, empty ones
-// included.
+// included. The next page is fetched as soon as the loop has this one.
 func (c *Client) Pages(ctx context.Context, opts ListOptions) iter.Seq2[*Page, error] {
-	opts.Filter = opts.Filter.clone() // the caller may change its own while iterating
+	opts.Filter = opts.Filter.clone()
 	return func(yield func(*Page, error) bool) {
-		req, err := opts.request()
+		c.pages(ctx, opts, func(page *Page, err error, ahead func()) bool {
+			ahead()
+			return yield(page, err)
+		})
+	}
+}
+
+// pages calls yield with each page, until that returns false or there is an error,
+// which comes without a page. ahead begins to fetch the page after this one.
+func (c *Client) pages(ctx context.Context, opts ListOptions, yield func(page *Page, err error, ahead func()) bool) {
+	nothing := func() {}
+	req, err := opts.request()
+	if err != nil {
+		yield(nil, err, nothing)
+		return
+	}
+	pages := c.lookahead(ctx, opts.NoLookahead)
+	defer pages.stop()
+	pages.req = req
+	asked := pageTokens{}
+	for {
+		asked.add(req.PageToken)
+		page, err := pages.next()
 		if err != nil {
-			yield(nil, err)
+			yield(nil, err, nothing)
 			return
 		}
-		pages := c.lookahead(ctx, opts.NoLookahead)
-		defer pages.stop()
-		pages.req = req
-		asked := pageTokens{}
-		for {
-			asked.add(req.PageToken)
-			page, err := pages.next()
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			next, trace := page.NextPageToken, page.Trace
-			repeated := asked.has(next)
-			if next != "" && !repeated {
-				req.PageToken = next
-				pages.begin(req)
-			}
-			if !yield(page, nil) || next == "" {
-				return
-			}
-			if repeated {
-				yield(nil, &ResponseError{Method: methodList, Err: ErrPageTokenRepeated, Trace: trace,
-					Reason: ErrPageTokenRepeated.Error() + ", so that the listing would never end; the pages so far are good"})
-				return
-			}
+		next, trace, ahead := page.NextPageToken, page.Trace, nothing
+		repeated := asked.has(next)
+		if next != "" && !repeated {
+			req.PageToken = next
+			pages.req, ahead = req, pages.begin
+		}
+		if !yield(page, nil, ahead) || next == "" {
+			return
+		}
+		if repeated {
+			yield(nil, &ResponseError{Method: methodList, Err: ErrPageTokenRepeated, Trace: trace,
+				Reason: ErrPageTokenRepeated.Error() + ", so that the listing would never end; the pages so far are good"}, nothing)
+			return
 		}
 	}
 }

@@ -2,6 +2,7 @@ package refreshtoken
 
 import (
 	"context"
+	"time"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
 )
@@ -14,8 +15,8 @@ type lookahead struct {
 	cancel context.CancelFunc
 	off    bool
 
-	req   ListRequest  // of the page that comes next
-	ahead chan fetched // that page, if it is under way; nil if it is not
+	req   ListRequest  // of the page that comes next; not changed while that is in flight
+	ahead chan fetched // that page, if it is in flight; nil if it is not
 }
 
 type fetched struct {
@@ -28,21 +29,20 @@ func (c *Client) lookahead(ctx context.Context, off bool) *lookahead {
 	return &lookahead{client: c, ctx: ctx, cancel: cancel, off: off}
 }
 
-// begin says which page comes next, and begins to fetch it.
-func (l *lookahead) begin(req ListRequest) {
-	l.req = req
-	if l.off {
+// begin begins to fetch the page that comes next.
+func (l *lookahead) begin() {
+	if l.off || l.ahead != nil {
 		return
 	}
 	ahead := make(chan fetched, 1) // so that the goroutine ends without a receiver
 	l.ahead = ahead
 	go func() {
-		page, err := l.client.page(l.ctx, req)
+		page, err := l.client.page(l.ctx, l.req)
 		ahead <- fetched{page, err}
 	}()
 }
 
-// next returns the page that comes next. Without a begin that is the one of req.
+// next returns the page that comes next.
 func (l *lookahead) next() (*Page, error) {
 	if l.ahead == nil {
 		return l.client.page(l.ctx, l.req)
@@ -56,11 +56,21 @@ func (l *lookahead) next() (*Page, error) {
 	return f.page, f.err
 }
 
-// stop ends what is under way, and returns when it has ended: nothing of a
-// listing outlives its loop.
+// patience is how long stop waits for a request that does not end with its ctx.
+const patience = 100 * time.Millisecond
+
+// stop cancels what is in flight, and returns when it has ended, so that nothing of a
+// listing outlives its loop. It does not wait for a token source that hangs: an
+// oauth2.TokenSource has no ctx that could end it.
 func (l *lookahead) stop() {
 	l.cancel()
-	if l.ahead != nil {
-		<-l.ahead
+	if l.ahead == nil {
+		return
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-l.ahead:
+	case <-timer.C:
 	}
 }

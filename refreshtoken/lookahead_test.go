@@ -231,3 +231,51 @@ func TestLookaheadHoldsTwoPages(t *testing.T) {
 		t.Errorf("%d pages, want %d", n, pages)
 	}
 }
+
+// TestBreakingEarlyCostsOneRequest: most loops that look for one token find it on the
+// first page.
+func TestBreakingEarlyCostsOneRequest(t *testing.T) {
+	for _, c := range []struct{ tokens, requests int }{{1, 1}, {2, 1}, {3, 2}, {4, 2}} {
+		s := serve(t, answer(http.StatusOK, `{"refreshTokens":[{"id":"a"},{"id":"b"},{"id":"c"},{"id":"d"}],"nextPageToken":"more"}`))
+		n := 0
+		for _, err := range s.client().List(t.Context(), refreshtoken.ListOptions{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n++; n == c.tokens {
+				for wait := 0; len(s.seen()) < c.requests && wait < 1000; wait++ {
+					time.Sleep(time.Millisecond)
+				}
+				break
+			}
+		}
+		if got := len(s.seen()); got != c.requests {
+			t.Errorf("%d requests for %d tokens of a page with 4, want %d", got, c.tokens, c.requests)
+		}
+	}
+}
+
+// TestBreakDoesNotWaitForATokenSource that hangs and has no ctx.
+func TestBreakDoesNotWaitForATokenSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		goOn := make(chan struct{})
+		client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+			if req.PageToken != "" {
+				<-goOn
+			}
+			return &refreshtoken.Page{RefreshTokens: []*refreshtoken.RefreshToken{{ID: "aje1"}}, NextPageToken: "2"}, nil
+		}})
+		start := time.Now()
+		for _, err := range client.List(t.Context(), refreshtoken.ListOptions{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // until the next page is in flight
+			break
+		}
+		if got := time.Since(start); got != 100*time.Millisecond {
+			t.Errorf("the loop was left after %v", got)
+		}
+		close(goOn)
+	})
+}
