@@ -110,3 +110,26 @@ func TestAgreesWithGoPiv(t *testing.T) {
 		}
 	}
 }
+
+// TestAdopt notices when go-piv does not take a connection any more, and then
+// shows that its own still works.
+func TestAdopt(t *testing.T) {
+	if _, ok := adopt(1, Version{5, 7, 4}); !ok {
+		t.Error("go-piv has changed: see adopt")
+	}
+	card := pivtest.Start(t, pivtest.Config{})
+	l, err := dialLink(card.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := openExclusively(card.Reader(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := y.serial(); n != card.Serial() || err != nil {
+		t.Errorf("serial: %d, %v", n, err)
+	}
+	if err := y.close(); err != nil {
+		t.Error(err)
+	}
+}

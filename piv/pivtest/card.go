@@ -37,6 +37,7 @@ type Card struct {
 
 	log          []Exchange
 	removeDuring map[byte]bool
+	failing      map[byte]failure
 
 	link link
 }
@@ -75,6 +76,7 @@ func New(cfg Config) (*Card, error) {
 		puk:                  newReference(cfg.PUK, DefaultPUK, cfg.PUKTries),
 		management:           managementKey{cfg.ManagementAlgorithm, bytes.Clone(cfg.ManagementKey), TouchNever},
 		removeDuring:         make(map[byte]bool),
+		failing:              make(map[byte]failure),
 	}
 	c.link.addr = cfg.Addr
 	return c, nil

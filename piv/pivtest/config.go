@@ -19,8 +19,10 @@ func DefaultManagementKey() []byte {
 	return []byte("\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x03\x04\x05\x06\x07\x08")
 }
 
-// DefaultAddr is where Debian's vsmartcard-vpcd waits for the first card. The second reader is one port higher.
-const DefaultAddr = "127.0.0.1:35963"
+// DefaultAddr is where the first virtual reader of [Start] and [RunReaders] listens. The second reader is one port higher. It is not
+// the address in the configuration of Debian's vsmartcard-vpcd, 127.0.0.1:35963: Linux gives that port to outgoing connections of other
+// programs, and the reader then cannot have it.
+const DefaultAddr = "127.0.0.1:27771"
 
 // TouchFunc is the finger. The card calls it when it starts to blink, at most once at a time; ctx ends when the card stops
 // waiting: the touch time-out has passed or the card was removed. It returns true when the sensor was touched, and must not

@@ -23,7 +23,7 @@ const friendlyName = "Yubico YubiKey OTP+FIDO+CCID"
 const (
 	daemonStartTimeout = 30 * time.Second
 	daemonPoll         = 20 * time.Millisecond
-	vpcdPort           = 35963
+	vpcdPort           = 27771 // that of DefaultAddr
 	pcscPIDFile        = "/run/pcscd/pcscd.pid"
 	lockName           = "pivtest-pcscd.lock" // in the directory for temporary files
 )
@@ -143,7 +143,7 @@ func (d *daemon) waitReaders(ctx context.Context) error {
 			return errors.New("pivtest: a pcscd with readers runs already: stop it")
 		}
 		if err == nil && d.process == nil {
-			return fmt.Errorf("pivtest: a pcscd runs already, without two virtual readers named %q (FRIENDLYNAME in /etc/reader.conf.d/vpcd): stop it, or name them so", friendlyName)
+			return fmt.Errorf("pivtest: a pcscd runs already, without two virtual readers named %q (FRIENDLYNAME in /etc/reader.conf.d/vpcd): stop it, or name them so and let them listen on port %d (CHANNELID 0x%X)", friendlyName, vpcdPort, vpcdPort)
 		}
 		select {
 		case <-ticker.C:

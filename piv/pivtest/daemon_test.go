@@ -5,10 +5,13 @@ package pivtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,5 +163,26 @@ func TestLockFile(t *testing.T) {
 	second.Close()
 	if _, err := lockFile(t.Context(), filepath.Join(path, "below a file")); err == nil {
 		t.Error("locked a file that cannot be")
+	}
+}
+
+// TestPortIsNotEphemeral: a port that the kernel gives to outgoing connections is
+// taken by other programs now and then.
+func TestPortIsNotEphemeral(t *testing.T) {
+	var low, high int
+	ports, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(string(ports), &low, &high); err != nil {
+		t.Fatal(err)
+	}
+	for i := range seatCount {
+		if port := vpcdPort + i; port >= low && port <= high {
+			t.Errorf("port %d lies between %d and %d", port, low, high)
+		}
+	}
+	if want := net.JoinHostPort("127.0.0.1", strconv.Itoa(vpcdPort)); DefaultAddr != want {
+		t.Errorf("DefaultAddr = %s, readers listen at %s", DefaultAddr, want)
 	}
 }

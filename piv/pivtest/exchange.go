@@ -32,6 +32,9 @@ func (c *Card) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if sw == NoStatus {
+		return []byte{0}, nil
+	}
 	return append(slices.Clip(data), byte(sw>>8), byte(sw)), nil
 }
 
@@ -48,6 +51,9 @@ func (c *Card) exchange(ctx context.Context, apdu []byte, entry *Exchange) ([]by
 		delete(c.removeDuring, cmd.ins)
 		c.link.remove()
 		return nil, 0, ErrRemoved
+	}
+	if sw, fails := c.fails(cmd.ins); fails {
+		return nil, sw, nil
 	}
 	if cmd.cla&^claChaining != 0 {
 		return nil, UnknownClass, nil

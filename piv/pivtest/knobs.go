@@ -65,3 +65,29 @@ func (c *Card) unplugged() {
 	defer c.mu.Unlock()
 	c.session, c.touched = session{}, time.Time{}
 }
+
+// NoStatus stands for a response that breaks off before its status word; see [Card.FailNext].
+const NoStatus StatusWord = 0
+
+// failure is what some commands are answered with.
+type failure struct {
+	left   int
+	status StatusWord
+}
+
+// FailNext makes the card answer the next n commands with an instruction with a status word, and not carry them out.
+func (c *Card) FailNext(ins byte, n int, status StatusWord) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failing[ins] = failure{n, status}
+}
+
+// fails reports what a command is answered with instead of being carried out.
+func (c *Card) fails(ins byte) (StatusWord, bool) {
+	f, ok := c.failing[ins]
+	if !ok || f.left == 0 {
+		return 0, false
+	}
+	c.failing[ins] = failure{f.left - 1, f.status}
+	return f.status, true
+}

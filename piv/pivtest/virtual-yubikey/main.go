@@ -36,6 +36,9 @@ func main() {
 	}
 }
 
+// debianAddr is where a pcscd with the configuration of Debian's vsmartcard-vpcd listens.
+const debianAddr = "127.0.0.1:35963"
+
 // options are the flags.
 type options struct {
 	config pivtest.Config
@@ -51,12 +54,15 @@ func parseFlags(args []string, out *log.Logger, stderr io.Writer) (options, erro
 	serial := fs.Uint("serial", 10000001, "serial `number`")
 	touch := fs.String("touch", "0s", "time after which the sensor is touched, or never")
 	fs.DurationVar(&opts.config.TouchTimeout, "touch-timeout", 15*time.Second, "how long the card waits for a touch")
-	fs.StringVar(&opts.config.Addr, "addr", pivtest.DefaultAddr, "`address` of the vpcd reader; the second one is one port higher")
+	fs.StringVar(&opts.config.Addr, "addr", "", "`address` of the vpcd reader, the second one is one port higher (default "+debianAddr+", with -pcscd "+pivtest.DefaultAddr+")")
 	fs.BoolVar(&opts.pcscd, "pcscd", false, "run pcscd too")
 	fs.StringVar(&opts.ca, "ca", "", "write root and intermediates of the attestation to this `file` (PEM)")
 	verbose := fs.Bool("log", false, "print the commands that reach the card, without their data")
 	if err := fs.Parse(args); err != nil {
 		return options{}, err
+	}
+	if opts.config.Addr == "" && !opts.pcscd {
+		opts.config.Addr = debianAddr
 	}
 	if fs.NArg() > 0 {
 		return options{}, fmt.Errorf("unexpected argument %q", fs.Arg(0))

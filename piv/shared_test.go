@@ -1,0 +1,97 @@
+//go:build cgo && linux
+
+package piv_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ycauth/ycauth-go/piv"
+	"github.com/ycauth/ycauth-go/piv/pivtest"
+)
+
+// TestFailedSelects has a card that does not let its PIV application be selected,
+// in the ways that are known, and then does. The process must be able to sign with
+// it, and other programs to open it.
+func TestFailedSelects(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		fail func(t *testing.T, card *pivtest.Card)
+		want error
+	}{
+		{"application switched off", func(_ *testing.T, card *pivtest.Card) {
+			card.FailNext(pivtest.InsSelect, 1, pivtest.NotFound)
+		}, piv.ErrUnsupported},
+		{"no answer", func(_ *testing.T, card *pivtest.Card) {
+			card.FailNext(pivtest.InsSelect, 1000, pivtest.NoStatus)
+		}, piv.ErrCardRemoved},
+		{"pulled out and put back", func(_ *testing.T, card *pivtest.Card) {
+			card.RemoveDuring(pivtest.InsSelect)
+		}, piv.ErrCardRemoved},
+		{"version not told", func(_ *testing.T, card *pivtest.Card) {
+			card.FailNext(pivtest.InsGetVersion, 1, pivtest.UnknownInstruction)
+		}, piv.ErrUnsupported},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			card := pivtest.Start(t, pivtest.Config{})
+			k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyNever)
+			for range 3 {
+				free(t, card)
+				test.fail(t, card)
+				if err := sign(t.Context(), k); !errors.Is(err, test.want) {
+					t.Fatalf("error: %v", err)
+				}
+				card.FailNext(pivtest.InsSelect, 0, 0)
+				if !card.Inserted() {
+					insert(&bench{t: t, card: card})
+				}
+				if took := free(t, card); took > time.Second {
+					t.Errorf("another program got in after %v", took)
+				}
+			}
+			mustSign(t, k)
+		})
+	}
+}
+
+// TestAfterWebAuthn has a card whose first commands fail because another of its
+// applications was used a moment ago. A person notices nothing of that.
+func TestAfterWebAuthn(t *testing.T) {
+	card := pivtest.Start(t, pivtest.Config{})
+	k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyNever)
+	for range 3 {
+		free(t, card)
+		card.FailNext(pivtest.InsSelect, 5, pivtest.NoStatus)
+		mustSign(t, k)
+	}
+}
+
+// TestBesideSharedConnection has another program that keeps the card open all day,
+// and now and then sends a command, as scdaemon and gsd-smartcard do.
+func TestBesideSharedConnection(t *testing.T) {
+	card := pivtest.Start(t, pivtest.Config{})
+	k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyNever)
+	free(t, card)
+	h := hold(t, card, pivtest.HoldOptions{})
+	for range 3 {
+		mustSign(t, k)
+		if _, err := k.Attestation(t.Context()); err != nil {
+			t.Error(err)
+		}
+		// SELECT of another application, so that the card is not as it was left.
+		otp := []byte{0, 0xa4, 4, 0, 8, 0xa0, 0, 0, 5, 0x27, 0x20, 0x01, 0x01}
+		_, err := h.Transmit(t.Context(), otp)
+		for start := time.Now(); errors.Is(err, pivtest.PCSCError(0x8010000b)) && time.Since(start) < time.Second; {
+			time.Sleep(10 * time.Millisecond) // a real program, in real time
+			_, err = h.Transmit(t.Context(), otp)
+		}
+		if err != nil {
+			t.Fatalf("the other program: %v", err)
+		}
+	}
+	mustSign(t, k)
+	if err := h.Release(); err != nil {
+		t.Error(err)
+	}
+}
