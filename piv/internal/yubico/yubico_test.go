@@ -1,8 +1,11 @@
 package yubico
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,13 +58,28 @@ func TestRootsAreGoPivs(t *testing.T) {
 	}
 }
 
-func TestIntermediatesAreGoPivs(t *testing.T) {
+// newer are the intermediates for PIV that go-piv v2.6.0 does not have: the SHA-256
+// of each, and where it was published. Looked up in Yubico/developers.yubico.com
+// on 2026-11-21.
+var newer = map[string]string{
+	"0c90b7d184a36edf50a35f9be935f0c5689bfdcfe5bdd073366cafb49061a440": "Yubico PIV Attestation B2 1", // 2026-05-11, pull request 676
+}
+
+func TestIntermediatesAreYubicos(t *testing.T) {
 	all := gopivCertificates(t, "certs", "yubico-intermediate.pem")
+	missing := maps.Clone(newer)
 	for _, cert := range IntermediateCertificates() {
-		if !all[string(cert.Raw)] {
-			t.Errorf("go-piv does not have %v", cert.Subject)
+		sum := fmt.Sprintf("%x", sha256.Sum256(cert.Raw))
+		if name, ok := newer[sum]; ok && name != cert.Subject.CommonName {
+			t.Errorf("%s is %v, want %s", sum, cert.Subject, name)
+		} else if !ok && !all[string(cert.Raw)] {
+			t.Errorf("neither go-piv nor the list has %v, %s", cert.Subject, sum)
 		}
+		delete(missing, sum)
 		delete(all, string(cert.Raw))
+	}
+	for _, name := range missing {
+		t.Errorf("%q is missing", name)
 	}
 	for raw := range all {
 		cert, err := x509.ParseCertificate([]byte(raw))
