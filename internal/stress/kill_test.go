@@ -3,90 +3,83 @@
 package stress
 
 import (
-	"errors"
-	"math/rand/v2"
-	"net/http"
+	"fmt"
+	"math"
 	"testing"
 	"time"
 
-	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/internal/killtest"
 )
 
-// TestKilledAtAnyMoment kills a process in a loop of renewals, a thousand times,
-// each time at another moment. Without the race detector, which would only make
-// the processes slow to start: they have nothing to race with.
-//
-// A kill between the server's rotation and our save cannot be survived: the new
-// refresh token was in no memory but the dead one. In a loop that does nothing
-// but renew, and waits for the disk each time, that is a large share of the
-// moments. Such kills are told by the server's having met a replaced token, and
-// must end in "log in again", with a store that works. Every other kill must
-// leave a session that renews.
-func TestKilledAtAnyMoment(t *testing.T) {
-	const kills = 1000
-	iam := newServer(t)
-	dir := t.TempDir()
-	newParent := func() *oauth.Client {
-		c, err := newClient(iam.URL, dir, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
+// The kills come without the race detector, which would only make the processes
+// slow to start: they have nothing to race with.
+
+// slowSync makes an fsync slow enough to be told from the noise of a busy machine,
+// and a save that waits for one obvious.
+const slowSync = 10 * time.Millisecond
+
+// judge says whether a store saves as fast as the disk allows, and loses no more
+// sessions than that explains. It compares with what the same process took, in
+// the same run, for the usual way to write a file, which has two fsyncs.
+func judge(r killtest.Result) error {
+	if r.Survives.Median > r.Usual.Median/4 {
+		return fmt.Errorf("a new session survives the process after %v, and the disk takes %v for a whole save", r.Survives.Median, r.Usual.Median)
 	}
-	if err := login(t.Context(), newParent()); err != nil {
+	if r.Durable.Median > r.Usual.Median+slowSync/2 {
+		return fmt.Errorf("a new session is durable after %v, and the disk takes %v for a whole save", r.Durable.Median, r.Usual.Median)
+	}
+	// A kill loses the session if it falls between the response and the write.
+	// Four standard deviations above the mean of so many kills are a chance of
+	// one in thirty thousand.
+	share := min(float64(r.Survives.Mean)/float64(r.Cycle.Mean), 1)
+	mean := share * float64(r.Kills)
+	if most := mean + 4*math.Sqrt(mean*(1-share)) + 2; float64(r.Unsaved) > most {
+		return fmt.Errorf("%d of %d kills lost the session, and the %v of %v in which it is in the process alone explain %.1f",
+			r.Unsaved, r.Kills, r.Survives.Mean, r.Cycle.Mean, most)
+	}
+	return nil
+}
+
+func kill(t *testing.T, opts killtest.Options) killtest.Result {
+	t.Helper()
+	opts.Dir, opts.Sync, opts.Compare = t.TempDir(), slowSync, true
+	r, err := killtest.Run(t.Context(), opts)
+	if err != nil {
 		t.Fatal(err)
 	}
-	survived, between := 0, 0
-	for i := range kills {
-		p := start(t, "loop", iam.URL, dir, 0)
-		// From the first renewal to some way into a later one.
-		time.Sleep(time.Duration(rand.Int64N(int64(12 * time.Millisecond))))
-		if err := p.cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.cmd.Wait(); p.cmd.ProcessState.Exited() {
-			t.Fatalf("kill %d: the process had ended by itself: %v", i, err)
-		}
-
-		// A request of the killed process can still be on its way: what the server
-		// makes of it is part of what the kill led to.
-		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-		if err := iam.Quiet(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		c := newParent() // a process that starts now
-		session, err := c.Session(t.Context())
-		if err != nil {
-			t.Fatalf("kill %d: the stored session: %v", i, err)
-		}
-		ts := c.TokenSource()
-		tok, err := ts.Token() // may be served from the store
-		if err == nil {
-			ts.Invalidate(tok)
-			_, err = ts.Token() // now it is a renewal
-		}
-		info := iam.Introspect(session.RefreshToken.Reveal())
-		switch {
-		case err == nil:
-			survived++
-		case errors.Is(err, oauth.ErrLoginRequired) && info.GrantEnded == "a replaced refresh token was used":
-			between++
-			if after, err := c.Session(t.Context()); err != nil || after.RefreshToken != session.RefreshToken {
-				t.Fatalf("kill %d: the refusal changed the store: %v", i, err)
-			}
-			if err := login(t.Context(), c); err != nil {
-				t.Fatalf("kill %d: login: %v", i, err)
-			}
-		default:
-			t.Fatalf("kill %d: the renewal said %v; the server knows the stored token as %s (%s)", i, err, info.State, info.GrantEnded)
-		}
-		if err := ts.Close(); err != nil {
-			t.Fatalf("kill %d: %v", i, err)
-		}
+	if r.Renewed == 0 || r.Kills != opts.Kill || r.Renewed+r.Unsaved+r.Unheard != r.Kills || r.Cycle.Median == 0 || r.Usual.Median < 2*slowSync {
+		t.Fatalf("the kills do not fall where they should: %+v", r)
 	}
-	t.Logf("%d kills: %d sessions renewed, %d kills fell between the server's rotation and the save and ended in a new login",
-		kills, survived, between)
-	if survived == 0 || between == 0 {
-		t.Errorf("%d survived and %d fell in between: the kills do not fall where they should", survived, between)
+	return r
+}
+
+// TestKilledAtAnyMoment kills a process in a loop of renewals, each time at
+// another moment. internal/bench/kill does it a thousand times.
+func TestKilledAtAnyMoment(t *testing.T) {
+	r := kill(t, killtest.Options{Way: killtest.Store, Kill: 150})
+	t.Logf("%d kills: %d sessions renewed, %d responses had not arrived, %d sessions were lost; survives after %v, durable after %v, a save takes %v",
+		r.Kills, r.Renewed, r.Unheard, r.Unsaved, r.Survives.Median, r.Durable.Median, r.Usual.Median)
+	if err := judge(r); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLateSaveIsNoticed shows that TestKilledAtAnyMoment fails for the sake of a
+// store that saves late, or does not recover what was saved.
+func TestLateSaveIsNoticed(t *testing.T) {
+	for name, opts := range map[string]killtest.Options{
+		"after the response, with an fsync": {Way: killtest.Afterwards, Kill: 25},
+		"8 ms late":                         {Way: killtest.Store, Kill: 25, BeforeWrite: 8 * time.Millisecond},
+		"8 ms late in the rename":           {Way: killtest.Store, Kill: 25, BeforeRename: 8 * time.Millisecond},
+		"no recovery":                       {Way: killtest.NoRecovery, Kill: 80},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := kill(t, opts)
+			err := judge(r)
+			if err == nil {
+				t.Fatalf("nobody notices: %+v", r)
+			}
+			t.Log(err)
+		})
 	}
 }

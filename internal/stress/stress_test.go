@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/internal/killtest"
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/filestore"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
@@ -28,6 +29,7 @@ import (
 const childEnv = "YCAUTH_STRESS_CHILD"
 
 func TestMain(m *testing.M) {
+	killtest.Child()
 	if part := os.Getenv(childEnv); part != "" {
 		if err := child(part, os.Args[1], os.Args[2], os.Args[3]); err != nil {
 			fmt.Println("error:", err)
@@ -102,17 +104,6 @@ func child(part, server, dir, ahead string) error {
 		}
 		fmt.Println(tok.AccessToken)
 		return ts.Close()
-	case "loop": // renews until it is killed
-		for {
-			// Each client may force a few renewals only, so that each makes one.
-			if _, err := ts.Renew(context.Background()); err != nil {
-				return err
-			}
-			if c, err = newClient(server, dir, d); err != nil {
-				return err
-			}
-			ts = c.TokenSource()
-		}
 	}
 	return fmt.Errorf("unknown part %q", part)
 }
