@@ -10,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 lint=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+actionlint=github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 covered='oauth dpop refreshtoken' # at least 90 % of their statements, each
 
 # What is needed beyond Go. One line each: the Debian package, how to see that
@@ -116,19 +117,52 @@ set_up() {
   lines=$(missing)
   if [[ -n $lines ]] && may_install; then
     names=$(cut -d' ' -f1 <<<"$lines" | xargs)
+    say "install $names"
     # shellcheck disable=SC2086 # a list of words
-    step "install $names" apt_install $names
+    run apt_install $names
+    if [[ $status != 0 ]]; then
+      say 'that failed, which without a network is no wonder:'
+      tail -n 3 "$tmp/log"
+    fi
     lines=$(missing)
   fi
   if wanted internal/conformance && there cmd:npm && ! node_is_new && ! use_node; then
     lines+=${lines:+$'\n'}$(printf '%-16s %s' 'node >= 22' 'the authorization server of the conformance tests runs on it')
   fi
   if [[ -n $lines ]]; then
-    say 'missing, and may not be installed from here:'
+    say 'missing, and cannot be installed from here:'
     say "  ${lines//$'\n'/$'\n'  }"
     ! strict || fail 'with CI=true everything has to be there'
     say 'tests that need them will skip, checks that need them are left out'
   fi
+  set_up_cgo
+}
+
+# set_up_cgo does without cgo, and so without the race detector, where what C
+# needs is missing.
+set_up_cgo() {
+  local without='' cc
+  cc=$(go env CC)
+  if ! there "cmd:${cc%% *}"; then
+    without='there is no C compiler'
+  elif [[ $(uname -s) == Linux ]] && wanted '(piv|examples/ycauth|internal/conformance)' && ! there pc:libpcsclite; then
+    without='the PC/SC library (libpcsclite-dev, pkg-config) is missing'
+  fi
+  if [[ -n $without ]]; then
+    ! strict || fail "$without"
+    say "$without: everything is built without cgo and tested without the race detector; cards are left out"
+    export CGO_ENABLED=0
+    race=''
+  fi
+}
+
+# modules_are_here fails early, with words, where a module is neither in the cache
+# nor can be downloaded.
+modules_are_here() {
+  go list -deps -test "$@" >/dev/null 2>"$tmp/log" || {
+    grep -Ev '^go: (downloading|finding) ' "$tmp/log" | head -n 5
+    fail 'not all packages that this needs can be loaded; the first run needs the network to download modules'
+  }
 }
 
 # --- steps -------------------------------------------------------------------
@@ -159,6 +193,20 @@ step() {
     fail "$name failed"
   fi
   printf '%4d s\n' $((SECONDS - began))
+}
+
+# tool NAME PACKAGE@VERSION ARG… is a step with a Go program of a module that nothing
+# here requires. It is left out where that cannot be downloaded.
+tool() {
+  local name=$1 package=$2
+  shift 2
+  run go run "$package" --version
+  if [[ $status != 0 ]] && ! strict; then
+    say "$name is left out: ${package##*/} cannot be downloaded or built"
+    tail -n 1 "$tmp/log"
+    return
+  fi
+  step "$name" go run "$package" "$@"
 }
 
 formatted() {
@@ -232,20 +280,39 @@ strays() {
   done
 }
 
+# end_strays ends them: with TERM, which gives them a moment to clean up, and with
+# KILL those that ignore it. A stopped process would act on no signal before CONT.
+# It says how many there were.
 end_strays() {
-  local pid
-  for pid in $(strays); do
-    say "ended process $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
-    kill "$pid" || true
+  local pids pid deadline
+  pids=$(strays)
+  [[ -n $pids ]] || return 0
+  say "processes left behind: $(wc -w <<<"$pids")"
+  for pid in $pids; do
+    say "  $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
+    kill -TERM "$pid" || true
+    kill -CONT "$pid" || true
   done 2>/dev/null
+  deadline=$((SECONDS + grace))
+  while [[ -n $(strays) ]] && ((SECONDS < deadline)); do sleep 0.1; done
+  deadline=$((SECONDS + 5))
+  for pid in $(strays); do say "  $pid ignores TERM and is killed"; done
+  while pids=$(strays) && [[ -n $pids ]]; do
+    if ((SECONDS >= deadline)); then
+      say "  cannot be killed: $(xargs <<<"$pids")"
+      return 1
+    fi
+    for pid in $pids; do kill -KILL "$pid" || true; done 2>/dev/null
+    sleep 0.1
+  done
+  say '  they have ended'
 }
 
 # no_process gives what is about to end a moment to do so.
 no_process() {
-  local deadline=$((SECONDS + 5))
+  local deadline=$((SECONDS + grace))
   while [[ -n $(strays) ]]; do
     if ((SECONDS >= deadline)); then
-      say 'the run has left a process behind'
       end_strays
       return 1
     fi
@@ -267,7 +334,8 @@ quick() {
   while IFS= read -r dir; do dirs+=("$dir"); done < <(go list -f '{{.Dir}}' "$@")
   step 'gofmt' formatted "${dirs[@]}"
   step 'go vet' go vet "$@"
-  tests 'tests' '' -race "$@"
+  # shellcheck disable=SC2086 # one word or none
+  tests 'tests' '' $race "$@"
 }
 
 full() {
@@ -281,8 +349,9 @@ full() {
   if there cmd:shellcheck; then
     step 'shellcheck' shellcheck test.sh .ci/run
   fi
+  tool 'actionlint' "$actionlint"
   # shellcheck disable=SC2046 # a list of words
-  step 'lint' go run "$lint" run --allow-parallel-runners $(module_patterns)
+  tool 'lint' "$lint" run --allow-parallel-runners $(module_patterns)
 
   for name in $covered; do
     if compgen -G "$name/*.go" >/dev/null; then
@@ -291,13 +360,20 @@ full() {
       say "there is no package $name yet, so its coverage is not asked for"
     fi
   done
-  tests 'tests with the race detector' "$cover" -race -cover -shuffle=on work
-  names=$(no_race_packages)
+  # shellcheck disable=SC2086 # one word or none
+  tests "tests${race:+ with the race detector}" "$cover" $race -cover -shuffle=on work
+  names=${race:+$(no_race_packages)}
   if [[ -n $names ]]; then
     # shellcheck disable=SC2086 # a list of words
     tests 'tests that the race detector leaves out' '' -shuffle=on $names
   fi
 }
+
+race=-race
+grace=5 # seconds that a process has to end
+
+# A test sources this file for its functions.
+[[ ${BASH_SOURCE[0]} == "$0" ]] || return 0
 
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
 command -v go >/dev/null || fail 'there is no go on PATH; Go 1.25 or newer is needed, see go.dev/doc/install'
@@ -309,7 +385,7 @@ case ${1:-} in
   *) mode=quick ;;
 esac
 tmp=$(mktemp -d)
-trap 'end_strays; rm -rf "$tmp"' EXIT
+trap 'end_strays || true; rm -rf "$tmp"' EXIT
 export GOWORK=$PWD/go.work YCAUTH_TEST_RUN=$$.$RANDOM
 
 module=$(GOWORK=off go list -m)
@@ -320,6 +396,7 @@ summary=
 
 say "$(go version)"
 set_up
+modules_are_here "$@"
 go build -o "$tmp/testreport" ./internal/testreport
 "$mode" "$@"
 step 'nothing left behind' clean
