@@ -67,7 +67,13 @@ func (p part) play(ctx context.Context) error {
 	ts := c.TokenSource()
 	fmt.Println("ready")
 	var last time.Time
-	for {
+	for n := 1; ; n++ {
+		if n%8 == 0 { // a source may force a few renewals in a row only
+			if c, _, err = p.client(w); err != nil {
+				return err
+			}
+			ts = c.TokenSource()
+		}
 		if _, err := ts.Renew(ctx); err != nil {
 			return err
 		}
@@ -189,7 +195,7 @@ func (s *afterwards) Update(ctx context.Context, fn func(oauth.Session) (oauth.S
 		return err
 	}
 	next, err := fn(current)
-	if err != nil {
+	if err != nil || next.IsZero() {
 		return err
 	}
 	data, err := next.Encode()
