@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
+	"runtime"
 	"strings"
 
 	"github.com/cli/browser"
@@ -16,31 +18,40 @@ import (
 // It waits for neither longer than ctx lasts, and ends neither: the program may
 // be the browser that the user goes on using.
 func (a *app) openBrowser(ctx context.Context, url string) error {
-	a.say("Your browser opens the login page. If it does not, open this address:\n\n%s\n", url)
-	open := systemBrowser
-	if commands := a.getenv("BROWSER"); commands != "" {
-		open = func(url string) error { return runBrowsers(commands, url) }
-	}
+	a.say("Your browser opens the login page. If it does not, open this address:\n\n%s\n\n"+
+		"If your browser is on another computer, press Ctrl-C and use %q.", url, a.commandFor("login --headless"))
 	done := make(chan error, 1)
-	go func() { done <- open(url) }()
+	go func() { done <- a.showPage(url) }()
 	select {
 	case err := <-done:
-		return err
+		if err != nil && ctx.Err() == nil {
+			a.say("No browser could be opened (%v).", err)
+		}
 	case <-ctx.Done():
-		return nil
 	}
+	return nil // an error would have the address printed once more
 }
 
-func systemBrowser(url string) error {
-	browser.Stdout, browser.Stderr = io.Discard, io.Discard // what browsers print is not for users
-	return browser.OpenURL(url)
+func (a *app) showPage(url string) error {
+	commands := a.getenv("BROWSER")
+	switch {
+	case commands != "":
+	case runtime.GOOS == "windows":
+		browser.Stdout, browser.Stderr = io.Discard, io.Discard // what browsers print is not for users
+		return browser.OpenURL(url)
+	case runtime.GOOS == "darwin":
+		commands = "open"
+	default:
+		commands = "xdg-open:x-www-browser:www-browser:wslview"
+	}
+	return runBrowsers(commands, url)
 }
 
 // runBrowsers tries the commands of $BROWSER, which are separated by colons, one
 // after the other. %s stands for the address, which otherwise comes last. There
 // is no shell, and so no quoting.
 func runBrowsers(commands, url string) error {
-	err := fmt.Errorf("$BROWSER names no program")
+	var errs []error
 	for command := range strings.SplitSeq(commands, ":") {
 		words := strings.Fields(command)
 		if len(words) == 0 {
@@ -56,9 +67,16 @@ func runBrowsers(commands, url string) error {
 			words = append(words, url)
 		}
 		//nolint:noctx // it must outlive the login: see openBrowser
-		if err = exec.Command(words[0], words[1:]...).Run(); err == nil {
+		cmd := exec.Command(words[0], words[1:]...)
+		detach(cmd)
+		err := cmd.Run()
+		if err == nil {
 			return nil
 		}
+		errs = append(errs, fmt.Errorf("%s: %w", words[0], err))
 	}
-	return err
+	if len(errs) == 0 {
+		return errors.New("$BROWSER names no program")
+	}
+	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	"golang.org/x/oauth2"
 
@@ -25,6 +26,8 @@ type connection struct {
 	client  *oauth.Client
 	http    *http.Client // without credentials
 	logger  *slog.Logger // nil without -v
+
+	closing sync.Once
 }
 
 // connect opens the profile. It makes no request and looks for no card.
@@ -70,6 +73,9 @@ func (a *app) connection(p profile, store *filestore.Store, sessions oauth.Store
 		Synchronous: true, // the program exits soon: nothing is left to the background
 		Revoke:      revoke,
 	})
+	if err == nil {
+		a.signals.hold(c.close)
+	}
 	return c, err
 }
 
@@ -79,12 +85,15 @@ func (c *connection) token(ctx context.Context) (*oauth2.Token, error) {
 	return c.client.TokenSource().TokenContext(ctx)
 }
 
-// close makes sure that no renewal is lost. A session that could not be saved is
-// no failure of the command, which got its token; but the user has to know.
+// close makes sure that no renewal is lost, and returns when that is so, whoever
+// called it first. A session that could not be saved is no failure of the command,
+// which got its token; but the user has to know.
 func (c *connection) close() {
-	if err := c.client.TokenSource().Close(); err != nil {
-		c.a.say("%s %s", c.a.paint(c.a.stderr, red, "ycauth: warning:"), message(err))
-	}
+	c.closing.Do(func() {
+		if err := c.client.TokenSource().Close(); err != nil {
+			c.a.note(red, "ycauth: warning:", "%s", message(err))
+		}
+	})
 }
 
 // refreshTokens returns a client of the RefreshToken API. A token that the API

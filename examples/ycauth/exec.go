@@ -43,10 +43,7 @@ func (a *app) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return cannotRun(args[0], execute(path, args, withToken(os.Environ(), tok.AccessToken)))
+	return cannotRun(args[0], a.execute(path, args, withToken(os.Environ(), tok.AccessToken)))
 }
 
 // withToken is an environment with the token, and with none that was there.
@@ -69,7 +66,7 @@ func withToken(environ []string, token string) []string {
 func cannotRun(name string, err error) error {
 	var coded codedError
 	switch {
-	case err == nil || errors.As(err, &coded):
+	case err == nil || errors.As(err, &coded) || errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return codedError{exitNotFound, fmt.Errorf("%s: command not found", name)}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,7 @@ const (
 	exitCannotRun   = 126
 	exitNotFound    = 127
 	exitInterrupted = 130
+	exitBrokenPipe  = 141
 )
 
 // usageError is a mistake in the command line. Nothing was done.
@@ -54,21 +56,30 @@ func (e codedError) Error() string {
 }
 func (e codedError) Unwrap() error { return e.err }
 
+// outputError means that a result could not be written.
+type outputError struct{ err error }
+
+func (e outputError) Error() string { return "cannot write to standard output: " + e.err.Error() }
+func (e outputError) Unwrap() error { return e.err }
+
 // report tells the user what went wrong and returns the exit code.
 func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	var coded codedError
 	if errors.As(err, &coded) && coded.err == nil {
 		return coded.code
 	}
+	if errors.As(err, new(outputError)) && errors.Is(err, syscall.EPIPE) {
+		return exitBrokenPipe // as any other program whose reader has gone
+	}
 	code := exitCode(err)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		if isTerminal(a.stderr) {
-			fmt.Fprintln(a.stderr) // after a prompt, or the terminal's own ^C
+		if isTerminal(a.stderr.w) {
+			a.say("") // after a prompt, or the terminal's own ^C
 		}
 		a.say("ycauth: interrupted")
 		return exitInterrupted
 	}
-	a.say("%s %s", a.paint(a.stderr, red, "ycauth:"), message(err))
+	a.note(red, "ycauth:", "%s", message(err))
 	switch {
 	case errors.Is(err, oauth.ErrSessionFormat):
 		a.say("%q forgets the session.", a.commandFor("logout --local"))

@@ -85,7 +85,7 @@ func (a *app) signer(k keyChoice) (crypto.Signer, error) {
 		if err != nil {
 			return nil, codedError{exitKey, fmt.Errorf("the profile does not say which key is on the YubiKey (%w): log in again with --key yubikey", err)}
 		}
-		return &cardSigner{public: public, options: a.cardOptions(k.Card.Options(a.prompt())), interrupted: a.interrupted}, nil
+		return &cardSigner{public: public, options: a.cardOptions(k.Card.Options(a.prompt())), interrupted: a.signals.ctx.Done()}, nil
 	}
 	return nil, errNoKey
 }

@@ -118,9 +118,9 @@ func (a *app) printTokens(tokens []*refreshtoken.RefreshToken) error {
 		a.say("There are no such refresh tokens.")
 		return nil
 	}
-	rows := make([][]cell, len(tokens))
+	rows := make([][]span, len(tokens))
 	for i, t := range tokens {
-		rows[i] = []cell{
+		rows[i] = []span{
 			text(t.ID), text(t.ClientID), text(t.ClientInstanceInfo), protection(t.ProtectionLevel),
 			at(t.CreatedAt), at(t.LastUsedAt), at(t.ExpiresAt),
 		}
@@ -129,9 +129,9 @@ func (a *app) printTokens(tokens []*refreshtoken.RefreshToken) error {
 }
 
 // protection is a level in a table.
-func protection(l refreshtoken.ProtectionLevel) cell {
-	colours := map[refreshtoken.ProtectionLevel]colour{
+func protection(l refreshtoken.ProtectionLevel) span {
+	colors := map[refreshtoken.ProtectionLevel]color{
 		refreshtoken.NoProtection: red, refreshtoken.InsecureKeyDPoP: yellow, refreshtoken.SecureKeyDPoP: green,
 	}
-	return cell{string(l), colours[l]}
+	return span{string(l), colors[l]}
 }

@@ -149,7 +149,3 @@ func (a *app) cardForLogin(ctx context.Context, before keyChoice, flags loginFla
 	}
 	return choice, nil
 }
-
-func (a *app) warn(format string, args ...any) {
-	a.say(a.paint(a.stderr, yellow, "warning:")+" "+format, args...)
-}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"golang.org/x/term"
@@ -35,54 +36,81 @@ func (p cardPrompt) PIN(ctx context.Context, r piv.PINRequest) (string, error) {
 	case r.TriesLeft == 2: // the usual card begins with 3
 		question += " (2 tries left)"
 	}
-	return p.ask(ctx, func(tty *os.File) (string, error) { return p.readPIN(tty, question+": ") })
-}
-
-// readPIN stops the echo before it asks: a PIN that is typed at once must not be
-// seen either, so that [term.ReadPassword] after the question would be too late.
-// The terminal sends no signals meanwhile, and Ctrl-C is read here.
-func (p cardPrompt) readPIN(tty *os.File, question string) (string, error) {
-	state, err := term.MakeRaw(int(tty.Fd()))
-	if err != nil {
-		return "", err
-	}
-	pin, err := term.NewTerminal(readWriter{tty, p.a.stderr}, "").ReadPassword(question)
-	err = errors.Join(err, term.Restore(int(tty.Fd()), state))
-	if errors.Is(err, io.EOF) {
-		p.a.interrupt()
-		return "", context.Canceled
-	}
-	return pin, err
-}
-
-type readWriter struct {
-	io.Reader
-	io.Writer
+	return p.ask(ctx, func(t terminal) (string, error) { return p.a.readHidden(t, question+": ") })
 }
 
 // SpendLastTry asks for an explicit yes.
 func (p cardPrompt) SpendLastTry(ctx context.Context, r piv.PINRequest) (bool, error) {
 	question := fmt.Sprintf("One try is left: a wrong PIN blocks YubiKey %d. Type yes to go on: ", r.Serial)
-	answer, err := p.ask(ctx, func(tty *os.File) (string, error) {
-		fmt.Fprint(p.a.stderr, question)
-		return readLine(tty)
-	})
+	answer, err := p.ask(ctx, func(t terminal) (string, error) { return readLine(t, question) })
 	return answer == "yes", err
 }
 
-// ask puts a question to the person at the terminal. When ctx ends, the terminal
-// is as it was before, and nobody waits for the answer.
-func (p cardPrompt) ask(ctx context.Context, read func(tty *os.File) (string, error)) (string, error) {
+func (p cardPrompt) ask(ctx context.Context, read func(terminal) (string, error)) (string, error) {
 	if p.mute {
 		return "", errNoTerminal
 	}
-	tty, release := p.a.openTerminal()
-	if tty == nil {
+	t, ok := p.a.openTerminal()
+	if !ok {
 		return "", errNoTerminal
 	}
-	state, err := term.GetState(int(tty.Fd()))
+	return ask(ctx, t, read)
+}
+
+// Touch says that the card waits, for as long as it does.
+func (p cardPrompt) Touch(_ context.Context, r piv.TouchRequest) (done func()) {
+	const request = "Touch your YubiKey %d"
+	if p.a.stderr.smart {
+		p.a.stderr.transient(request, r.Serial)
+		return func() { p.a.stderr.transient("") }
+	}
+	if !p.mute && !isTerminal(p.a.stderr.w) {
+		if t, ok := p.a.openTerminal(); ok { // stderr is a file, and the person is here
+			defer t.close()
+			fmt.Fprintf(t.out, request+"\n", r.Serial)
+			return nil
+		}
+	}
+	p.a.say(request, r.Serial)
+	return nil
+}
+
+// A terminal is where a person can be asked.
+type terminal struct {
+	in, out *os.File
+	close   func()
+}
+
+// openTerminal finds the person, wherever stdin, stdout and stderr lead: at the
+// terminal that the program belongs to, or at stdin.
+func (a *app) openTerminal() (terminal, bool) {
+	in, out := "/dev/tty", "/dev/tty"
+	if runtime.GOOS == "windows" {
+		in, out = "CONIN$", "CONOUT$"
+	}
+	if r, err := os.OpenFile(in, os.O_RDWR, 0); err == nil {
+		if w, err := os.OpenFile(out, os.O_RDWR, 0); err == nil {
+			return terminal{r, w, func() { r.Close(); w.Close() }}, true
+		}
+		r.Close()
+	}
+	f, ok := a.stdin.(*os.File)
+	if !ok || !isTerminal(f) {
+		return terminal{}, false
+	}
+	t := terminal{f, f, func() {}}
+	if w, ok := a.stderr.w.(*os.File); ok && isTerminal(w) {
+		t.out = w
+	}
+	return t, true
+}
+
+// ask puts a question to the person at the terminal, which it closes. When ctx
+// ends, the terminal is as it was before, and nobody waits for the answer.
+func ask(ctx context.Context, t terminal, read func(terminal) (string, error)) (string, error) {
+	state, err := term.GetState(int(t.in.Fd()))
 	if err != nil {
-		release()
+		t.close()
 		return "", err
 	}
 	type answer struct {
@@ -91,76 +119,71 @@ func (p cardPrompt) ask(ctx context.Context, read func(tty *os.File) (string, er
 	}
 	answered := make(chan answer, 1)
 	go func() {
-		text, err := read(tty)
+		text, err := read(t)
 		answered <- answer{text, err}
-		release()
+		t.close()
 	}()
 	select {
 	case got := <-answered:
 		return got.text, got.err
 	case <-ctx.Done():
-		_ = term.Restore(int(tty.Fd()), state)
+		_ = term.Restore(int(t.in.Fd()), state)
 		return "", context.Cause(ctx)
 	}
 }
 
-// Touch says that the card waits, for as long as it does.
-func (p cardPrompt) Touch(_ context.Context, r piv.TouchRequest) (done func()) {
-	text := fmt.Sprintf("Touch your YubiKey %d", r.Serial)
-	if !isTerminal(p.a.stderr) {
-		fmt.Fprintln(p.a.stderr, text)
-		return nil
+// readHidden reads a line without echo. It stops the echo before it asks, because
+// a PIN that is typed at once must not be seen either: [term.ReadPassword] after
+// the question would be too late. The terminal sends no signals meanwhile, and
+// Ctrl-C is read here.
+func (a *app) readHidden(t terminal, question string) (string, error) {
+	state, err := term.MakeRaw(int(t.in.Fd()))
+	if err != nil {
+		return "", err
 	}
-	fmt.Fprint(p.a.stderr, text)
-	return func() { fmt.Fprint(p.a.stderr, "\r\x1b[K") }
+	secret, err := term.NewTerminal(readWriter{t.in, t.out}, "").ReadPassword(question)
+	err = errors.Join(err, term.Restore(int(t.in.Fd()), state))
+	if errors.Is(err, io.EOF) {
+		a.signals.cancel()
+		return "", context.Canceled
+	}
+	return secret, err
 }
 
-// openTerminal finds the person: at stdin, or behind it where stdin is a pipe.
-func (a *app) openTerminal() (tty *os.File, release func()) {
-	if f, ok := a.stdin.(*os.File); ok && isTerminal(f) {
-		return f, func() {}
-	}
-	if f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
-		return f, func() { f.Close() }
-	}
-	return nil, nil
-}
-
-// isTerminal reports whether a stream of the program is a terminal.
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+type readWriter struct {
+	io.Reader
+	io.Writer
 }
 
 // readLine reads one line of a terminal.
-func readLine(f *os.File) (string, error) {
-	line, err := bufio.NewReader(f).ReadString('\n')
+func readLine(t terminal, question string) (string, error) {
+	fmt.Fprint(t.out, question)
+	line, err := bufio.NewReader(t.in).ReadString('\n')
 	if line = strings.TrimSpace(line); line != "" {
 		return line, nil
 	}
 	return "", err
 }
 
-// confirm has the user type a word before something that cannot be undone. Only
-// a person at a terminal can: a pipe says --yes.
-func (a *app) confirm(ctx context.Context, question, word string) error {
-	in, ok := a.stdin.(*os.File)
-	if !ok || !isTerminal(in) {
-		return usagef("%s Nobody can be asked here: add --yes if you are sure", question)
+// canConfirm reports whether there is a person to ask: at stdin, because a script
+// that is fed by a pipe says --yes.
+func (a *app) canConfirm() bool { return isTerminal(a.stdin) }
+
+// confirm has the user type a text before something that cannot be undone.
+func (a *app) confirm(ctx context.Context, statement, word string) error {
+	t, ok := a.openTerminal()
+	if !ok || !a.canConfirm() {
+		return usagef("%s Nobody can be asked here: add --yes if you are sure", statement)
 	}
-	fmt.Fprintf(a.stderr, "%s\nType %q to go on: ", question, word)
-	typed := make(chan string, 1)
-	go func() {
-		line, _ := readLine(in) // no line is no confirmation
-		typed <- line
-	}()
-	select {
-	case line := <-typed:
-		if line != word {
-			return codedError{exitFailure, errors.New("not confirmed: nothing was revoked")}
-		}
-		return nil
-	case <-ctx.Done():
+	question := linef("%s\n", statement) + linef("Type %q to go on: ", word)
+	typed, err := ask(ctx, t, func(t terminal) (string, error) { return readLine(t, question) })
+	switch {
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case err != nil && !errors.Is(err, io.EOF):
+		return err
+	case typed != word:
+		return codedError{exitFailure, errors.New("not confirmed: nothing was revoked")}
 	}
+	return nil
 }

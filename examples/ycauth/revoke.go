@@ -199,14 +199,14 @@ type failedJSON struct {
 // revokeEach revokes tokens by ID and reports on each. If some fail, the error
 // is that of the first.
 func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids []string) error {
-	progress := isTerminal(a.stderr) && len(ids) > 1
+	progress := a.stderr.smart && len(ids) > 1
 	report, err := client.RevokeEach(ctx, ids, refreshtoken.RevokeEachOptions{Progress: func(p refreshtoken.RevokeProgress) {
 		if progress {
-			fmt.Fprintf(a.stderr, "\r\x1b[K%d of %d", p.Done, p.Total)
+			a.stderr.transient("%d of %d", p.Done, p.Total)
 		}
 	}})
 	if progress {
-		fmt.Fprint(a.stderr, "\r\x1b[K")
+		a.stderr.transient("")
 	}
 	if report == nil {
 		return err
@@ -241,12 +241,12 @@ func (a *app) printRevoked(revoked []string, failed []failedJSON) error {
 		}
 		return a.printJSON(revokedJSON{revoked, failed})
 	}
-	var rows [][]cell
+	var rows [][]span
 	for _, id := range revoked {
-		rows = append(rows, []cell{text(id), {"revoked", green}})
+		rows = append(rows, []span{text(id), {"revoked", green}})
 	}
 	for _, f := range failed {
-		rows = append(rows, []cell{text(f.ID), {"failed: " + f.Error, red}})
+		rows = append(rows, []span{text(f.ID), {"failed: " + f.Error, red}})
 	}
 	if len(failed) == 0 {
 		a.say("%s revoked.", count(len(revoked)))

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -15,33 +12,34 @@ import (
 // app is one run of the program.
 type app struct {
 	system
-	profileName string
-	endpoint    endpointFlags
-	output      string
-	verbose     bool
-	started     bool // a command runs: what fails now is not the usage
-	unattended  bool // nobody can be asked for a PIN
-	interrupted <-chan struct{}
-	interrupt   func() // as if the user had
+	stdout, stderr *stream // instead of those of the system
+	signals        *signals
+	profileName    string
+	endpoint       endpointFlags
+	output         string
+	verbose        bool
+	started        bool // a command runs: what fails now is not the usage
+	unattended     bool // nobody can be asked for a PIN
 }
 
 // run carries out the command and returns the exit code.
 func run(sys system) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-	ctx, interrupt := context.WithCancel(ctx)
-	defer interrupt()
-
-	a := &app{system: sys, interrupted: ctx.Done(), interrupt: interrupt}
-	cmd, err := a.root().ExecuteContextC(ctx)
+	a := &app{
+		system: sys, signals: watchSignals(),
+		stdout: newStream(sys.stdout, sys.getenv), stderr: newStream(sys.stderr, sys.getenv),
+	}
+	defer a.signals.stop()
+	cmd, err := a.root().ExecuteContextC(a.signals.ctx)
+	if err != nil && !a.started {
+		err = usageError{err}
+	}
+	if failed := a.stdout.failed(); failed != nil {
+		err = outputError{failed} // whatever else is wrong follows from it
+	}
 	if err == nil {
 		return exitOK
 	}
-	if !a.started {
-		err = usageError{err}
-	}
-	return a.report(ctx, cmd, err)
+	return a.report(a.signals.ctx, cmd, err)
 }
 
 func (a *app) root() *cobra.Command {
@@ -109,9 +107,4 @@ func (a *app) env(name, otherwise string) string {
 		return v
 	}
 	return otherwise
-}
-
-// say tells the user something, on stderr.
-func (a *app) say(format string, args ...any) {
-	fmt.Fprintf(a.stderr, format+"\n", args...)
 }

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// signals is what the program does when it is told to end. It is the only place
+// that decides this, for all commands and prompts:
+//
+//   - The first SIGINT, SIGTERM or SIGHUP cancels ctx, and the command winds up.
+//   - The second one ends the program, but not while a new refresh token may be on
+//     its way or unsaved: first every hold is waited for. Each is bounded by
+//     itself, so further signals change nothing.
+//   - SIGPIPE ends nothing: the write that caused it returns an error.
+//   - A signal that was ignored when the program started, as nohup and the
+//     background jobs of scripts have it, stays ignored, for a command of
+//     "ycauth exec" as well.
+//   - A command that runs decides for itself how it ends; see execute.
+//
+// On Windows, Ctrl-C and Ctrl-Break are SIGINT, and a console that is closed is
+// SIGTERM.
+type signals struct {
+	ctx    context.Context // canceled when the user does not want to go on
+	cancel context.CancelFunc
+	ch     chan os.Signal
+	done   chan struct{} // closed when the goroutine that watches ch has ended
+
+	stopped sync.Once
+	mu      sync.Mutex
+	child   bool // a command runs in our place: see execute
+	holds   []func()
+}
+
+func watchSignals() *signals {
+	s := &signals{ch: make(chan os.Signal, 16), done: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
+		if !signal.Ignored(sig) {
+			signal.Notify(s.ch, sig)
+		}
+	}
+	go s.watch()
+	return s
+}
+
+func (s *signals) watch() {
+	defer close(s.done)
+	for sig := range s.ch {
+		s.mu.Lock()
+		child := s.child
+		s.mu.Unlock()
+		switch {
+		case sig == syscall.SIGPIPE || child:
+		case s.ctx.Err() == nil:
+			s.cancel()
+		default:
+			s.settle()
+			os.Exit(exitInterrupted)
+		}
+	}
+}
+
+// hold has the end of the program wait for the function, which must be bounded in
+// time, safe for concurrent use, and quick when there is nothing to wait for.
+func (s *signals) hold(wait func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holds = append(s.holds, wait)
+}
+
+// settle waits for all holds.
+func (s *signals) settle() {
+	s.mu.Lock()
+	var waits sync.WaitGroup
+	for _, wait := range s.holds {
+		waits.Go(wait)
+	}
+	s.mu.Unlock()
+	waits.Wait()
+}
+
+// stop restores what was before. A signal that came until now has canceled ctx.
+func (s *signals) stop() {
+	s.stopped.Do(func() {
+		signal.Stop(s.ch) // returns when no more can come
+		close(s.ch)
+		<-s.done
+	})
+}
