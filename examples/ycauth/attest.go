@@ -46,7 +46,7 @@ func (a *app) keyAttestCommand() *cobra.Command {
 }
 
 func (a *app) attest(ctx context.Context, flags keyFlags) (*piv.Attestation, error) {
-	p, err := a.openProfile()
+	p, err := a.openProfile(ctx)
 	if err != nil {
 		return nil, err
 	}

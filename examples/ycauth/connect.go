@@ -36,7 +36,7 @@ func (a *app) connect(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.loadProfile(dir)
+	p, err := a.loadProfile(ctx, store, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (a *app) connect(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.connection(p, store, store, prover, nil)
+	return a.connection(p, store, a.sessions(store), prover, nil)
 }
 
 // connection puts the parts together. sessions is store, or what stands before it.

@@ -77,8 +77,8 @@ func (a *app) keyShowCommand() *cobra.Command {
 		Use:   "show",
 		Short: "Show the profile's key: where it is, and its public part",
 		Args:  cobra.NoArgs,
-		RunE: a.action(func(context.Context, []string) error {
-			p, err := a.openProfile()
+		RunE: a.action(func(ctx context.Context, _ []string) error {
+			p, err := a.openProfile(ctx)
 			if err != nil {
 				return err
 			}
@@ -88,12 +88,12 @@ func (a *app) keyShowCommand() *cobra.Command {
 }
 
 // openProfile returns the profile, for commands that need no session.
-func (a *app) openProfile() (profile, error) {
-	_, dir, err := a.openStore()
+func (a *app) openProfile(ctx context.Context) (profile, error) {
+	store, dir, err := a.openStore()
 	if err != nil {
 		return profile{}, err
 	}
-	return a.loadProfile(dir)
+	return a.loadProfile(ctx, store, dir)
 }
 
 type keyInitFlags struct {
@@ -164,7 +164,7 @@ func (a *app) keyInit(ctx context.Context, flags keyInitFlags) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.loadProfile(dir)
+	p, err := a.loadProfile(ctx, store, dir)
 	if err != nil {
 		return err
 	}

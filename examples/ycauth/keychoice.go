@@ -14,7 +14,7 @@ import (
 
 // keyChoice says where a profile's key is. It holds no secret.
 type keyChoice struct {
-	File string         `json:"file,omitempty"` // absolute path
+	File string         `json:"file,omitempty"` // absolute path; in the profile's file perhaps relative to that
 	Card *piv.Reference `json:"yubikey,omitempty"`
 
 	// Public is the public half of the key on the card, as SubjectPublicKeyInfo:
@@ -34,6 +34,29 @@ func (k keyChoice) String() string {
 		return "file " + k.File
 	}
 	return "none"
+}
+
+// in is the choice as a file in a directory has it, with an absolute path.
+func (k keyChoice) in(dir string) keyChoice {
+	if k.File != "" {
+		if path := filepath.FromSlash(k.File); !filepath.IsAbs(path) {
+			k.File = filepath.Join(dir, path)
+		}
+	}
+	return k
+}
+
+// from is the choice for a file in dir: a key within the program's own directory
+// moves with it, so its path is relative.
+func (k keyChoice) from(own, dir string) keyChoice {
+	if k.File != "" && filepath.IsAbs(k.File) {
+		if within, err := filepath.Rel(own, k.File); err == nil && filepath.IsLocal(within) {
+			if path, err := filepath.Rel(dir, k.File); err == nil {
+				k.File = filepath.ToSlash(path)
+			}
+		}
+	}
+	return k
 }
 
 // kind is what --key calls it.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
 
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
@@ -54,7 +55,7 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.loadProfile(dir)
+	p, err := a.loadProfile(ctx, store, dir)
 	if err != nil {
 		return err
 	}
@@ -71,12 +72,12 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	if err != nil {
 		return err
 	}
-	sessions := recordingStore{store, func() error { return a.saveProfile(dir, p) }}
+	sessions := recordingStore{a.sessions(store), a, dir, p}
 	c, err := a.connection(p, store, sessions, prover, nil)
 	if err != nil {
 		return err
 	}
-	session, err := c.client.Login(ctx, oauth.LoginOptions{
+	session, err := a.loginWith(ctx, c, oauth.LoginOptions{
 		OpenURL: a.openBrowser, Headless: flags.headless,
 		In: a.stdin, Out: a.stderr,
 		FederationID: p.FederationID,
@@ -84,9 +85,14 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 		return fmt.Errorf("the login was not finished within %v: %w", flags.timeout, err)
 	}
+	if unclosed := (notClosedError{}); errors.As(err, &unclosed) {
+		a.warn("the new login could not be revoked either (%s). Its refresh token stays valid until it expires: see %q and %q",
+			message(unclosed.revoke), a.commandFor("list"), a.commandFor("revoke"))
+	}
 	if err != nil {
 		return err
 	}
+	_ = sessions.settle(context.WithoutCancel(ctx)) // it changes nothing for readers
 	switch session.Warning {
 	case oauth.WarnNoOfflineScope:
 		a.warn("the server did not grant offline_access, so there is no refresh token: log in again when the IAM token expires")
@@ -96,6 +102,49 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	a.say("You are logged in.")
 	return a.printStatus(newStatus(a, p, session))
 }
+
+// loginWith logs in. A login whose session cannot be saved is closed, because
+// nobody could use it and nobody would miss it.
+func (a *app) loginWith(ctx context.Context, c *connection, options oauth.LoginOptions) (oauth.Session, error) {
+	done := make(chan struct{})
+	defer close(done)
+	a.signals.hold(func() { // it may be saving
+		select {
+		case <-done:
+		case <-time.After(saveTimeout):
+		}
+	})
+	session, err := c.client.Login(ctx, options)
+	var unsaved *oauth.PersistError
+	if !errors.As(err, &unsaved) {
+		return session, err
+	}
+	if c.client.TokenSource().Close() == nil { // which tries once more
+		return session, nil
+	}
+	if session.RefreshToken == "" {
+		return session, fmt.Errorf("the login could not be saved: %w", unsaved.Err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	tok := &oauth2.Token{AccessToken: session.AccessToken.Reveal(), TokenType: session.TokenType}
+	if err := revokeToken(ctx, c.refreshTokens(oauth2.StaticTokenSource(tok)), session.RefreshToken); err != nil {
+		return session, notClosedError{unsaved.Err, err}
+	}
+	return session, fmt.Errorf("the login could not be saved, so it was revoked, and what was stored before is as it was: %w", unsaved.Err)
+}
+
+// saveTimeout bounds how long the end of the program waits for a login, and how
+// long the revocation of one may take.
+const saveTimeout = 30 * time.Second
+
+// notClosedError means that there is a login that nobody can use.
+type notClosedError struct{ save, revoke error }
+
+func (e notClosedError) Error() string {
+	return "the login could not be saved: " + e.save.Error()
+}
+func (e notClosedError) Unwrap() error { return e.save }
 
 // keyForLogin chooses the key that the session will be bound to.
 func (a *app) keyForLogin(ctx context.Context, dir string, before keyChoice, flags loginFlags) (keyChoice, error) {

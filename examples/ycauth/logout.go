@@ -50,7 +50,7 @@ func (a *app) logout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.loadProfile(dir)
+	p, err := a.loadProfile(ctx, store, dir)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (a *app) logout(ctx context.Context) error {
 		return forgetHint(err)
 	}
 	var end func(context.Context, oauth.Session) error
-	c, err := a.connection(p, store, store, prover, func(ctx context.Context, s oauth.Session) error { return end(ctx, s) })
+	c, err := a.connection(p, store, a.sessions(store), prover, func(ctx context.Context, s oauth.Session) error { return end(ctx, s) })
 	if err != nil {
 		return err
 	}
@@ -101,15 +101,21 @@ func (c *connection) endSession(ctx context.Context, session oauth.Session) (fun
 	}
 	client := c.refreshTokens(oauth2.StaticTokenSource(tok))
 	return func(ctx context.Context, s oauth.Session) error {
-		op, err := client.Revoke(ctx, refreshtoken.ByToken(s.RefreshToken.Reveal()))
-		if err == nil {
-			_, err = op.Wait(ctx)
-		}
+		err := revokeToken(ctx, client, s.RefreshToken)
 		if errors.Is(err, refreshtoken.ErrNotFound) {
 			return nil // somebody else revoked it
 		}
 		return err
 	}, nil
+}
+
+// revokeToken revokes a refresh token and waits until that is done.
+func revokeToken(ctx context.Context, client *refreshtoken.Client, token oauth.Secret) error {
+	op, err := client.Revoke(ctx, refreshtoken.ByToken(token.Reveal()))
+	if err == nil {
+		_, err = op.Wait(ctx)
+	}
+	return err
 }
 
 func forgetHint(err error) error {

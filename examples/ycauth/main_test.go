@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -8,12 +9,14 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/piv"
 )
 
@@ -49,7 +52,23 @@ func testSystem() system {
 	if path := os.Getenv("TEST_CARD_MAKER"); path != "" {
 		sys.trust = mustReadTrust(path)
 	}
+	if os.Getenv("TEST_FULL_DISK") != "" {
+		sys.wrapStore = func(s oauth.Store) oauth.Store { return fullStore{s} }
+	}
 	return sys
+}
+
+// fullStore is a store on a disk that has no room for another session.
+type fullStore struct{ oauth.Store }
+
+func (s fullStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	return s.Store.Update(ctx, func(current oauth.Session) (oauth.Session, error) {
+		next, err := fn(current)
+		if err == nil && next.Generation != current.Generation {
+			err = syscall.ENOSPC
+		}
+		return current, err
+	})
 }
 
 // mustReadTrust reads certificates in PEM, the root first.

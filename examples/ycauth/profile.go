@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,13 +24,36 @@ const (
 )
 
 // profile is the configuration of a profile. It holds no secret; the session
-// lies beside it, in a filestore.
+// is beside it, in a filestore.
+//
+// A session is of no use without the choice of its key, and there is no way to
+// replace two files at once. So a login first makes its key durable, then adds its
+// configuration to the profile as Pending, then saves the session, and last makes
+// that configuration the profile's own. Whatever fails or dies in between, the
+// session that is there says which of the two configurations is its own.
 type profile struct {
 	Version      int       `json:"version"`
 	ClientID     string    `json:"client_id"`
 	FederationID string    `json:"federation_id,omitempty"`
 	Endpoints    endpoints `json:"endpoints"`
 	Key          keyChoice `json:"key"`
+
+	Pending *pendingLogin `json:"pending,omitempty"`
+}
+
+// pendingLogin is the configuration of a login whose session may be saved.
+type pendingLogin struct {
+	Replaces time.Time `json:"replaces"` // when the session of before was created; zero if there was none
+	Profile  profile   `json:"profile"`
+}
+
+// of is the configuration that the session belongs to.
+func (p profile) of(s oauth.Session) profile {
+	if p.Pending != nil && !s.IsZero() && !s.Created.Equal(p.Pending.Replaces) {
+		return p.Pending.Profile
+	}
+	p.Pending = nil
+	return p
 }
 
 // configDir is where the program keeps everything.
@@ -52,30 +76,52 @@ func (a *app) openStore() (store *filestore.Store, dir string, err error) {
 	return store, dir, err
 }
 
+// sessions is the store as clients use it.
+func (a *app) sessions(store oauth.Store) oauth.Store {
+	if a.wrapStore != nil {
+		return a.wrapStore(store)
+	}
+	return store
+}
+
 func (a *app) profilePath(dir string) string {
 	return filepath.Join(dir, "profiles", a.profileName+".json")
 }
 
 // loadProfile returns the profile, or a new one if it was never saved, with the
 // endpoints that the flags ask for.
-func (a *app) loadProfile(dir string) (profile, error) {
-	path := a.profilePath(dir)
-	// Whoever can write there decides where IAM tokens are sent.
-	if err := filelock.CheckFolder(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return profile{}, err
-	}
-	p := newProfile()
-	data, err := os.ReadFile(path)
-	if err == nil {
-		if p, err = decodeProfile(data); err != nil {
-			return profile{}, fmt.Errorf("%s %w", path, err)
-		}
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (a *app) loadProfile(ctx context.Context, store oauth.Store, dir string) (profile, error) {
+	// Before the profile: a login that comes in between is then not seen at all. A
+	// session that cannot be read is reported by the commands that need it.
+	session, _ := store.Load(ctx)
+	p, _, err := a.readProfile(dir, session)
+	if err != nil {
 		return profile{}, err
 	}
 	p.Endpoints = a.endpoint.apply(p.Endpoints)
 	return p, nil
+}
+
+// readProfile returns what is saved; found is false if nothing is.
+func (a *app) readProfile(dir string, session oauth.Session) (p profile, found bool, err error) {
+	path := a.profilePath(dir)
+	// Anyone who can write there decides where IAM tokens are sent.
+	if err := filelock.CheckFolder(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return profile{}, false, err
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newProfile(), false, nil
+	}
+	if err != nil {
+		return profile{}, false, err
+	}
+	if p, err = decodeProfile(data); err != nil {
+		return profile{}, false, fmt.Errorf("%s %w", path, err)
+	}
+	p = p.of(session)
+	p.Key = p.Key.in(filepath.Dir(path))
+	return p, true, nil
 }
 
 func newProfile() profile {
@@ -92,40 +138,82 @@ func decodeProfile(data []byte) (profile, error) {
 	if p.Version != profileVersion {
 		return profile{}, fmt.Errorf("has version %d, and this program knows version %d: a newer release may have written it", p.Version, profileVersion)
 	}
-	if p.Key.File != "" && p.Key.Card != nil {
-		return profile{}, errors.New("names two keys, a file and a YubiKey: remove one")
+	for _, q := range p.all() {
+		if q.Key.File != "" && q.Key.Card != nil {
+			return profile{}, errors.New("names two keys, a file and a YubiKey: remove one")
+		}
+	}
+	if p.Pending != nil {
+		p.Pending.Profile.Version, p.Pending.Profile.Pending = profileVersion, nil
 	}
 	return p, nil
 }
 
+// all are the configurations in the file.
+func (p *profile) all() []*profile {
+	if p.Pending == nil {
+		return []*profile{p}
+	}
+	return []*profile{p, &p.Pending.Profile}
+}
+
 // saveProfile writes the profile so that it survives a crash.
 func (a *app) saveProfile(dir string, p profile) error {
+	path := a.profilePath(dir)
+	if p.Pending != nil {
+		pending := *p.Pending
+		p.Pending = &pending
+	}
+	for _, q := range p.all() {
+		q.Key = q.Key.from(dir, filepath.Dir(path))
+	}
 	data, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return err
 	}
-	path := a.profilePath(dir)
 	if err := filelock.MakeFolder(filepath.Dir(path)); err != nil {
 		return err
 	}
 	return durable.Replace(path, append(data, '\n'), 0o600)
 }
 
-// recordingStore saves the profile together with the session of a login: just
-// before it, under its lock. A session without the choice of its key would be of
-// no use.
+// recordingStore saves the profile of a login together with its session.
 type recordingStore struct {
 	oauth.Store
-	save func() error
+	a   *app
+	dir string
+	new profile
 }
 
+// Update adds the profile of a login just before its session is saved, under the
+// session's lock.
 func (s recordingStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
 	return s.Store.Update(ctx, func(current oauth.Session) (oauth.Session, error) {
 		next, err := fn(current)
-		if err == nil {
-			err = s.save()
+		if err != nil || next.Created.Equal(current.Created) {
+			return next, err // not the login
 		}
-		return next, err
+		p, found, err := s.a.readProfile(s.dir, current)
+		if err != nil {
+			return current, err
+		}
+		if !found {
+			p = s.new
+		}
+		p.Pending = &pendingLogin{current.Created, s.new}
+		return next, s.a.saveProfile(s.dir, p)
+	})
+}
+
+// settle makes the configuration of the session that is there the only one. An
+// error changes nothing: see profile.
+func (s recordingStore) settle(ctx context.Context) error {
+	return s.Store.Update(ctx, func(current oauth.Session) (oauth.Session, error) {
+		p, found, err := s.a.readProfile(s.dir, current)
+		if err != nil || !found {
+			return current, err
+		}
+		return current, s.a.saveProfile(s.dir, p)
 	})
 }
 

@@ -98,7 +98,7 @@ func (a *app) status(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.loadProfile(dir)
+	p, err := a.loadProfile(ctx, store, dir)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/piv"
 )
 
@@ -16,6 +17,8 @@ type system struct {
 	getenv         func(string) string
 	now            func() time.Time
 	trust          piv.Trust // whose attestations to believe
+
+	wrapStore func(oauth.Store) oauth.Store // for tests; nil for none
 }
 
 func realSystem() system {
