@@ -31,7 +31,7 @@ func (a *app) keyAttestCommand() *cobra.Command {
 		Short: "Show the YubiKey's attestation of the key, verified",
 		Long: "Reads the card's statement that the key was made on it, verifies it against\n" +
 			"Yubico's roots, and says whether the key has what SECURE_KEY_DPOP asks for.",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	cmd.Flags().BoolVar(&chainOnly, "pem", false, "print the certificates alone, in PEM")
 	flags.register(cmd)

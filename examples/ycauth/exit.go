@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"net"
+	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -18,7 +22,7 @@ import (
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
-// Exit codes. The package documentation is the contract.
+// Exit codes. exitTable says what they mean.
 const (
 	exitOK          = 0
 	exitFailure     = 1
@@ -32,6 +36,121 @@ const (
 	exitInterrupted = 130
 	exitBrokenPipe  = 141
 )
+
+type exitRow struct {
+	code    int
+	meaning string
+	match   func(error) bool
+}
+
+// exitTable is the contract with scripts. An error has the code of the first row
+// that matches it, and 1 if none does. The rows without a match belong to errors
+// that carry their code.
+var exitTable = []exitRow{
+	{exitOK, "done", nil},
+	{exitFailure, "failure", nil},
+	{exitUsage, "usage: a wrong command, flag or argument; nothing was sent", wrongUsage},
+	{exitKey, "the key: no such file, no card, wrong PIN, no touch, built without cgo", keyTrouble},
+	{exitLogin, "log in again", loginNeeded},
+	{exitDenied, "permission denied", permissionDenied},
+	{exitTemporary, "temporary: network or server trouble, the same command can work later", temporary},
+	{exitCannotRun, "the command of \"ycauth exec\" could not be run", nil},
+	{exitNotFound, "the command of \"ycauth exec\" was not found", nil},
+	{exitInterrupted, "interrupted: Ctrl-C, SIGTERM or SIGHUP", nil},
+	{exitBrokenPipe, "whatever read the output has gone", nil},
+}
+
+// exitCodes are the rows for people, by code.
+func exitCodes() string {
+	rows := slices.Clone(exitTable)
+	slices.SortFunc(rows, func(a, b exitRow) int { return a.code - b.code })
+	var b strings.Builder
+	for _, row := range rows {
+		fmt.Fprintf(&b, "  %-3d  %s\n", row.code, row.meaning)
+	}
+	return b.String()
+}
+
+func exitCode(err error) int {
+	var coded codedError
+	if errors.As(err, &coded) {
+		return coded.code
+	}
+	for _, row := range exitTable {
+		if row.match != nil && row.match(err) {
+			return row.code
+		}
+	}
+	return exitFailure
+}
+
+func wrongUsage(err error) bool {
+	return errors.As(err, new(usageError)) || errors.As(err, new(*refreshtoken.ArgumentError)) ||
+		errors.As(err, new(*oauth.ConfigError)) || errors.Is(err, filestore.ErrProfileName)
+}
+
+func keyTrouble(err error) bool {
+	return errors.As(err, new(*dpop.KeyFileError)) || errors.As(err, new(*piv.Error))
+}
+
+func loginNeeded(err error) bool {
+	return errors.Is(err, oauth.ErrLoginRequired) || errors.Is(err, oauth.ErrNoSession) || errors.Is(err, refreshtoken.ErrUnauthenticated)
+}
+
+func permissionDenied(err error) bool {
+	var denied *oauth.AuthorizationError
+	return errors.Is(err, refreshtoken.ErrPermissionDenied) || errors.As(err, &denied) && denied.Code == "access_denied"
+}
+
+// temporary reports whether the same command can work later, without anybody doing
+// anything. It lists what is known to pass: a script that tries again because of a
+// full disk or a wrong certificate would do so for ever.
+func temporary(err error) bool {
+	var server *oauth.ServerError
+	switch {
+	case errors.As(err, &server):
+		return server.Temporary()
+	case untrusted(err):
+		return false
+	}
+	for _, passing := range []error{
+		oauth.ErrOutcomeUnknown, context.DeadlineExceeded,
+		refreshtoken.ErrUnavailable, refreshtoken.ErrResourceExhausted, refreshtoken.ErrDeadlineExceeded,
+	} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return networkTrouble(err)
+}
+
+// untrusted reports whether the server could not prove who it is, or did not speak
+// TLS at all.
+func untrusted(err error) bool {
+	return errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(x509.UnknownAuthorityError)) ||
+		errors.As(err, new(x509.HostnameError)) || errors.As(err, new(x509.CertificateInvalidError)) ||
+		errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, new(tls.AlertError))
+}
+
+// networkTrouble reports whether a request got lost on its way. Files have errors
+// of the same kinds, so only those of connections count.
+func networkTrouble(err error) bool {
+	var (
+		dns      *net.DNSError
+		socket   *net.OpError
+		exchange *url.Error
+	)
+	if errors.As(err, &dns) {
+		return dns.IsTemporary || dns.IsTimeout // a name that does not exist is a mistake
+	}
+	if errors.As(err, &socket) {
+		return socket.Timeout() || slices.ContainsFunc(passingErrnos, func(e syscall.Errno) bool { return errors.Is(socket.Err, e) })
+	}
+	if errors.As(err, &exchange) {
+		return exchange.Timeout() || errors.Is(exchange.Err, io.EOF) || errors.Is(exchange.Err, io.ErrUnexpectedEOF)
+	}
+	return false
+}
 
 // usageError is a mistake in the command line. Nothing was done.
 type usageError struct{ err error }
@@ -62,6 +181,15 @@ type outputError struct{ err error }
 func (e outputError) Error() string { return "cannot write to standard output: " + e.err.Error() }
 func (e outputError) Unwrap() error { return e.err }
 
+// hintError is an error with a remedy that has a line of its own.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e hintError) Error() string { return e.err.Error() }
+func (e hintError) Unwrap() error { return e.err }
+
 // report tells the user what went wrong and returns the exit code.
 func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	var coded codedError
@@ -80,6 +208,9 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		return exitInterrupted
 	}
 	a.note(red, "ycauth:", "%s", message(err))
+	if hint := (hintError{}); errors.As(err, &hint) {
+		a.say("%s", hint.hint)
+	}
 	switch {
 	case errors.Is(err, oauth.ErrSessionFormat):
 		a.say("%q forgets the session.", a.commandFor("logout --local"))
@@ -91,68 +222,10 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	return code
 }
 
-// packageNames begin the texts of our packages' errors, and tell the user nothing.
-var packageNames = []string{"oauth: ", "refreshtoken: ", "filestore: ", "dpop: ", "piv: "}
-
-// message is the error's text without the names of packages.
-func message(err error) string {
-	text := ": " + err.Error()
-	for _, name := range packageNames {
-		text = strings.ReplaceAll(text, ": "+name, ": ")
-	}
-	return strings.TrimPrefix(text, ": ")
-}
-
 // commandFor is a command of this program for the profile in use.
 func (a *app) commandFor(command string) string {
 	if a.profileName == defaultProfile {
 		return "ycauth " + command
 	}
 	return "ycauth " + command + " --profile " + a.profileName
-}
-
-func exitCode(err error) int {
-	var (
-		coded    codedError
-		usage    usageError
-		argument *refreshtoken.ArgumentError
-		config   *oauth.ConfigError
-		keyFile  *dpop.KeyFileError
-		card     *piv.Error
-		denied   *oauth.AuthorizationError
-	)
-	switch {
-	case errors.As(err, &coded):
-		return coded.code
-	case errors.As(err, &usage), errors.As(err, &argument), errors.As(err, &config), errors.Is(err, filestore.ErrProfileName):
-		return exitUsage
-	case errors.As(err, &keyFile), errors.As(err, &card):
-		return exitKey
-	case errors.Is(err, oauth.ErrLoginRequired), errors.Is(err, oauth.ErrNoSession), errors.Is(err, refreshtoken.ErrUnauthenticated):
-		return exitLogin
-	case errors.Is(err, refreshtoken.ErrPermissionDenied), errors.As(err, &denied) && denied.Code == "access_denied":
-		return exitDenied
-	case temporary(err):
-		return exitTemporary
-	}
-	return exitFailure
-}
-
-// temporary reports whether the same command can work later.
-func temporary(err error) bool {
-	var server *oauth.ServerError
-	if errors.As(err, &server) {
-		return server.Temporary()
-	}
-	for _, target := range []error{
-		oauth.ErrOutcomeUnknown, context.DeadlineExceeded,
-		refreshtoken.ErrUnavailable, refreshtoken.ErrResourceExhausted, refreshtoken.ErrDeadlineExceeded,
-	} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	var network net.Error // also the *net.OpError of a refused connection
-	var path *fs.PathError
-	return errors.As(err, &network) && !errors.As(err, &path)
 }

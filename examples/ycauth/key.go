@@ -18,9 +18,12 @@ import (
 
 func (a *app) keyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "key",
+		Use: "key",
+
+		SuggestionsMinimumDistance: 2,
+
 		Short: "Make and look at the profile's key",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return errors.New("a subcommand is missing: init, show or attest")
 		},
@@ -76,7 +79,7 @@ func (a *app) keyShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show",
 		Short: "Show the profile's key: where it is, and its public part",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: a.action(func(ctx context.Context, _ []string) error {
 			p, err := a.openProfile(ctx)
 			if err != nil {
@@ -112,7 +115,7 @@ func (a *app) keyInitCommand() *cobra.Command {
 			"On a YubiKey the key is made by the card and never leaves it. A slot that is in use\n" +
 			"is left alone, unless --overwrite destroys the key that is there, for ever.",
 		Example: "  ycauth key init --key yubikey --slot 9c --touch-policy always",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}
 	f := cmd.Flags()
 	f.StringVar(&flags.algorithm, "algorithm", "", "kind of key on a YubiKey: "+strings.Join(names(algorithms), ", ")+" (default: eccp256)")

@@ -40,7 +40,7 @@ func (a *app) kubeCommand() *cobra.Command {
 			"        command: ycauth\n" +
 			"        args: [kube-credential]\n" +
 			"        interactiveMode: IfAvailable",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: a.action(a.kubeCredential),
 	}
 }

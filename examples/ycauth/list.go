@@ -71,7 +71,7 @@ func (a *app) listCommand() *cobra.Command {
 			"takes one of the roles organization-manager.viewer, organization-manager.admin and\n" +
 			"iam.userAccounts.refreshTokenViewer. The tokens themselves are never shown.",
 		Example: "  ycauth list --protection-level NO_PROTECTION -o json",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}
 	flags.register(cmd)
 	cmd.Flags().IntVar(&flags.limit, "limit", 0, "how many tokens to list at most (default: all)")

@@ -35,7 +35,7 @@ func (a *app) loginCommand() *cobra.Command {
 			"The refresh token is bound to the profile's key. Without one, or with --key file,\n" +
 			"a key file is made if it is not there.",
 		Example: "  ycauth login --federation-id bpf…\n  ycauth login --key yubikey --attest",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 	}
 	f := cmd.Flags()
 	f.StringVar(&flags.federationID, "federation-id", "", "identity federation to log in with (default: that of the last login)")
@@ -49,6 +49,9 @@ func (a *app) loginCommand() *cobra.Command {
 }
 
 func (a *app) login(ctx context.Context, flags loginFlags) error {
+	if flags.timeout <= 0 {
+		return usagef("--timeout is %v: want a positive duration such as 10m", flags.timeout)
+	}
 	ctx, cancel := context.WithTimeout(ctx, flags.timeout)
 	defer cancel()
 	store, dir, err := a.openStore()

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
@@ -21,7 +20,7 @@ func (a *app) logoutCommand() *cobra.Command {
 			"the server cannot be told, nothing is forgotten, so that it can be tried again.\n" +
 			"The profile's configuration and its key stay. An IAM token that was issued before\n" +
 			"stays valid until it expires.",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	cmd.Flags().BoolVar(&local, "local", false, "only forget the session, even one that cannot be read: the server keeps the refresh token")
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
@@ -119,5 +118,5 @@ func revokeToken(ctx context.Context, client *refreshtoken.Client, token oauth.S
 }
 
 func forgetHint(err error) error {
-	return fmt.Errorf("%w\nNothing was forgotten; \"ycauth logout --local\" forgets the session without telling the server", err)
+	return hintError{err, "Nothing was forgotten; \"ycauth logout --local\" forgets the session without telling the server."}
 }

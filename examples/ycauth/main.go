@@ -43,10 +43,19 @@
 //	4    temporary: network or server trouble, the same command can work later
 //	5    permission denied
 //	6    the key: no such file, no card, wrong PIN, no touch, built without cgo
-//	130  interrupted
+//	126  the command of "ycauth exec" could not be run
+//	127  the command of "ycauth exec" was not found
+//	130  interrupted: Ctrl-C, SIGTERM or SIGHUP
+//	141  whatever read the output has gone
 //
-// The exit code of "ycauth exec" is that of the command that it ran; 126 and
-// 127 mean that the command could not be run, or was not found.
+// The exit code of "ycauth exec" is otherwise that of the command that it ran.
+//
+// # Signals
+//
+// Ctrl-C, SIGTERM and SIGHUP end the program, but never while a new refresh token
+// is on its way or unsaved: without it the session would be lost. That takes a
+// minute at most, and usually nothing. A signal that was ignored when the program
+// started stays ignored.
 //
 // # Another IAM
 //

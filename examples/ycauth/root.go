@@ -50,11 +50,14 @@ func (a *app) root() *cobra.Command {
 			"always fresh. The refresh token behind them is bound to a key, in a file or on a\n" +
 			"YubiKey.\n\n" +
 			"Exit codes: 0 done, 1 failure, 2 usage, 3 log in again, 4 temporary failure,\n" +
-			"5 permission denied, 6 trouble with the key, 130 interrupted.",
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return errors.New("a command is missing") },
+			"5 permission denied, 6 trouble with the key, 130 interrupted; see \"ycauth help\n" +
+			"exit-codes\".",
+		Version:                    version(),
+		SuggestionsMinimumDistance: 2,
+		Args:                       noArgs,
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return errors.New("a command is missing") },
 	}
 	root.SetArgs(a.args)
 	root.SetIn(a.stdin)
@@ -71,8 +74,10 @@ func (a *app) root() *cobra.Command {
 
 	root.AddCommand(
 		a.loginCommand(), a.tokenCommand(), a.execCommand(), a.statusCommand(), a.listCommand(), a.revokeCommand(),
-		a.keyCommand(), a.kubeCommand(), a.logoutCommand(),
+		a.keyCommand(), a.kubeCommand(), a.logoutCommand(), exitCodesCommand(),
 	)
+	root.SetFlagErrorFunc(suggestFlag)
+	strictHelp(root)
 	return root
 }
 

@@ -88,7 +88,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: "Shows the profile and its session, as far as they are known without a request: that\n" +
 			"the refresh token was revoked meanwhile does not show. The exit code is 3 if the\n" +
 			"profile cannot be used before the next login.",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: a.action(a.status),
 	}
 }

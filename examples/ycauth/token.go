@@ -21,7 +21,7 @@ func (a *app) tokenCommand() *cobra.Command {
 		Long: "Prints an IAM token that is good for use now. It is renewed if need be, once for\n" +
 			"all processes that ask at the same time.",
 		Example: `  curl -H "Authorization: Bearer $(ycauth token)" https://…`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: a.action(func(ctx context.Context, _ []string) error {
 			c, err := a.connect(ctx)
 			if err != nil {

@@ -1,0 +1,16 @@
+package main
+
+import "syscall"
+
+// passingErrnos are failures of connections that pass (Winsock error codes).
+var passingErrnos = []syscall.Errno{
+	10050, // WSAENETDOWN
+	10051, // WSAENETUNREACH
+	10052, // WSAENETRESET
+	10053, // WSAECONNABORTED
+	10054, // WSAECONNRESET
+	10060, // WSAETIMEDOUT
+	10061, // WSAECONNREFUSED
+	10064, // WSAEHOSTDOWN
+	10065, // WSAEHOSTUNREACH
+}

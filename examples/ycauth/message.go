@@ -1,0 +1,41 @@
+package main
+
+import "strings"
+
+// packageNames begin the texts of our packages' errors, and tell the user nothing.
+var packageNames = []string{"oauth: ", "refreshtoken: ", "filestore: ", "keyringstore: ", "dpop: ", "piv: "}
+
+// flagNames are what users of this program know the names of our packages by.
+var flagNames = strings.NewReplacer(
+	"check ClientID, ClientSecret and Provider.AuthMethod", "check --client-id; this program cannot log in as a client that has a secret",
+	"set Provider.AuthMethod to AuthClientSecretBasicPlain or AuthClientSecretPost", "this program cannot log in as a client that has a secret",
+	"set Provider.AuthMethod to AuthClientSecretBasicPlain", "this program cannot log in as a client that has a secret",
+	"Config.Provider.TokenURL", "--token-url", "Provider.TokenURL", "--token-url",
+	"Config.Provider.AuthURL", "--auth-url", "Provider.AuthURL", "--auth-url",
+	"Config.ClientID", "--client-id",
+	"ListOptions.PageSize", "--page-size",
+	"ListOptions.SubjectID", "--subject-id", "RevokeFilter.SubjectID", "--subject-id",
+	"RevokeFilter.ClientInstanceInfo", "--client-instance-info", "Filter.ClientInstanceInfo", "--client-instance-info",
+	"RevokeFilter.ClientID", "--client-id", "Filter.ClientID", "--client-id",
+	"Filter.ProtectionLevels", "--protection-level",
+	"RevokeEachOptions.Concurrency", "--concurrency",
+	"WithEndpoint", "--iam-endpoint", "WithOperationEndpoint", "--operation-endpoint",
+	"ByID is", "the ID is", "ByID has", "the ID has", "ByToken is", "the refresh token is", "ByToken holds", "the refresh token holds", "ByToken has", "the refresh token has",
+	"KeySpec.Overwrite destroys", "--overwrite destroys",
+	"set Options.Prompt", "run it in a terminal",
+	"set KeySpec.ManagementKey, or have it stored", "have it stored",
+	"; to believe another maker set Options.Trust", "",
+	"call Store.Discard, and log in again", "run \"ycauth logout --local\", and log in again",
+)
+
+// message is the error's text for people: without the names of packages, with flags
+// in the place of Go's names, and in one line.
+func message(err error) string {
+	text := ": " + strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	text = strings.ReplaceAll(text, "; ", "; : ") // errors that were joined begin with a package as well
+	for _, name := range packageNames {
+		text = strings.ReplaceAll(text, ": "+name, ": ")
+	}
+	text = strings.ReplaceAll(text, "; : ", "; ")
+	return line(flagNames.Replace(strings.TrimPrefix(text, ": ")))
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// version is what the Go tool recorded of the build.
+func version() string {
+	number, commit, dirty := "(unknown)", "", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		number = info.Main.Version
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				commit = ", commit " + s.Value[:min(len(s.Value), 12)]
+			case s.Key == "vcs.modified" && s.Value == "true":
+				dirty = " with changes"
+			}
+		}
+	}
+	return fmt.Sprintf("%s%s%s, %s %s/%s", number, commit, dirty, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// noArgs rejects arguments, and names the commands that one of them may stand for.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasAvailableSubCommands():
+		return noSuchCommand(cmd, args[0])
+	}
+	return fmt.Errorf("%q is one argument too many", args[0])
+}
+
+func noSuchCommand(cmd *cobra.Command, name string) error {
+	return fmt.Errorf("unknown command %q for %q%s", name, cmd.CommandPath(), didYouMean(cmd.SuggestionsFor(name)))
+}
+
+// didYouMean is the end of a sentence.
+func didYouMean(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return ": did you mean " + strings.Join(names, " or ") + "?"
+}
+
+// suggestFlag adds the flag that a mistyped one may stand for.
+func suggestFlag(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	name, least := unknown.GetSpecifiedName(), 3
+	var near []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		d := typos(name, f.Name)
+		if len(name) > 3 && strings.HasPrefix(f.Name, name) {
+			d = 1
+		}
+		if d < least {
+			least, near = d, nil
+		}
+		if d == least && d < 3 && len(name) > 2 {
+			near = append(near, "--"+f.Name)
+		}
+	})
+	return fmt.Errorf("%w%s", err, didYouMean(near))
+}
+
+// typos is the Levenshtein distance of two texts, in bytes.
+func typos(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// strictHelp has the command help reject what it has no help for.
+func strictHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	for _, help := range root.Commands() {
+		if help.Name() != "help" {
+			continue
+		}
+		show := help.Run
+		help.Run = nil
+		help.RunE = func(cmd *cobra.Command, args []string) error {
+			found, rest, err := root.Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return noSuchCommand(found, rest[0])
+			}
+			show(cmd, args)
+			return nil
+		}
+	}
+}
+
+// exitCodesCommand is a topic of help.
+func exitCodesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "What the exit codes mean",
+		Long: "Exit codes:\n\n" + exitCodes() + "\n" +
+			"The exit code of \"ycauth exec\" is otherwise that of the command that it ran. Only 4\n" +
+			"is worth another try: with anything else the same command fails again.",
+	}
+}
