@@ -36,13 +36,16 @@ func (a *app) connect(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.loadProfile(ctx, store, dir)
+	p, err := a.existingProfile(ctx, store, dir)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := store.Load(ctx); errors.Is(err, oauth.ErrNoSession) {
 		// Said before anything about a key, which there cannot be either.
 		return nil, &oauth.LoginRequiredError{Reason: oauth.ReasonNoSession, Err: oauth.ErrNoSession}
+	}
+	if err := a.endpoint.checkEnvironment(p); err != nil {
+		return nil, err
 	}
 	prover, err := a.prover(p.Key)
 	if err != nil {
@@ -77,12 +80,6 @@ func (a *app) connection(p profile, store *filestore.Store, sessions oauth.Store
 		a.signals.hold(c.close)
 	}
 	return c, err
-}
-
-// token returns a token that is good for use now.
-func (c *connection) token(ctx context.Context) (*oauth2.Token, error) {
-	defer c.close()
-	return c.client.TokenSource().TokenContext(ctx)
 }
 
 // close makes sure that no renewal is lost, and returns when that is so, whoever

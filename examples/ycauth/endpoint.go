@@ -40,37 +40,103 @@ func (e endpoints) provider() oauth.Provider {
 	p := oauth.YandexCloud()
 	if e.Token != p.TokenURL {
 		p.Name += " at " + e.Token
+		p.Issuer = "" // another server's
 	}
 	p.AuthURL, p.TokenURL = e.Auth, e.Token
 	return p
 }
 
-// endpointFlags are the flags that override a profile's endpoints.
-type endpointFlags struct {
-	all string
+// overrides are endpoints that somebody set; the others are "".
+type overrides struct {
+	all string // of a server that is everything at once
 	endpoints
 }
 
-func (e *endpointFlags) register(f *pflag.FlagSet, getenv func(string) string) {
-	f.StringVar(&e.all, "endpoint", getenv("YCAUTH_ENDPOINT"), "address of a server that is everything at once ($YCAUTH_ENDPOINT)")
-	f.StringVar(&e.Auth, "auth-url", getenv("YCAUTH_AUTH_URL"), "authorization endpoint ($YCAUTH_AUTH_URL)")
-	f.StringVar(&e.Token, "token-url", getenv("YCAUTH_TOKEN_URL"), "token endpoint ($YCAUTH_TOKEN_URL)")
-	f.StringVar(&e.IAM, "iam-endpoint", getenv("YCAUTH_IAM_ENDPOINT"), "address of the IAM API ($YCAUTH_IAM_ENDPOINT)")
-	f.StringVar(&e.Operation, "operation-endpoint", getenv("YCAUTH_OPERATION_ENDPOINT"), "address of the Operation API ($YCAUTH_OPERATION_ENDPOINT)")
-}
-
-// apply returns what the flags make of a profile's endpoints.
-func (e *endpointFlags) apply(to endpoints) endpoints {
-	if e.all != "" {
-		to = allAt(e.all)
+func (o overrides) apply(to endpoints) endpoints {
+	if o.all != "" {
+		to = allAt(o.all)
 	}
-	for _, o := range []struct {
-		to   *string
-		flag string
-	}{{&to.Auth, e.Auth}, {&to.Token, e.Token}, {&to.IAM, e.IAM}, {&to.Operation, e.Operation}} {
-		if o.flag != "" {
-			*o.to = o.flag
+	for _, e := range []struct {
+		to  *string
+		set string
+	}{{&to.Auth, o.Auth}, {&to.Token, o.Token}, {&to.IAM, o.IAM}, {&to.Operation, o.Operation}} {
+		if e.set != "" {
+			*e.to = e.set
 		}
 	}
 	return to
+}
+
+// endpointFlags are what the command line and the environment say of endpoints.
+//
+// A login keeps both in the profile. From then on the environment changes nothing:
+// a variable that somebody left there would have IAM tokens sent to a server that
+// they are not for. Only a flag of the command itself can do so.
+type endpointFlags struct {
+	flags       overrides
+	environment overrides
+}
+
+func (e *endpointFlags) register(f *pflag.FlagSet, getenv func(string) string) {
+	for _, o := range []struct {
+		flag, set *string
+		name, use string
+	}{
+		{&e.flags.all, &e.environment.all, "endpoint", "address of a server that is everything at once"},
+		{&e.flags.Auth, &e.environment.Auth, "auth-url", "authorization endpoint"},
+		{&e.flags.Token, &e.environment.Token, "token-url", "token endpoint"},
+		{&e.flags.IAM, &e.environment.IAM, "iam-endpoint", "address of the IAM API"},
+		{&e.flags.Operation, &e.environment.Operation, "operation-endpoint", "address of the Operation API"},
+	} {
+		variable := endpointVariable(o.name)
+		*o.set = getenv(variable)
+		f.StringVar(o.flag, o.name, "", o.use+" (default: the profile's; for a login $"+variable+")")
+	}
+}
+
+func endpointVariable(flag string) string {
+	return "YCAUTH_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// login are the endpoints of a login.
+func (e *endpointFlags) login(of endpoints) endpoints {
+	return e.flags.apply(e.environment.apply(of))
+}
+
+// foreign are the variables of the environment that differ from the profile, as
+// sentences.
+func (e *endpointFlags) foreign(of endpoints) (sentences []string) {
+	type member struct{ flag, set, wanted, given string }
+	here := e.environment.apply(of)
+	given := e.flags.apply(endpoints{})
+	for _, m := range []member{
+		{"auth-url", e.environment.Auth, here.Auth, given.Auth},
+		{"token-url", e.environment.Token, here.Token, given.Token},
+		{"iam-endpoint", e.environment.IAM, here.IAM, given.IAM},
+		{"operation-endpoint", e.environment.Operation, here.Operation, given.Operation},
+	} {
+		own := map[string]string{"auth-url": of.Auth, "token-url": of.Token, "iam-endpoint": of.IAM, "operation-endpoint": of.Operation}[m.flag]
+		if m.wanted == own || m.given != "" {
+			continue
+		}
+		flag, value := m.flag, m.set
+		if value == "" {
+			flag, value = "endpoint", e.environment.all
+		}
+		sentence := linef("$%s is %s, and the profile was made with %s", endpointVariable(flag), value, own)
+		sentences = append(sentences, sentence)
+		if flag == "endpoint" {
+			break // the others would say the same
+		}
+	}
+	return sentences
+}
+
+// checkEnvironment returns an error if the environment wants other endpoints than
+// the profile has.
+func (e *endpointFlags) checkEnvironment(p profile) error {
+	if foreign := e.foreign(p.own); len(foreign) > 0 {
+		return usagef("%s: unset it, or give the flag to this command", foreign[0])
+	}
+	return nil
 }

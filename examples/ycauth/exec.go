@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -16,21 +17,24 @@ import (
 var tokenVariables = []string{"YC_TOKEN", "IAM_TOKEN"}
 
 func (a *app) execCommand() *cobra.Command {
+	fresh := freshFlags{least: minExecLife}
 	cmd := &cobra.Command{
 		Use:   "exec -- COMMAND [ARGUMENT…]",
 		Short: "Run a command with YC_TOKEN and IAM_TOKEN set",
 		Long: "Runs a command with an IAM token in the environment variables YC_TOKEN and\n" +
-			"IAM_TOKEN. The token is that of the moment and lives for at most 12 hours. The exit\n" +
-			"code is the command's, 127 if it was not found and 126 if it could not be run.",
+			"IAM_TOKEN. The token is that of the moment: it lasts for a minute at least and for 12\n" +
+			"hours at most. The exit code is the command's, 127 if it was not found and 126 if it\n" +
+			"could not be run.",
 		Example: "  ycauth exec -- terraform plan",
 		Args:    cobra.MinimumNArgs(1),
 	}
 	cmd.Flags().SetInterspersed(false) // the command's flags are its own
-	cmd.RunE = a.action(a.exec)
+	fresh.register(cmd.Flags(), false)
+	cmd.RunE = a.action(func(ctx context.Context, args []string) error { return a.exec(ctx, args, fresh) })
 	return cmd
 }
 
-func (a *app) exec(ctx context.Context, args []string) error {
+func (a *app) exec(ctx context.Context, args []string, fresh freshFlags) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		return cannotRun(args[0], err)
@@ -39,12 +43,15 @@ func (a *app) exec(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	tok, err := c.token(ctx)
+	tok, err := c.token(ctx, fresh)
 	if err != nil {
 		return err
 	}
 	return cannotRun(args[0], a.execute(path, args, withToken(os.Environ(), tok.AccessToken)))
 }
+
+// minExecLife is how long a token has to last: the command cannot get another one.
+const minExecLife = time.Minute
 
 // withToken is an environment with the token, and with none that was there.
 func withToken(environ []string, token string) []string {

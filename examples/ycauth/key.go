@@ -96,7 +96,7 @@ func (a *app) openProfile(ctx context.Context) (profile, error) {
 	if err != nil {
 		return profile{}, err
 	}
-	return a.loadProfile(ctx, store, dir)
+	return a.existingProfile(ctx, store, dir)
 }
 
 type keyInitFlags struct {

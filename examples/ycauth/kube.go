@@ -27,7 +27,8 @@ const (
 )
 
 func (a *app) kubeCommand() *cobra.Command {
-	return &cobra.Command{
+	var fresh freshFlags
+	cmd := &cobra.Command{
 		Use:   "kube-credential",
 		Short: "Credential plugin for kubectl: print an ExecCredential",
 		Long: "Prints an IAM token as kubectl and other Kubernetes clients want it of a credential\n" +
@@ -39,13 +40,18 @@ func (a *app) kubeCommand() *cobra.Command {
 			"        apiVersion: " + execCredentialVersion + "\n" +
 			"        command: ycauth\n" +
 			"        args: [kube-credential]\n" +
-			"        interactiveMode: IfAvailable",
+			"        interactiveMode: IfAvailable\n\n" +
+			"Kubernetes clients run the command again when the API server rejects the token, but\n" +
+			"do not say so. So the token is verified each time, with one request to IAM, and a\n" +
+			"revoked one is renewed; --verify=false leaves that out.",
 		Args: noArgs,
-		RunE: a.action(a.kubeCredential),
 	}
+	fresh.register(cmd.Flags(), true)
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error { return a.kubeCredential(ctx, fresh) })
+	return cmd
 }
 
-func (a *app) kubeCredential(ctx context.Context, _ []string) error {
+func (a *app) kubeCredential(ctx context.Context, fresh freshFlags) error {
 	if err := a.readExecInfo(); err != nil {
 		return err
 	}
@@ -53,7 +59,7 @@ func (a *app) kubeCredential(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	tok, err := c.token(ctx)
+	tok, err := c.token(ctx, fresh)
 	if err != nil {
 		return err
 	}

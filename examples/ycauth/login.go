@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/oauth2"
 
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
@@ -62,6 +61,7 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	if err != nil {
 		return err
 	}
+	p.Endpoints = a.endpoint.login(p.own)
 	if flags.clientID != "" {
 		p.ClientID = flags.clientID
 	}
@@ -102,8 +102,8 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	case oauth.WarnRefreshTokensOff:
 		a.warn("the server issued no refresh token: %s. Log in again when the IAM token expires", p.Endpoints.provider().RefreshTokenSwitch)
 	}
-	a.say("You are logged in.")
-	return a.printStatus(newStatus(a, p, session))
+	a.say("You are logged in. %q prints an IAM token.", a.commandFor("token"))
+	return a.printStatus(newStatus(a, p, session, store.Path()))
 }
 
 // loginWith logs in. A login whose session cannot be saved is closed, because
@@ -130,8 +130,7 @@ func (a *app) loginWith(ctx context.Context, c *connection, options oauth.LoginO
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	tok := &oauth2.Token{AccessToken: session.AccessToken.Reveal(), TokenType: session.TokenType}
-	if err := revokeToken(ctx, c.refreshTokens(oauth2.StaticTokenSource(tok)), session.RefreshToken); err != nil {
+	if err := c.revokeOwn(ctx, session); err != nil {
 		return session, notClosedError{unsaved.Err, err}
 	}
 	return session, fmt.Errorf("the login could not be saved, so it was revoked, and what was stored before is as it was: %w", unsaved.Err)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
@@ -33,14 +34,17 @@ func (a *app) logoutCommand() *cobra.Command {
 }
 
 func (a *app) forget(ctx context.Context) error {
-	store, _, err := a.openStore()
+	store, dir, err := a.openStore()
 	if err != nil {
+		return err
+	}
+	if err := a.checkProfile(dir); err != nil {
 		return err
 	}
 	if err := store.Discard(ctx); err != nil {
 		return err
 	}
-	a.say("The session is forgotten here. Its refresh token may still be valid: see \"ycauth list\" and \"ycauth revoke\".")
+	a.say("The session is forgotten here. Its refresh token may still be valid: see %q and %q.", "ycauth list", "ycauth revoke")
 	return nil
 }
 
@@ -49,7 +53,7 @@ func (a *app) logout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.loadProfile(ctx, store, dir)
+	p, err := a.existingProfile(ctx, store, dir)
 	if err != nil {
 		return err
 	}
@@ -61,56 +65,88 @@ func (a *app) logout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.endpoint.checkEnvironment(p); err != nil {
+		return err
+	}
 	prover, err := a.prover(p.Key)
 	if err != nil {
 		return forgetHint(err)
 	}
-	var end func(context.Context, oauth.Session) error
-	c, err := a.connection(p, store, a.sessions(store), prover, func(ctx context.Context, s oauth.Session) error { return end(ctx, s) })
+	end := new(ending)
+	c, err := a.connection(p, store, a.sessions(store), prover, end.revoke)
 	if err != nil {
 		return err
 	}
-	end, err = c.endSession(ctx, session)
-	if err != nil {
-		return forgetHint(err)
-	}
+	defer c.close()
+	end.c = c
 	if err := c.client.Logout(ctx); err != nil {
 		return forgetHint(err)
+	}
+	if session.RefreshToken != "" && !end.told {
+		a.say("The server had ended the session already.")
 	}
 	a.say("You are logged out.")
 	return nil
 }
 
-// endSession prepares what Logout does at the server while it holds the
-// session's lock: the token for that request is obtained before, because a
-// renewal takes the lock as well.
-func (c *connection) endSession(ctx context.Context, session oauth.Session) (func(context.Context, oauth.Session) error, error) {
-	nothing := func(context.Context, oauth.Session) error { return nil }
-	if session.RefreshToken == "" {
-		return nothing, nil
-	}
-	tok, err := c.token(ctx)
-	var ended *oauth.LoginRequiredError
-	if errors.As(err, &ended) && (ended.Reason == oauth.ReasonRejected || ended.Reason == oauth.ReasonOutcomeUnknown) {
-		c.a.say("The server had ended the session already.")
-		return nothing, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	client := c.refreshTokens(oauth2.StaticTokenSource(tok))
-	return func(ctx context.Context, s oauth.Session) error {
-		err := revokeToken(ctx, client, s.RefreshToken)
-		if errors.Is(err, refreshtoken.ErrNotFound) {
-			return nil // somebody else revoked it
-		}
-		return err
-	}, nil
+// ending is what logout does at the server. Nothing is forgotten before the refresh
+// token is gone for sure.
+type ending struct {
+	c    *connection
+	told bool // the server revoked the refresh token for us
 }
 
-// revokeToken revokes a refresh token and waits until that is done.
-func revokeToken(ctx context.Context, client *refreshtoken.Client, token oauth.Secret) error {
-	op, err := client.Revoke(ctx, refreshtoken.ByToken(token.Reveal()))
+// revoke is an [oauth.Config] Revoke.
+func (e *ending) revoke(ctx context.Context, s oauth.Session) error {
+	c := e.c
+	if name := c.profile.Endpoints.provider().Name; s.Provider != name || s.ClientID != c.profile.ClientID {
+		return &oauth.LoginRequiredError{Reason: oauth.ReasonWrongClient} // neither token is for that server
+	}
+	if s.RefreshToken == "" {
+		return nil
+	}
+	err := c.revokeOwn(ctx, s)
+	if errors.Is(err, refreshtoken.ErrUnauthenticated) {
+		// The IAM token was revoked. The refresh token may be good for another one.
+		if _, err := c.client.TokenSource().Renew(ctx); err != nil {
+			return unlessEnded(err)
+		}
+		if s, err = c.client.Session(ctx); err != nil {
+			return err
+		}
+		err = c.revokeOwn(ctx, s)
+	}
+	if errors.Is(err, refreshtoken.ErrNotFound) {
+		return e.confirm(ctx, err)
+	}
+	e.told = err == nil
+	return err
+}
+
+// confirm finds out whether a refresh token that the API does not know is gone: it
+// may be the API of another cloud.
+func (e *ending) confirm(ctx context.Context, notFound error) error {
+	if _, err := e.c.client.TokenSource().Renew(ctx); err != nil {
+		return unlessEnded(err)
+	}
+	return fmt.Errorf("the API at %s does not know the refresh token, which is good all the same: is --iam-endpoint that of another cloud? (%w)",
+		e.c.profile.Endpoints.IAM, notFound)
+}
+
+// unlessEnded is the error of a renewal, and nil if it says that the server does
+// not accept the refresh token any more.
+func unlessEnded(err error) error {
+	var ended *oauth.LoginRequiredError
+	if errors.As(err, &ended) && (ended.Reason == oauth.ReasonRejected || ended.Reason == oauth.ReasonOutcomeUnknown) {
+		return nil
+	}
+	return err
+}
+
+// revokeOwn revokes the refresh token of a session with its own IAM token.
+func (c *connection) revokeOwn(ctx context.Context, s oauth.Session) error {
+	tok := &oauth2.Token{AccessToken: s.AccessToken.Reveal(), TokenType: s.TokenType}
+	op, err := c.refreshTokens(oauth2.StaticTokenSource(tok)).Revoke(ctx, refreshtoken.ByToken(s.RefreshToken.Reveal()))
 	if err == nil {
 		_, err = op.Wait(ctx)
 	}

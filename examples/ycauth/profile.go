@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,6 +41,8 @@ type profile struct {
 	Key          keyChoice `json:"key"`
 
 	Pending *pendingLogin `json:"pending,omitempty"`
+
+	own endpoints // those that were saved, whatever flags say
 }
 
 // pendingLogin is the configuration of a login whose session may be saved.
@@ -94,12 +98,53 @@ func (a *app) loadProfile(ctx context.Context, store oauth.Store, dir string) (p
 	// Before the profile: a login that comes in between is then not seen at all. A
 	// session that cannot be read is reported by the commands that need it.
 	session, _ := store.Load(ctx)
-	p, _, err := a.readProfile(dir, session)
+	p, found, err := a.readProfile(dir, session)
 	if err != nil {
 		return profile{}, err
 	}
-	p.Endpoints = a.endpoint.apply(p.Endpoints)
+	if !found {
+		p.Endpoints = a.endpoint.login(p.Endpoints)
+	}
+	p.own = p.Endpoints
+	p.Endpoints = a.endpoint.flags.apply(p.Endpoints)
 	return p, nil
+}
+
+// existingProfile is loadProfile for commands that do not make one.
+func (a *app) existingProfile(ctx context.Context, store oauth.Store, dir string) (profile, error) {
+	if err := a.checkProfile(dir); err != nil {
+		return profile{}, err
+	}
+	return a.loadProfile(ctx, store, dir)
+}
+
+// checkProfile finds a mistyped name of a profile. Where there are no profiles at
+// all, nobody has logged in yet, and there is something better to say.
+func (a *app) checkProfile(dir string) error {
+	names, err := profiles(dir)
+	if err != nil || len(names) == 0 || a.profileName == defaultProfile || slices.Contains(names, a.profileName) {
+		return err
+	}
+	return usagef("there is no profile %q; there are %s", a.profileName, strings.Join(names, ", "))
+}
+
+// profiles are the names of those that have a session or a configuration.
+func profiles(dir string) ([]string, error) {
+	names, err := filestore.Profiles(filepath.Join(dir, "sessions"))
+	if err != nil {
+		return nil, err
+	}
+	configured, err := os.ReadDir(filepath.Join(dir, "profiles"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, entry := range configured {
+		if name, ok := strings.CutSuffix(entry.Name(), ".json"); ok && !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // readProfile returns what is saved; found is false if nothing is.
@@ -217,13 +262,13 @@ func (s recordingStore) settle(ctx context.Context) error {
 	})
 }
 
-// completeProfiles offers the profiles that have a session.
+// completeProfiles offers the profiles that there are.
 func (a *app) completeProfiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	dir, err := a.configDir()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	names, err := filestore.Profiles(filepath.Join(dir, "sessions"))
+	names, err := profiles(dir)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

@@ -6,12 +6,15 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,6 +67,8 @@ type iamCommand struct {
 	maker piv.Trust // of the card, if the test has one
 	clock string    // file that tells ycauth how far the server's clock is ahead
 	ahead time.Duration
+
+	strayed atomic.Int32 // requests with credentials that another server got
 }
 
 func (c *iamCommand) stop() {
@@ -81,6 +86,7 @@ func runIAM(ts *testscript.TestScript, neg bool, args []string) {
 		"start": c.start, "advance": c.advance, "fault": c.fault, "count": c.count, "seed": c.seed,
 		"secrets-not-in": c.secretsNotIn, "token-in": c.tokenIn, "revoke-session": c.revokeSession,
 		"refresh-token": c.refreshToken, "live": c.live, "authorized": c.authorized,
+		"revoke-access": c.revokeAccess, "elsewhere": c.elsewhere, "strayed": c.checkStrayed,
 		"stop":         func(*testscript.TestScript, []string) { c.stop() },
 		"clear-faults": func(*testscript.TestScript, []string) { c.srv.ClearFaults() },
 		"reset":        func(*testscript.TestScript, []string) { c.srv.ResetRequests() },
@@ -248,6 +254,33 @@ func (c *iamCommand) revokeSession(ts *testscript.TestScript, args []string) {
 	profile := strings.Join(append(args, defaultProfile)[:1], "")
 	if !c.srv.RevokeRefreshToken(c.session(ts, profile).RefreshToken.Reveal()) {
 		ts.Fatalf("the server does not know the session")
+	}
+}
+
+// iam revoke-access revokes the IAM token of the default profile, and nothing else.
+func (c *iamCommand) revokeAccess(ts *testscript.TestScript, _ []string) {
+	if !c.srv.RevokeAccessToken(c.session(ts, defaultProfile).AccessToken.Reveal()) {
+		ts.Fatalf("the server does not know the token")
+	}
+}
+
+// iam elsewhere NAME starts a server of another cloud, whose address NAME has from
+// then on.
+func (c *iamCommand) elsewhere(ts *testscript.TestScript, args []string) {
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			c.strayed.Add(1)
+		}
+		http.NotFound(w, r)
+	}))
+	ts.Defer(other.Close)
+	ts.Setenv(args[0], other.URL)
+}
+
+// iam strayed N checks how many requests with credentials came there.
+func (c *iamCommand) checkStrayed(ts *testscript.TestScript, args []string) {
+	if got, want := int(c.strayed.Load()), atoi(ts, args[0]); got != want {
+		ts.Fatalf("%d requests had credentials for another server, want %d", got, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,43 +18,67 @@ const (
 	stateValid     = "logged in"
 	stateRenewable = "logged in, the next use renews the IAM token"
 	stateEnded     = "ended: the IAM token expired and there is no refresh token"
+	stateExpired   = "ended: the IAM token and the refresh token expired"
 	stateForeign   = "of another server or client"
 )
 
 // statusJSON describes a profile.
 type statusJSON struct {
-	Profile      string        `json:"profile"`
-	LoggedIn     bool          `json:"logged_in"`
-	State        string        `json:"state"`
-	Server       string        `json:"server"`
-	ClientID     string        `json:"client_id"`
-	FederationID string        `json:"federation_id,omitempty"`
-	Key          string        `json:"key"`
-	Since        time.Time     `json:"since,omitzero"`
-	TokenExpires time.Time     `json:"token_expires_at,omitzero"`
-	RefreshToken bool          `json:"refresh_token"`
-	Warning      oauth.Warning `json:"warning,omitempty"`
+	Profile        string          `json:"profile"`
+	LoggedIn       bool            `json:"logged_in"`
+	State          string          `json:"state"`
+	User           *oauth.Identity `json:"user,omitempty"`
+	Server         string          `json:"server"`
+	Endpoints      endpoints       `json:"endpoints"`
+	Environment    []string        `json:"environment_differs,omitempty"`
+	ClientID       string          `json:"client_id"`
+	FederationID   string          `json:"federation_id,omitempty"`
+	Key            string          `json:"key"`
+	Kept           string          `json:"session_kept_in,omitempty"`
+	Since          time.Time       `json:"since,omitzero"`
+	TokenExpires   time.Time       `json:"token_expires_at,omitzero"`
+	RefreshToken   bool            `json:"refresh_token"`
+	RefreshExpires time.Time       `json:"refresh_token_expires_at,omitzero"`
+	Warning        oauth.Warning   `json:"warning,omitempty"`
 }
 
-func newStatus(a *app, p profile, s oauth.Session) statusJSON {
+func newStatus(a *app, p profile, s oauth.Session, kept string) statusJSON {
 	st := statusJSON{
-		Profile: a.profileName, Server: p.Endpoints.Token, ClientID: p.ClientID, FederationID: p.FederationID,
-		Key: p.Key.String(), Since: s.Created.UTC(), TokenExpires: s.Expiry.UTC(),
-		RefreshToken: s.RefreshToken != "", Warning: s.Warning,
+		Profile: a.profileName, Server: p.Endpoints.Token, Endpoints: p.Endpoints, Environment: a.endpoint.foreign(p.own),
+		ClientID: p.ClientID, FederationID: p.FederationID, Key: p.Key.String(), Kept: kept,
+		Since: s.Created.UTC(), TokenExpires: s.Expiry.UTC(),
+		RefreshToken: s.RefreshToken != "", RefreshExpires: s.RefreshExpiry.UTC(), Warning: s.Warning,
 	}
+	if s.Identity != (oauth.Identity{}) {
+		st.User = &s.Identity
+	}
+	now := a.now()
 	switch {
 	case s.IsZero():
-		st.State, st.Since, st.TokenExpires = stateNone, time.Time{}, time.Time{}
+		st.State, st.Since, st.TokenExpires, st.Kept = stateNone, time.Time{}, time.Time{}, ""
 	case s.Provider != p.Endpoints.provider().Name || s.ClientID != p.ClientID:
 		st.State = stateForeign
-	case s.AccessToken != "" && (s.Expiry.IsZero() || a.now().Before(s.Expiry)):
+	case s.AccessToken != "" && (s.Expiry.IsZero() || now.Before(s.Expiry)):
 		st.State, st.LoggedIn = stateValid, true
+	case st.RefreshToken && !s.RefreshExpiry.IsZero() && !now.Before(s.RefreshExpiry):
+		st.State = stateExpired
 	case st.RefreshToken:
 		st.State, st.LoggedIn = stateRenewable, true
 	default:
 		st.State = stateEnded
 	}
 	return st
+}
+
+// userName names the user for people.
+func userName(id *oauth.Identity) string {
+	switch {
+	case id == nil:
+		return ""
+	case id.Name != "" && id.Email != "":
+		return id.Name + " <" + id.Email + ">"
+	}
+	return cmp.Or(id.Name, id.Email, id.Subject)
 }
 
 func (a *app) printStatus(st statusJSON) error {
@@ -63,23 +88,40 @@ func (a *app) printStatus(st statusJSON) error {
 	fields := [][2]string{
 		{"Profile", st.Profile},
 		{"State", st.State},
+		{"User", userName(st.User)},
 		{"Server", st.Server},
+	}
+	if cloud := yandexCloud(); st.Endpoints.IAM != cloud.IAM || st.Endpoints.Operation != cloud.Operation {
+		fields = append(fields, [2]string{"IAM API", st.Endpoints.IAM}, [2]string{"Operation API", st.Endpoints.Operation})
+	}
+	fields = append(fields, [][2]string{
 		{"Client", st.ClientID},
 		{"Federation", st.FederationID},
 		{"Key", st.Key},
-	}
+		{"Session in", st.Kept},
+	}...)
 	if st.State != stateNone {
-		refresh := "yes"
-		if !st.RefreshToken {
-			refresh = fmt.Sprintf("no (%s)", st.Warning)
+		refresh := fmt.Sprintf("no (%s)", st.Warning)
+		switch {
+		case st.RefreshToken && st.RefreshExpires.IsZero():
+			refresh = "yes"
+		case st.RefreshToken:
+			refresh = "yes, until " + a.when(st.RefreshExpires)
 		}
 		fields = append(fields,
-			[2]string{"Since", at(st.Since).text},
-			[2]string{"IAM token until", at(st.TokenExpires).text},
+			[2]string{"Since", a.when(st.Since)},
+			[2]string{"IAM token until", a.when(st.TokenExpires)},
 			[2]string{"Refresh token", refresh})
+	}
+	for _, sentence := range st.Environment {
+		fields = append(fields, [2]string{"Environment", sentence})
 	}
 	return a.printFields(fields)
 }
+
+// soon is when the end of a refresh token is worth a word. The server may replace
+// it before; a session that is not used has no other chance.
+const soon = 72 * time.Hour
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
@@ -98,7 +140,7 @@ func (a *app) status(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.loadProfile(ctx, store, dir)
+	p, err := a.existingProfile(ctx, store, dir)
 	if err != nil {
 		return err
 	}
@@ -106,10 +148,19 @@ func (a *app) status(ctx context.Context, _ []string) error {
 	if err != nil && !errors.Is(err, oauth.ErrNoSession) {
 		return err
 	}
-	st := newStatus(a, p, session)
-	if err := a.printStatus(st); err != nil || st.LoggedIn {
+	st := newStatus(a, p, session, store.Path())
+	if err := a.printStatus(st); err != nil {
 		return err
 	}
-	a.say("Log in with %q.", a.commandFor("login"))
-	return codedError{code: exitLogin}
+	if len(st.Environment) > 0 {
+		a.warn("the environment names another server than the profile: commands that use a token end with an error until that is settled")
+	}
+	if !st.LoggedIn {
+		a.say("Log in with %q.", a.commandFor("login"))
+		return codedError{code: exitLogin}
+	}
+	if end := st.RefreshExpires; !end.IsZero() && end.Sub(a.now()) < soon {
+		a.say("Log in again before %s, with %q.", a.when(end), a.commandFor("login"))
+	}
+	return nil
 }

@@ -15,11 +15,14 @@ type tokenJSON struct {
 }
 
 func (a *app) tokenCommand() *cobra.Command {
-	return &cobra.Command{
+	var fresh freshFlags
+	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Print an IAM token, renewed if need be",
 		Long: "Prints an IAM token that is good for use now. It is renewed if need be, once for\n" +
-			"all processes that ask at the same time.",
+			"all processes that ask at the same time.\n\n" +
+			"That the server revoked the token before its time does not show here. Where a\n" +
+			"service rejects it, --renew gets another one; --verify asks the server first.",
 		Example: `  curl -H "Authorization: Bearer $(ycauth token)" https://…`,
 		Args:    noArgs,
 		RunE: a.action(func(ctx context.Context, _ []string) error {
@@ -27,7 +30,7 @@ func (a *app) tokenCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tok, err := c.token(ctx)
+			tok, err := c.token(ctx, fresh)
 			if err != nil {
 				return err
 			}
@@ -38,4 +41,6 @@ func (a *app) tokenCommand() *cobra.Command {
 			return err
 		}),
 	}
+	fresh.register(cmd.Flags(), false)
+	return cmd
 }
