@@ -303,6 +303,13 @@ func TestClocksWrongDate(t *testing.T) {
 			}
 		})
 	}
+	clocksTest(t, "our clock was set back before the rejection", func(t *testing.T, w *clocksWorld) {
+		w.exchange("a", 2*hour)
+		w.ours -= hour
+		if !w.c.Rejected(w.url("a"), w.c.Correction(w.url("a"), w.now()), w.now()) || w.c.Correction(w.url("a"), w.now()) != 0 {
+			t.Errorf("our own clock is not tried, but %v", w.c.Correction(w.url("a"), w.now()))
+		}
+	})
 	clocksTest(t, "less than is worth correcting", func(t *testing.T, w *clocksWorld) {
 		w.exchange("a", 3*second)
 		if !reject(w, 3*second) {

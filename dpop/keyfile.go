@@ -79,6 +79,9 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 // the user of the process nor root: its owner has the key too, and could replace it.
 // Errors are of type [*KeyFileError]; if there is no file, the error matches
 // [fs.ErrNotExist].
+//
+// A crash of [GenerateKeyFile] can leave the file under a second, temporary name.
+// LoadKeyFile removes that.
 func LoadKeyFile(path string) (crypto.Signer, error) {
 	data, err := readKeyFile(path)
 	if err != nil {
@@ -142,6 +145,7 @@ func readKeyFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, &KeyFileError{path, "cannot read", err}
 	}
+	durable.Tidy(path, fi) // a key that a crash of GenerateKeyFile left a second time
 	return data, nil
 }
 

@@ -169,6 +169,29 @@ func TestKeyFileLinks(t *testing.T) {
 	folder(t, dir, "dangling", "link", "loop", "target")
 }
 
+// A crash while the key was written can leave it under a second name, where
+// removing the file would not remove the key.
+func TestKeyFileLeftBehind(t *testing.T) {
+	for name, load := range map[string]func(string) (crypto.Signer, error){"Load": LoadKeyFile, "LoadOrGenerate": LoadOrGenerateKeyFile} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "key.pem")
+			if _, err := GenerateKeyFile(path); err != nil {
+				t.Fatal(err)
+			}
+			for _, left := range []string{".key.pem.tmp-123456789", "backup.pem"} {
+				if err := os.Link(path, filepath.Join(dir, left)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := load(path); err != nil {
+				t.Fatal(err)
+			}
+			folder(t, dir, "backup.pem", "key.pem") // a name that was chosen stays
+		})
+	}
+}
+
 // What is not a file must not be waited for.
 func TestKeyFileIsNoFile(t *testing.T) {
 	dir := t.TempDir()
