@@ -15,8 +15,8 @@ import (
 	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
-// A Client lists and revokes refresh tokens. It is safe for concurrent use and needs
-// no closing: no goroutine of it outlives the call or the loop that started it.
+// A Client lists and revokes refresh tokens. It is safe for concurrent use and does
+// not need to be closed.
 type Client struct {
 	transport Transport
 	retry     retry.Policy
@@ -30,9 +30,10 @@ type Client struct {
 }
 
 // NewClient returns a Client that speaks REST through hc, which adds the
-// Authorization header: it comes from oauth2.NewClient(ctx, tokenSource) of
-// golang.org/x/oauth2, for example. hc is copied and not changed; the copy follows
-// no redirects. hc.Timeout bounds each attempt, not a call with its retries.
+// Authorization header. It is the HTTPClient of an oauth.Client, for example. One of
+// oauth2.NewClient goes on to send a token that the service rejected. hc is copied and
+// not changed; the copy does not follow redirects. hc.Timeout bounds each attempt, not
+// a call with its retries.
 //
 // NewClient never fails. A mistake in an option is an [*ArgumentError] that every
 // call of the Client returns.
@@ -47,8 +48,8 @@ func NewClient(hc *http.Client, opts ...Option) *Client {
 	return c
 }
 
-// New returns a Client over any transport. Options that are for [NewClient] only
-// are refused as NewClient refuses mistakes.
+// New returns a Client over any transport. An option that is for [NewClient] only is
+// a mistake.
 func New(t Transport, opts ...Option) *Client {
 	cfg := newConfig(opts)
 	err := cfg.onlyREST()

@@ -2,12 +2,16 @@
 // accounts (Yandex Cloud IAM API, RefreshToken.List and RefreshToken.Revoke).
 //
 // A [Client] is made by [NewClient] from an http.Client that authenticates with
-// an IAM token, such as that of oauth2.NewClient:
+// an IAM token, such as that of package github.com/ycauth/ycauth-go/oauth:
 //
-//	client := refreshtoken.NewClient(oauth2.NewClient(ctx, tokenSource))
+//	client := refreshtoken.NewClient(oauthClient.HTTPClient())
 //
-// This package knows refresh tokens by their descriptions. To obtain and use one
-// is the work of github.com/ycauth/ycauth-go/oauth.
+// The http.Client of oauth2.NewClient in golang.org/x/oauth2 works as well, but cannot
+// tell its token source that the service rejected a token: one that was revoked is
+// sent until it expires, for up to 12 hours. Nor does it end a token request when
+// ctx ends.
+//
+// This package handles token metadata only. Package oauth obtains and uses tokens.
 //
 // # Listing
 //
@@ -21,10 +25,10 @@
 //		fmt.Println(token.ID, token.ClientID, token.LastUsedAt)
 //	}
 //
-// While the loop works on one page, the next one is fetched; see [ListOptions]
-// NoLookahead. Breaking off leaves nothing behind: no goroutine, no connection that
-// waits. A page without tokens does not end the listing; a page token that the server
-// sends twice does, with [ErrPageTokenRepeated].
+// From the middle of a page on, the next one is fetched; see [ListOptions]
+// NoLookahead. Breaking out of the loop leaks nothing. A page without tokens does not
+// end the listing. A page token that the server sends twice does, with
+// [ErrPageTokenRepeated].
 //
 // The tokens of another account are listed with [ListOptions] SubjectID. The
 // caller then needs one of the roles organization-manager.viewer,
@@ -42,7 +46,7 @@
 //
 // [Client.Revoke] takes a [Target], which cannot be empty by accident: [ByID],
 // [ByToken], [ByFilter] with at least one condition, or [AllMine]. The server
-// revokes in an operation of its own time, which [RevokeOperation.Wait] waits for:
+// revokes asynchronously; [RevokeOperation.Wait] waits for it to finish:
 //
 //	op, err := client.Revoke(ctx, refreshtoken.ByID(id))
 //	if err != nil {
@@ -55,10 +59,22 @@
 // organization-manager.federations.userAdmin and
 // iam.userAccounts.refreshTokenRevoker.
 //
+// A token counts as revoked only if the response lists it. An error that wraps
+// [ErrGone] says that the service does not have the token any more, so that a program
+// may forget it:
+//
+//	if err != nil && !errors.Is(err, refreshtoken.ErrGone) {
+//		return err // the token may still be there
+//	}
+//
+// No other 404 says that: neither the page of a proxy nor a NOT_FOUND about the
+// operation or the account.
+//
 // # Housekeeping
 //
-// [Client.Find] lists the tokens that should go, and why, by a [Rule] or several:
-// [Unprotected], [NotUsedSince], [CreatedBefore], [ClientOlderThan].
+// [Client.Find] lists the tokens that should go, and why: those that match every
+// [Rule] that it is given. There are [Unprotected], [NotUsedSince], [CreatedBefore],
+// [ClientOlderThan], and [Any] of several.
 // [Client.RevokeEach] revokes tokens by their IDs, several at a time, and reports
 // what became of each. DryRun first:
 //
@@ -78,38 +94,38 @@
 //
 //   - [*ArgumentError]: a mistake in an argument or option. Nothing was sent.
 //   - [*APIError]: the service reported a failure, with a [Code].
-//   - [*ResponseError]: the answer does not follow the API.
-//   - [*TransportError]: there was no whole answer, or ctx ended.
+//   - [*ResponseError]: the response does not follow the API.
+//   - [*TransportError]: there was no complete response, or ctx ended.
 //
 // A Code is a target of [errors.Is]:
 //
 //	errors.Is(err, refreshtoken.ErrPermissionDenied)
 //
-// [ErrUnauthenticated] means that the IAM token was refused, and
-// [ErrUnavailable] also that the service could not be reached. No error, and no
-// log line, holds a refresh token or the body of an answer. The texts of the
-// server are kept, with everything that looks like a credential taken out.
+// [ErrUnauthenticated] means that the IAM token was rejected, [ErrUnavailable] also
+// that the service could not be reached, and [ErrUnimplemented] also that there is no
+// such method at the address. No error, result or log line holds the refresh token of
+// a call, even if the server sends it back, or the body of a response. The texts of
+// the server are kept, with everything that looks like a credential taken out.
 //
 // # Retries
 //
 // A request is made again after the HTTP status 429, 502, 503 or 504, the codes
 // [ErrUnavailable], [ErrResourceExhausted] and [ErrDeadlineExceeded], a
-// connection that failed and an answer that was cut off: up to four attempts with
+// connection that failed and a response that was cut off: up to four attempts with
 // growing waits, and never before a Retry-After of the server has passed.
 // [WithRetry] changes that. Revoke is retried like the others, since all its
 // attempts carry one idempotency key. Other failures are final, those of the token
-// source behind the http.Client included. A wait that ctx cannot live through is
-// not begun.
+// source behind the http.Client included. A Client does not wait past ctx's deadline.
 //
 // Every request carries an x-client-request-id of its own and the
-// x-client-trace-id of the Client. The identifiers that the server answers with
+// x-client-trace-id of the Client. The identifiers in the server's response
 // are kept in results and errors as a [Trace], to be quoted to its support.
 //
 // # Endpoints
 //
 // Requests go to Yandex Cloud in Russia, or where [WithEndpoint] and
 // [WithOperationEndpoint] say. An address is https, or http to a loopback address.
-// Redirects are refused.
+// Redirects are not followed.
 //
 // A [Discovery] finds both by the one address of a cloud's API:
 //

@@ -97,8 +97,7 @@ type RetryPolicy struct {
 // WithRetry sets how often a request is made again.
 func WithRetry(p RetryPolicy) Option { return func(c *config) { c.retry = p } }
 
-// Polling is the rhythm in which [RevokeOperation.Wait] asks for the state of an
-// operation. The total time is bounded by the ctx of Wait alone.
+// Polling says how often [RevokeOperation.Wait] asks for the state of an operation. The total time is bounded by the ctx of Wait alone.
 type Polling struct {
 	// Initial is the wait before the first request, before jitter. Later waits
 	// grow by half each time.
@@ -109,7 +108,7 @@ type Polling struct {
 	Max time.Duration
 }
 
-// WithPolling sets the rhythm of [RevokeOperation.Wait].
+// WithPolling sets how often [RevokeOperation.Wait] polls.
 func WithPolling(p Polling) Option { return func(c *config) { c.polling = p } }
 
 // WithLogger sets where retries are logged, at debug level and without

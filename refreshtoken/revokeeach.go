@@ -50,8 +50,8 @@ type RevokeReport struct {
 	Gone []string
 	// Failed are the tokens that may still be there.
 	Failed []RevokeFailure
-	// NotTried are the tokens that were not begun with, because ctx ended or no
-	// other attempt would have fared better.
+	// NotTried are the tokens that were not attempted, because ctx ended or every
+	// attempt would have failed the same way.
 	NotTried []string
 }
 

@@ -57,7 +57,7 @@ func ByToken(token string) Target { return Target{kind: targetToken, token: newS
 func ByFilter(f RevokeFilter) Target { return Target{kind: targetFilter, filter: f} }
 
 // AllMine selects every refresh token of the account that makes the request,
-// the one behind the current login included. Ask the user before.
+// the one behind the current login included. Confirm with the user first.
 func AllMine() Target { return Target{kind: targetAllMine} }
 
 // WithIdempotencyKey returns t with the key that [Client.Revoke] sends instead of
