@@ -175,7 +175,7 @@ func explain(err error, method string, clean cleaner) error {
 		api.complete(method, clean)
 	case errors.As(err, &response):
 		response.Method, response.Reason = method, clean(response.Reason)
-		response.Trace.clean(clean)
+		response.clean(clean)
 	case errors.As(err, &transport):
 		transport.Method, transport.text = method, clean(transport.Err.Error())
 	default:
@@ -188,7 +188,7 @@ func explain(err error, method string, clean cleaner) error {
 func (e *APIError) complete(method string, clean cleaner) {
 	e.Method = method
 	e.Message = clean(e.Message)
-	e.Trace.clean(clean)
+	e.clean(clean)
 	if number := strconv.Itoa(int(e.Code)); clean(number) != number {
 		e.Code = ErrUnknown // a token of digits alone can be sent back as a number
 	}

@@ -141,6 +141,10 @@ func TestWrongAnswers(t *testing.T) {
 			w.Header().Set("Location", "https://user:body-of-the-answer@login.example/body-of-the-answer")
 			w.WriteHeader(http.StatusPermanentRedirect)
 		}, `the answer redirects to "login.example", and a redirect is not followed`},
+		{"several choices", func(w http.ResponseWriter) {
+			w.Header().Set("Location", "https://login.example/")
+			w.WriteHeader(http.StatusMultipleChoices)
+		}, `the answer redirects to "login.example"`},
 		{"redirect to nowhere", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "mailto:body-of-the-answer")
 			w.WriteHeader(http.StatusMovedPermanently)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,14 +43,14 @@ func (s tokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	return &oauth2.Token{AccessToken: "t1.a", TokenType: "Bearer"}, err
 }
 
+// nobodyListens dials in vain. A port that was closed may be another program's by now.
+func nobodyListens(_ context.Context, network, _ string) (net.Conn, error) {
+	return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+}
+
 // TestTokenSourcesAreFinal: a token source that fails after an exchange of its own has
 // retried where that helps, and "log in again" is not the network's failure.
 func TestTokenSourcesAreFinal(t *testing.T) {
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.Close()
 	loginRequired := errors.New("log in again")
 	for _, c := range []struct {
 		name string
@@ -66,7 +67,7 @@ func TestTokenSourcesAreFinal(t *testing.T) {
 			s := serve(t, answer(http.StatusOK, `{}`))
 			src := tokenSource{hc: s.Client(), url: s.URL, fail: c.fail}
 			if c.dead {
-				src.url = "http://" + dead.Addr().String()
+				src.hc = &http.Client{Transport: &http.Transport{DialContext: nobodyListens}}
 			}
 			hc := &http.Client{Transport: &dpop.Transport{Source: src, Base: s.Client().Transport}}
 			n := 0
@@ -85,11 +86,6 @@ func TestTokenSourcesAreFinal(t *testing.T) {
 func TestConnectionsBehindATokenSource(t *testing.T) {
 	auth := serve(t, answer(http.StatusOK, `{}`))
 	src := tokenSource{hc: auth.Client(), url: auth.URL}
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.Close()
 	aborts := serve(t, func(int, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	closes, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -106,13 +102,16 @@ func TestConnectionsBehindATokenSource(t *testing.T) {
 		}
 	}()
 	for name, endpoint := range map[string]string{
-		"nobody listens":       "http://" + dead.Addr().String(),
+		"nobody listens":       "http://127.0.0.1:1",
 		"the connection ends":  aborts.URL,
 		"the handshake breaks": "https://" + closes.Addr().String(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := &http.Transport{}
 			defer base.CloseIdleConnections()
+			if name == "nobody listens" {
+				base.DialContext = nobodyListens
+			}
 			n := 0
 			client := refreshtoken.NewClient(&http.Client{Transport: &dpop.Transport{Source: src, Base: base}},
 				refreshtoken.WithEndpoint(endpoint), refreshtoken.WithLogger(counting(&n)), refreshtoken.WithRetry(refreshtoken.RetryPolicy{Initial: time.Millisecond}))

@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/yandex-cloud/go-sdk/v2/credentials"
 	"github.com/yandex-cloud/go-sdk/v2/pkg/options"
@@ -59,7 +60,7 @@ func Option(src TokenSource) options.Option {
 	return func(o *options.Options) {
 		o.Credentials = New(src)
 		if s, ok := src.(invalidator); ok {
-			o.CustomDialOpts = append(o.CustomDialOpts[:len(o.CustomDialOpts):len(o.CustomDialOpts)],
+			o.CustomDialOpts = append(slices.Clip(o.CustomDialOpts),
 				grpctransport.Authenticate(metadataSource{tokenCredentials{src}, s})...)
 		}
 	}
