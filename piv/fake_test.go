@@ -93,9 +93,10 @@ type fakeCard struct {
 	touchAfter time.Duration // when a finger comes; 0: at once
 	noTouch    bool          // it never comes
 
-	managementKey  string
-	stored         []byte // under the PIN
-	slowGeneration time.Duration
+	managementKey     string
+	managementTouches TouchPolicy
+	stored            []byte // under the PIN
+	slowGeneration    time.Duration
 
 	// failAt counts down the commands to the one that fails with failure: one
 	// that PC/SC does not send, one whose answer is lost, or one that the card
@@ -310,6 +311,11 @@ func (t *fakeToken) generate(managementKey []byte, slot Slot, spec KeySpec) (pub
 		if string(managementKey) != c.managementKey {
 			return status(statusNotSatisfied)
 		}
+		if c.managementTouches == TouchPolicyAlways {
+			if err := c.awaitTouch(t); err != nil {
+				return because(ErrManagementKey, err) // as go-piv's words are taken
+			}
+		}
 		c.wait(c.slowGeneration)
 		if c.open != t {
 			return &pcscError{pcscNotTransacted, errors.New("not transacted")}
@@ -319,6 +325,27 @@ func (t *fakeToken) generate(managementKey []byte, slot Slot, spec KeySpec) (pub
 		return nil
 	})
 	return public, err
+}
+
+func (t *fakeToken) managementTouch() (touch TouchPolicy, err error) {
+	err = t.command("touch?", func(c *fakeCard) error {
+		if !c.firmware.hasMetadata() {
+			return status(statusUnknownINS)
+		}
+		touch = c.managementTouches
+		return nil
+	})
+	return touch, err
+}
+
+func (t *fakeToken) store(managementKey []byte, slot Slot, der []byte) error {
+	return t.command("store", func(c *fakeCard) error {
+		cert, err := x509.ParseCertificate(der)
+		if string(managementKey) != c.managementKey || err != nil || !samePublicKey(c.keys[slot].private.Public(), cert.PublicKey) {
+			return status(statusIncorrectData)
+		}
+		return nil
+	})
 }
 
 func (t *fakeToken) sign(slot Slot, public crypto.PublicKey, digest []byte, _ crypto.SignerOpts) (signature []byte, err error) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"time"
 )
 
 // KeySpec describes a key to generate.
@@ -67,11 +68,15 @@ func (k KeySpec) validate() error {
 // signature is tried there, without the PIN; a slot that answers in an unknown
 // way counts as in use.
 //
+// With the key goes a certificate into the slot, since other programs take a slot
+// without one for empty. It names this package and certifies nothing.
+//
 // RSA keys take the card many seconds. When ctx ends, Generate returns at once,
 // but the card may be at it already: look into the slot before the next try.
 //
 // Its errors: [ErrSlotOccupied], [ErrManagementKey], [ErrUnsupported] (the
-// firmware lacks the algorithm), those of [Open], and for the management key
+// firmware lacks the algorithm), [ErrTouchTimeout] (the management key needs a
+// touch; the [Prompt] is told), those of [Open], and for the management key
 // under the PIN those of [Key.SignContext] that concern the PIN.
 // Options.Fingerprint is not used.
 func Generate(ctx context.Context, o Options, spec KeySpec) (*Key, error) {
@@ -151,14 +156,22 @@ func (g *generating) generate(s *session, c *conn, managementKey []byte) (*Key, 
 	if err := s.ctx.Err(); err != nil {
 		return nil, ended(s.ctx)
 	}
+	touch, err := c.managementTouch()
+	if err != nil && pcscCode(err) != 0 {
+		return nil, err
+	}
 	s.final = true
 	delete(c.slots, g.opts.Slot)
-	public, err := c.generate(managementKey, g.opts.Slot, g.spec)
-	if statusOf(err) == statusNotSatisfied && !errors.Is(err, ErrManagementKey) {
-		return nil, because(ErrManagementKey, err)
-	}
+	public, err := g.command(s, c, managementKey, touch)
 	if err != nil {
 		return nil, err
+	}
+	der, err := marker(public, g.opts.Slot)
+	if err == nil {
+		err = c.store(managementKey, g.opts.Slot, der)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key was generated, but no certificate could be stored for it: %w", err)
 	}
 	key, err := newKey(s.sys, g.opts, c)
 	if err != nil {
@@ -172,6 +185,27 @@ func (g *generating) generate(s *session, c *conn, managementKey []byte) (*Key, 
 			key.info.pin, key.info.touch)
 	}
 	return key, nil
+}
+
+// command sends the command, and announces the touch that the management key
+// wants.
+func (g *generating) command(s *session, c *conn, managementKey []byte, touch TouchPolicy) (crypto.PublicKey, error) {
+	wantsTouch := touch == TouchPolicyAlways || touch == TouchPolicyCached
+	s.at(stageKey)
+	if wantsTouch && g.opts.Prompt != nil {
+		defer announceTouch(s.ctx, g.opts.Prompt, TouchRequest{s.target.serial, g.opts.Slot, touch})()
+	}
+	start := time.Now()
+	public, err := c.generate(managementKey, g.opts.Slot, g.spec)
+	switch {
+	case statusOf(err) != statusNotSatisfied:
+		return public, err
+	case wantsTouch && time.Since(start) >= touchDelay:
+		return nil, because(ErrTouchTimeout, errors.New("the management key needs a touch"))
+	case errors.Is(err, ErrManagementKey):
+		return nil, err
+	}
+	return nil, because(ErrManagementKey, err)
 }
 
 // storedKey reads the management key that is stored under the PIN.

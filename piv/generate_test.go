@@ -3,6 +3,7 @@ package piv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -141,6 +142,35 @@ func TestManagementKey(t *testing.T) {
 	}
 }
 
+// TestManagementKeyWithTouch: the touch is announced, and if it does not come that
+// is what the error says; no PIN is asked for.
+func TestManagementKeyWithTouch(t *testing.T) {
+	for _, never := range []bool{false, true} {
+		t.Run(fmt.Sprint("never ", never), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				card := newFakeCard(1)
+				card.managementTouches, card.noTouch, card.touchAfter = TouchPolicyAlways, never, 5*time.Second
+				card.stored = []byte("secret")
+				s, _ := fakeSystem(card)
+				prompt := person()
+				_, err := s.generate(t.Context(), Options{Prompt: prompt}, KeySpec{TouchPolicy: TouchPolicyNever})
+				if never {
+					wantError(t, err, ErrTouchTimeout)
+					if errors.Is(err, ErrManagementKey) {
+						t.Errorf("blames the key: %v", err)
+					}
+				} else if err != nil {
+					t.Error(err)
+				}
+				if pins, touches, done := prompt.count(); pins != 0 || touches != 1 || done != 1 {
+					t.Errorf("%d PINs asked for, %d touches announced, %d over", pins, touches, done)
+				}
+				time.Sleep(2 * grace)
+			})
+		})
+	}
+}
+
 func TestGenerateRefuses(t *testing.T) {
 	card := newFakeCard(1)
 	card.firmware = Version{5, 4, 3}
@@ -204,12 +234,36 @@ func TestGenerateCancelled(t *testing.T) {
 		start := time.Now()
 		_, err := s.generate(ctx, Options{}, KeySpec{Algorithm: AlgorithmRSA4096})
 		wantError(t, err, context.DeadlineExceeded)
+		if errors.Is(err, ErrCardBusy) || !strings.Contains(err.Error(), "the new key") {
+			t.Errorf("error: %v", err)
+		}
 		if took := time.Since(start); took != time.Second {
 			t.Errorf("returned after %v", took)
 		}
 		// The next operation waits for it, and finds the key.
 		_, err = s.generate(t.Context(), Options{}, KeySpec{})
 		wantError(t, err, ErrSlotOccupied)
+		time.Sleep(2 * grace)
+	})
+}
+
+// TestOpenCancelled: a card that is slow to answer is not in use by another
+// program.
+func TestOpenCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := newFakeCard(1).with(SlotAuthentication, PINPolicyNever, TouchPolicyNever)
+		hold := make(chan struct{})
+		card.hold = hold
+		s, _ := fakeSystem(card)
+		ctx, cancel := context.WithTimeout(t.Context(), busyDelay/2)
+		defer cancel()
+		_, err := s.open(ctx, Options{})
+		wantError(t, err, context.DeadlineExceeded)
+		if errors.Is(err, ErrCardBusy) {
+			t.Errorf("error: %v", err)
+		}
+		card.change(func() { card.hold = nil })
+		close(hold)
 		time.Sleep(2 * grace)
 	})
 }

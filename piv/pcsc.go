@@ -6,9 +6,11 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	gopiv "github.com/go-piv/piv-go/v2/piv"
@@ -164,6 +166,56 @@ func (y yubikey) generate(managementKey []byte, slot Slot, spec KeySpec) (crypto
 		return nil, because(ErrManagementKey, err)
 	}
 	return public, err
+}
+
+func (y yubikey) managementTouch() (TouchPolicy, error) {
+	l, ok := y.connection.(*link)
+	if !ok {
+		return 0, nil
+	}
+	const management = 0x9b
+	response, err := l.command(insGetMetadata, 0, management, nil)
+	for err == nil && len(response) > 0 {
+		var v asn1.RawValue
+		if response, err = asn1.Unmarshal(response, &v); err == nil && v.Tag == 2 && len(v.Bytes) == 2 {
+			return TouchPolicy(v.Bytes[1]), nil
+		}
+	}
+	return 0, err
+}
+
+func (y yubikey) store(managementKey []byte, slot Slot, der []byte) error {
+	l, ok := y.connection.(*link)
+	if !ok {
+		if managementKey == nil {
+			managementKey = gopiv.DefaultManagementKey
+		}
+		return numbered(y.yk.SetCertificate(managementKey, gopivSlot(slot), &x509.Certificate{Raw: der}))
+	}
+	// Not by go-piv, which would authenticate again: that can take another touch.
+	object := gopivSlot(slot).Object
+	data := slices.Concat(
+		tlv(0x5c, []byte{byte(object >> 16), byte(object >> 8), byte(object)}),
+		tlv(0x53, slices.Concat(
+			tlv(0x70, der),
+			tlv(0x71, []byte{0}), // not compressed
+			tlv(0xfe, nil),       // no error detection code
+		)),
+	)
+	_, err := l.command(insPutData, 0x3f, 0xff, data)
+	return err
+}
+
+// tlv is a data object (NIST SP 800-73-4 part 2, section 2.2) of up to 64 KB.
+func tlv(tag byte, value []byte) []byte {
+	n := len(value)
+	switch {
+	case n < 0x80:
+		return append([]byte{tag, byte(n)}, value...)
+	case n < 0x100:
+		return append([]byte{tag, 0x81, byte(n)}, value...)
+	}
+	return append([]byte{tag, 0x82, byte(n >> 8), byte(n)}, value...)
 }
 
 func (y yubikey) sign(slot Slot, public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) ([]byte, error) {

@@ -75,7 +75,7 @@ type TouchRequest struct {
 	// Serial is the card's serial number.
 	Serial uint32
 
-	// Slot is the slot whose key signs.
+	// Slot is the slot whose key signs or is generated.
 	Slot Slot
 
 	// Policy is TouchPolicyAlways, TouchPolicyCached or, for an imported key on

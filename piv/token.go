@@ -38,8 +38,16 @@ type token interface {
 	// under it; nil if none is.
 	managementKey(pin string) ([]byte, error)
 
+	// managementTouch returns when the management key needs a touch. Firmware 5.3
+	// or newer.
+	managementTouch() (TouchPolicy, error)
+
 	// generate makes a key. A nil management key means the factory's.
 	generate(managementKey []byte, slot Slot, spec KeySpec) (crypto.PublicKey, error)
+
+	// store puts a certificate into a slot, with the same management key as the
+	// generate before it.
+	store(managementKey []byte, slot Slot, der []byte) error
 
 	// sign sends the one command that signs.
 	sign(slot Slot, public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) ([]byte, error)

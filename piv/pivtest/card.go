@@ -74,7 +74,7 @@ func New(cfg Config) (*Card, error) {
 		objects:              make(map[uint32][]byte),
 		pin:                  newReference(cfg.PIN, DefaultPIN, cfg.PINTries),
 		puk:                  newReference(cfg.PUK, DefaultPUK, cfg.PUKTries),
-		management:           managementKey{cfg.ManagementAlgorithm, bytes.Clone(cfg.ManagementKey), TouchNever},
+		management:           managementKey{cfg.ManagementAlgorithm, bytes.Clone(cfg.ManagementKey), cfg.ManagementTouch},
 		removeDuring:         make(map[byte]bool),
 		failing:              make(map[byte]failure),
 	}

@@ -68,6 +68,8 @@ type Config struct {
 	// algorithm the firmware has at the start. A key of 16 or 32 bytes wants its algorithm named.
 	ManagementKey       []byte
 	ManagementAlgorithm Algorithm
+	// ManagementTouch says when the management key needs a touch. Optional; TouchNever by default.
+	ManagementTouch TouchPolicy
 
 	// Touch is called when the card waits for a touch. Optional; TouchAfter(0) by default.
 	Touch TouchFunc
@@ -102,6 +104,7 @@ func (cfg Config) withDefaults() (Config, error) {
 	setDefault(&cfg.PINTries, DefaultTries)
 	setDefault(&cfg.PUKTries, DefaultTries)
 	setDefault(&cfg.ManagementAlgorithm, cfg.Firmware.defaultManagementAlgorithm())
+	setDefault(&cfg.ManagementTouch, TouchNever)
 	setDefault(&cfg.TouchTimeout, 15*time.Second)
 	setDefault(&cfg.TouchCache, 15*time.Second)
 	setDefault(&cfg.AttestationAlgorithm, RSA2048)
