@@ -17,8 +17,8 @@ func TestCommandsPerSignature(t *testing.T) {
 		cold, warm string
 	}{
 		{PINPolicyNever, "open serial info sign", "sign"},
-		{PINPolicyOnce, "open serial info tries verify sign", "sign"},
-		{PINPolicyAlways, "open serial info tries verify sign", "verify sign"},
+		{PINPolicyOnce, "open serial info tries factory verify sign", "sign"},
+		{PINPolicyAlways, "open serial info tries factory verify sign", "verify sign"},
 	} {
 		t.Run(test.policy.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

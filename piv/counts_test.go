@@ -30,9 +30,9 @@ func TestCommandsPerProof(t *testing.T) {
 		warm, cold, soon int
 	}{
 		{pivtest.Firmware57, piv.PINPolicyNever, 1, 5, 5},
-		{pivtest.Firmware57, piv.PINPolicyOnce, 1, 7, 6},
-		{pivtest.Firmware57, piv.PINPolicyAlways, 2, 7, 11},
-		{pivtest.Firmware531, piv.PINPolicyOnce, 1, 8, 5},
+		{pivtest.Firmware57, piv.PINPolicyOnce, 1, 8, 6},
+		{pivtest.Firmware57, piv.PINPolicyAlways, 2, 8, 12},
+		{pivtest.Firmware531, piv.PINPolicyOnce, 1, 9, 5},
 		{pivtest.Firmware52, piv.PINPolicyOnce, 1, 9, 8},
 		{pivtest.Firmware43, piv.PINPolicyOnce, 1, 11, 11},
 	} {

@@ -74,10 +74,11 @@ var (
 		"generate one, or choose another slot",
 	}
 
-	// ErrSlotOccupied: Generate found a key or a certificate in the slot.
+	// ErrSlotOccupied: Generate found a key or a certificate in the slot. See
+	// [KeySpec].Overwrite.
 	ErrSlotOccupied error = &faultError{
 		"the slot is in use",
-		"choose another slot; KeySpec.Overwrite destroys the key that is there, for ever",
+		"choose another slot; to overwrite it destroys the key that is there, for ever",
 	}
 
 	// ErrKeyMismatch: the slot holds another key than the one asked for.
@@ -86,10 +87,11 @@ var (
 		"plug in the card that the key was made on, or enrol the new key",
 	}
 
-	// ErrPINRequired: the key needs a PIN and there is nobody to ask for it.
+	// ErrPINRequired: the key needs a PIN and there is nobody to ask for it, as
+	// [Options].Prompt is not set.
 	ErrPINRequired error = &faultError{
 		"a PIN is required",
-		"set Options.Prompt",
+		"use a program that can ask for it, and a terminal or window that it can ask in",
 	}
 
 	// ErrPINBlocked: no tries are left.
@@ -110,17 +112,25 @@ var (
 		"repeat, and touch it when it blinks",
 	}
 
-	// ErrManagementKey: the card did not accept the management key.
+	// ErrManagementKey: the card did not accept the management key. See
+	// [KeySpec].ManagementKey.
 	ErrManagementKey error = &faultError{
 		"the card refused the management key",
-		"set KeySpec.ManagementKey, or have it stored on the card under the PIN (ykman piv access change-management-key --protect)",
+		"enter the right one, or have it stored on the card under the PIN (ykman piv access change-management-key --protect)",
 	}
 
 	// ErrAttestation: the card's statement about the key is missing, does not lead
 	// to a trusted root, or contradicts what the card itself says.
 	ErrAttestation error = &faultError{
 		"the key is not attested",
-		"only keys generated on a YubiKey (firmware 4.3 or newer) are; to believe another maker set Options.Trust",
+		"only keys generated on a YubiKey (firmware 4.3 or newer) are; to believe another maker, trust its root certificate",
+	}
+
+	// ErrRejected: the card answered a command with a status word that has no error
+	// of its own here. The error's text has it.
+	ErrRejected error = &faultError{
+		"the card rejected the command",
+		"look up its status word in Yubico's documentation of PIV; if the slot was changed by another program, open the key again",
 	}
 
 	// ErrClosed: the [Key] was closed.

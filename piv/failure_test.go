@@ -15,7 +15,8 @@ import (
 // it was entered, no key is generated twice, and the card can be used afterwards.
 func TestFailureOfEveryCommand(t *testing.T) {
 	failures := map[string]error{
-		"not sent":    &pcscError{pcscCardRemoved, errors.New("removed")},
+		"not sent":    &pcscError{pcscCardReset, errors.New("reset")},
+		"reader gone": &pcscError{pcscReaderUnavailable, errors.New("reader unavailable")},
 		"answer lost": &pcscError{pcscNotTransacted, errors.New("not transacted")},
 		"refused":     status(0x6f00),
 	}
@@ -65,7 +66,7 @@ func failOnce(t *testing.T, firmware Version, policy PINPolicy, do func(context.
 		s.reader(fakeReader).conn.slots[SlotAuthentication] = k.info
 	}
 	card.commands()
-	card.change(func() { card.failAt, card.failure = n, failure })
+	card.change(func() { card.failAt, card.failure, card.notSent = n, failure, pcscCode(failure) == pcscCardReset })
 	err := do(t.Context(), s, k)
 	sent := card.commands()
 	reached := card.failAt <= 0

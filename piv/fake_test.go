@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"maps"
@@ -103,6 +104,9 @@ type fakeCard struct {
 	// answers so.
 	failAt  int
 	failure error
+	notSent bool // of the failure
+
+	lax bool // signatures have zero bytes for nothing
 
 	inUse  bool
 	log    []string
@@ -193,7 +197,7 @@ func (t *fakeToken) command(name string, fn func(c *fakeCard) error) error {
 	}
 	c.failAt--
 	fails := c.failAt == 0
-	if fails && unsent(c.failure) {
+	if fails && c.notSent {
 		c.open = nil
 		return c.failure
 	}
@@ -271,11 +275,22 @@ func (t *fakeToken) pinTries() (n int, verified bool, err error) {
 			c.verified = false
 		}
 		if !verified {
-			n = c.tries
+			n = min(c.tries, maxTold)
 		}
 		return nil
 	})
 	return n, verified, err
+}
+
+func (t *fakeToken) factoryPIN() (factory bool, err error) {
+	err = t.command("factory", func(c *fakeCard) error {
+		if !c.firmware.hasMetadata() {
+			return status(statusUnknownINS)
+		}
+		factory = c.pin == "123456"
+		return nil
+	})
+	return factory, err
 }
 
 func (t *fakeToken) verifyPIN(pin string) error {
@@ -289,7 +304,7 @@ func (c *fakeCard) verify(pin string) error {
 		return status(statusBlocked)
 	case pin != c.pin:
 		c.tries--
-		return status(0x63c0 | uint16(c.tries))
+		return status(0x63c0 | uint16(min(c.tries, maxTold)))
 	}
 	c.verified, c.tries = true, c.most
 	return nil
@@ -365,6 +380,15 @@ func (t *fakeToken) sign(slot Slot, public crypto.PublicKey, digest []byte, _ cr
 		}
 		c.signed = bytes.Clone(digest)
 		signature, err = k.private.Sign(rand.Reader, digest, crypto.SHA256)
+		if c.lax {
+			var ints struct{ R, S asn1.RawValue }
+			if _, err := asn1.Unmarshal(signature, &ints); err != nil {
+				return err
+			}
+			r := append([]byte{2, byte(len(ints.R.Bytes) + 1), 0}, ints.R.Bytes...)
+			s := append([]byte{2, byte(len(ints.S.Bytes) + 1), 0}, ints.S.Bytes...)
+			signature = slices.Concat([]byte{0x30, byte(len(r) + len(s))}, r, s)
+		}
 		return err
 	})
 	return signature, err

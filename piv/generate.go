@@ -132,7 +132,7 @@ func (g *generating) run(s *session) (*Key, error) {
 				return nil, err
 			}
 			if !g.pin.have {
-				if err := g.pin.ask(s, c.tries); err != nil {
+				if err := g.pin.ask(s, c); err != nil {
 					return nil, err
 				}
 				continue // with whatever connection there is by now
@@ -193,7 +193,7 @@ func (g *generating) command(s *session, c *conn, managementKey []byte, touch To
 	wantsTouch := touch == TouchPolicyAlways || touch == TouchPolicyCached
 	s.at(stageKey)
 	if wantsTouch && g.opts.Prompt != nil {
-		defer announceTouch(s.ctx, g.opts.Prompt, TouchRequest{s.target.serial, g.opts.Slot, touch})()
+		defer announceTouch(s.ctx, touchDelay, g.opts.Prompt, TouchRequest{s.target.serial, g.opts.Slot, touch})()
 	}
 	start := time.Now()
 	public, err := c.generate(managementKey, g.opts.Slot, g.spec)

@@ -168,20 +168,42 @@ func (y yubikey) generate(managementKey []byte, slot Slot, spec KeySpec) (crypto
 	return public, err
 }
 
-func (y yubikey) managementTouch() (TouchPolicy, error) {
+// metadata returns one object of GET METADATA (Yubico, "PIV extensions") about
+// what go-piv asks nothing about, nil if it is not there.
+func (y yubikey) metadata(reference byte, tag int) ([]byte, error) {
 	l, ok := y.connection.(*link)
 	if !ok {
-		return 0, nil
+		return nil, nil
 	}
-	const management = 0x9b
-	response, err := l.command(insGetMetadata, 0, management, nil)
+	response, err := l.command(insGetMetadata, 0, reference, nil)
 	for err == nil && len(response) > 0 {
 		var v asn1.RawValue
-		if response, err = asn1.Unmarshal(response, &v); err == nil && v.Tag == 2 && len(v.Bytes) == 2 {
-			return TouchPolicy(v.Bytes[1]), nil
+		if response, err = asn1.Unmarshal(response, &v); err == nil && v.Tag == tag {
+			return v.Bytes, nil
 		}
 	}
-	return 0, err
+	return nil, err
+}
+
+const (
+	referencePIN        = 0x80
+	referenceManagement = 0x9b
+
+	metadataPolicies = 2
+	metadataFactory  = 5
+)
+
+func (y yubikey) managementTouch() (TouchPolicy, error) {
+	policies, err := y.metadata(referenceManagement, metadataPolicies)
+	if len(policies) != 2 {
+		return 0, err
+	}
+	return TouchPolicy(policies[1]), nil
+}
+
+func (y yubikey) factoryPIN() (bool, error) {
+	factory, err := y.metadata(referencePIN, metadataFactory)
+	return len(factory) == 1 && factory[0] == 1, err
 }
 
 func (y yubikey) store(managementKey []byte, slot Slot, der []byte) error {

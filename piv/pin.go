@@ -112,10 +112,18 @@ type pinEntry struct {
 // ask asks for the PIN, unless somebody else is asked for it meanwhile: then it
 // waits for the end of that. It gives up the turn, so that others can use the card,
 // and what was known of the card must be asked again.
-func (e *pinEntry) ask(s *session, tries int) error {
+func (e *pinEntry) ask(s *session, c *conn) error {
 	if e.prompt == nil {
 		return ErrPINRequired
 	}
+	if !c.factoryKnown && c.card.Firmware.hasMetadata() {
+		factory, err := c.factoryPIN()
+		if pcscCode(err) != 0 {
+			return err
+		}
+		c.factory, c.factoryKnown = factory, true
+	}
+	r := PINRequest{Serial: s.target.serial, Slot: e.slot, TriesLeft: c.tries, FactoryPIN: c.factory, LastTry: c.tries == 1}
 	s.at(stagePIN)
 	s.leave()
 	first, err := s.askAlone()
@@ -123,7 +131,7 @@ func (e *pinEntry) ask(s *session, tries int) error {
 		return err
 	}
 	if first {
-		if err := e.question(s, tries); err != nil {
+		if err := e.question(s, r); err != nil {
 			return err
 		}
 	}
@@ -132,8 +140,7 @@ func (e *pinEntry) ask(s *session, tries int) error {
 }
 
 // question puts the question to the person.
-func (e *pinEntry) question(s *session, tries int) error {
-	r := PINRequest{Serial: s.target.serial, Slot: e.slot, TriesLeft: tries, LastTry: tries == 1}
+func (e *pinEntry) question(s *session, r PINRequest) error {
 	if r.LastTry {
 		last, ok := e.prompt.(LastTryPrompt)
 		if !ok {

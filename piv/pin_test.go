@@ -32,7 +32,7 @@ func TestWrongPINIsNotSentTwice(t *testing.T) {
 	prompt := person("111111", "111111", "222222", "111111")
 	card, k := pinCard(t, PINPolicyOnce, prompt)
 	wantWrongPIN(t, trySign(t.Context(), k), 2, false)
-	if got := card.commands(); got != "tries verify" {
+	if got := card.commands(); got != "tries factory verify" {
 		t.Errorf("sent %s", got)
 	}
 	wantWrongPIN(t, trySign(t.Context(), k), 2, true)
@@ -92,10 +92,10 @@ func TestPINIsForgotten(t *testing.T) {
 		sent    string
 		another func(*fakeCard) // what another program does while the prompt waits
 	}{
-		{"right", "123456", "tries open serial info tries verify sign", func(*fakeCard) {}},
-		{"wrong", "111111", "tries open serial info tries verify", func(*fakeCard) {}},
-		{"not sent", "1", "tries open serial info tries", func(*fakeCard) {}},
-		{"not needed any more", "123456", "tries open serial info tries sign", func(c *fakeCard) { c.verified = true }},
+		{"right", "123456", "tries factory open serial info tries verify sign", func(*fakeCard) {}},
+		{"wrong", "111111", "tries factory open serial info tries verify", func(*fakeCard) {}},
+		{"not sent", "1", "tries factory open serial info tries", func(*fakeCard) {}},
+		{"not needed any more", "123456", "tries factory open serial info tries sign", func(c *fakeCard) { c.verified = true }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestPromptFails(t *testing.T) {
 	prompt.err = errors.New("no terminal")
 	card, k := pinCard(t, PINPolicyOnce, prompt)
 	wantError(t, trySign(t.Context(), k), prompt.err)
-	if got := card.commands(); got != "tries" {
+	if got := card.commands(); got != "tries factory" {
 		t.Errorf("sent %s", got)
 	}
 }
@@ -219,7 +219,7 @@ func TestTriesAreCountedBeforeOneIsSpent(t *testing.T) {
 		card, k := pinCard(t, PINPolicyAlways, prompt)
 		card.change(func() { card.verified, card.tries, card.most = true, 1, 1 })
 		wantError(t, trySign(t.Context(), k), ErrLastTry)
-		if got := card.commands(); got != "tries form tries" {
+		if got := card.commands(); got != "tries form tries factory" {
 			t.Errorf("sent %s", got)
 		}
 	})
@@ -245,6 +245,17 @@ func TestTriesAreCountedBeforeOneIsSpent(t *testing.T) {
 	})
 }
 
+// TestManyTries has a card that allows more tries than it can tell. A PIN that was
+// wrong can be right later, and the card does not show that somebody set it.
+func TestManyTries(t *testing.T) {
+	prompt := person()
+	card, k := pinCard(t, PINPolicyAlways, prompt)
+	card.change(func() { card.tries, card.most, card.pin = 20, 20, "111111" })
+	wantWrongPIN(t, trySign(t.Context(), k), maxTold, false)
+	card.change(func() { card.pin = "123456" })
+	mustSign(t, k)
+}
+
 func TestPINSurvivesStaleConnection(t *testing.T) {
 	// "always" sends the PIN first, and finds out that the card was reset.
 	prompt := person()
@@ -268,10 +279,10 @@ func TestWhatNotSatisfiedMeans(t *testing.T) {
 		log      string
 		again    string // what a second signature takes, the first one just done
 	}{
-		{"once", Version{5, 7, 4}, PINPolicyOnce, false, "tries verify sign", "sign"},
-		{"always", Version{5, 7, 4}, PINPolicyAlways, false, "tries verify sign", "verify sign"},
-		{"once, forgetful firmware", Version{5, 3, 1}, PINPolicyOnce, false, "sign tries verify sign", "sign"},
-		{"always, forgetful firmware", Version{5, 3, 1}, PINPolicyAlways, false, "tries verify sign", "verify sign"},
+		{"once", Version{5, 7, 4}, PINPolicyOnce, false, "tries factory verify sign", "sign"},
+		{"always", Version{5, 7, 4}, PINPolicyAlways, false, "tries factory verify sign", "verify sign"},
+		{"once, forgetful firmware", Version{5, 3, 1}, PINPolicyOnce, false, "sign tries factory verify sign", "sign"},
+		{"always, forgetful firmware", Version{5, 3, 1}, PINPolicyAlways, false, "tries factory verify sign", "verify sign"},
 		{"never, forgetful firmware", Version{5, 3, 1}, PINPolicyNever, false, "sign", "sign"},
 		{"unknown once", Version{5, 2, 7}, PINPolicyOnce, true, "sign tries verify sign", "sign"},
 		{"unknown always", Version{5, 2, 7}, PINPolicyAlways, true, "sign tries verify sign", "sign tries verify sign"},

@@ -6,8 +6,10 @@ import "context"
 // or a service that has the PIN from its secret store. [Options] carries it.
 //
 // The methods are called from other goroutines than the one that signs. For one
-// card there is never more than one call under way, except for those whose ctx has
-// ended: nobody waits for their answer any more, so they should return, too.
+// card there is never more than one call of PIN and SpendLastTry in progress,
+// except for those whose ctx has ended: nobody waits for their answer any more, so
+// they should return, too. While PIN waits, Touch and Busy can be called for other
+// keys of the card.
 type Prompt interface {
 	// PIN returns the card's PIN. Its error is returned by the signature that
 	// wanted the PIN, which is how a person cancels. The PIN is sent to the card
@@ -17,7 +19,7 @@ type Prompt interface {
 	PIN(ctx context.Context, r PINRequest) (string, error)
 
 	// Touch is called when the card has been waiting for a touch for about
-	// 200 ms. It shows that and returns at once; done is called when the wait is
+	// 200 ms, or up to 3 s with an RSA key. It shows that and returns at once; done is called when the wait is
 	// over, for whatever reason. done may be nil.
 	Touch(ctx context.Context, r TouchRequest) (done func())
 }
@@ -64,6 +66,10 @@ type PINRequest struct {
 	// blocks it. The card told it in this visit; a right PIN since then may have
 	// made it more.
 	TriesLeft int
+
+	// FactoryPIN is set when the card still has the PIN of the factory, 123456,
+	// which protects nothing. Firmware before 5.3 does not tell.
+	FactoryPIN bool
 
 	// LastTry is set when TriesLeft is 1. PIN is then called only after
 	// SpendLastTry returned true.

@@ -71,6 +71,9 @@ type conn struct {
 	slots map[Slot]slotInfo
 	pin   pinState
 	tries int // PIN tries that the card allows at least; 0: unknown
+
+	factory      bool // the PIN is the factory's
+	factoryKnown bool // as far as the card tells
 }
 
 // take waits for the reader to be free.
@@ -248,6 +251,8 @@ func (r *reader) open() *opening {
 	return o
 }
 
+var errNoSerial = errors.New("the card hides its serial number; show it with ykman otp settings --serial-api-visible")
+
 // dial connects and asks the card who it is.
 func dial(b backend, reader string) (*conn, error) {
 	t, err := b.connect(reader)
@@ -259,11 +264,17 @@ func dial(b backend, reader string) (*conn, error) {
 	}
 	c := &conn{token: t, slots: make(map[Slot]slotInfo)}
 	c.card = Card{Firmware: t.version(), Reader: reader}
-	if c.card.Serial, err = t.serial(); err != nil {
-		_ = t.close() // the first error is the one to report
-		return nil, err
+	c.card.Serial, err = t.serial()
+	switch {
+	case err == nil && c.card.Serial == 0:
+		err = because(ErrUnsupported, errNoSerial)
+	case statusOf(err) != 0:
+		err = because(ErrUnsupported, fmt.Errorf("%w: %w", errNoSerial, err))
+	case err == nil:
+		return c, nil
 	}
-	return c, nil
+	_ = t.close() // the first error is the one to report
+	return nil, err
 }
 
 // drop lets go of the card. A connection still on its way is dropped by whoever

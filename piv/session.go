@@ -46,7 +46,7 @@ func visit[T any](ctx context.Context, sys *system, p *progress, t target, fn fu
 	for attempt := 1; ; attempt++ {
 		value, s, err := visitOnce(ctx, sys, p, t, fn)
 		if !notThere(err) {
-			return value, err
+			return value, rejected(err)
 		}
 		sys.forget(t.serial)
 		if s.met {
@@ -84,6 +84,15 @@ func explain(err, missing error) error {
 		return because(missing, err) // it was there, and then lost its connection
 	}
 	return because(ErrPCSC, err)
+}
+
+// rejected makes an [ErrRejected] of a status word that nobody knew what to make
+// of.
+func rejected(err error) error {
+	if statusOf(err) == 0 || Remedy(err) != "" {
+		return err
+	}
+	return because(ErrRejected, err)
 }
 
 func visitOnce[T any](ctx context.Context, sys *system, p *progress, t target, fn func(*session) (T, error)) (T, *session, error) {

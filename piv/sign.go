@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
 )
 
@@ -16,10 +19,28 @@ import (
 // needs no announcement.
 const touchDelay = 200 * time.Millisecond
 
+// touchDelayOf is the touchDelay of a key. RSA keys compute longer: some 150 ms
+// with 2048 bits, and up to eight times as long with twice as many.
+func touchDelayOf(public crypto.PublicKey) time.Duration {
+	key, ok := public.(*rsa.PublicKey)
+	switch {
+	case !ok:
+		return touchDelay
+	case key.N.BitLen() <= 2048:
+		return time.Second
+	}
+	return 3 * time.Second
+}
+
+// maxMessage is the longest message that an Ed25519 key signs: with ten bytes
+// around it, it fits into the 3072 bytes that a card has for a command.
+const maxMessage = 3072 - 10
+
 // SignContext signs a digest, as [crypto.Signer] says: ECDSA signatures are
 // ASN.1, RSA signatures PKCS #1 v1.5 or, with [*rsa.PSSOptions], PSS. An Ed25519
-// key signs a whole message with opts.HashFunc() == 0, and the card takes no more
-// than about 3000 bytes of it.
+// key signs a whole message with opts.HashFunc() == 0, and the card takes 3062 bytes
+// at most: a longer one, such as a proof with a certificate chain, is an
+// [ErrUnsupported]. ECDSA and RSA keys have no such limit.
 //
 // Signatures wait for each other, for other programs that hold the card, for the
 // PIN and for a touch. When ctx ends, SignContext returns at once with ctx's
@@ -58,6 +79,9 @@ func signable(public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) er
 		if o, ok := opts.(*ed25519.Options); ok && o.Context != "" {
 			return errors.New("ed25519 with a context is not supported by the card")
 		}
+		if len(digest) > maxMessage {
+			return becausef(ErrUnsupported, "an Ed25519 key on a card signs up to %d bytes, this is %d: use a P-256 key", maxMessage, len(digest))
+		}
 	case *rsa.PublicKey:
 		if !hash.Available() || hash.Size() != len(digest) {
 			return fmt.Errorf("%d bytes are not a digest of %v", len(digest), hash)
@@ -95,7 +119,7 @@ func (w *signing) run(s *session) ([]byte, error) {
 			return nil, err
 		}
 		if need && !w.pin.have {
-			if err := w.pin.ask(s, c.tries); err != nil {
+			if err := w.pin.ask(s, c); err != nil {
 				return nil, err
 			}
 			continue // with whatever connection there is by now
@@ -123,29 +147,33 @@ func (w *signing) sign(s *session, c *conn, info slotInfo) (signature []byte, wa
 	if err := s.ctx.Err(); err != nil {
 		return nil, false, ended(s.ctx)
 	}
+	delay := touchDelayOf(info.public)
 	s.at(stageSignature)
 	if info.touch != TouchPolicyNever {
 		s.at(stageTouch)
 	}
 	if info.touch != TouchPolicyNever && w.pin.prompt != nil {
-		defer announceTouch(s.ctx, w.pin.prompt, TouchRequest{s.target.serial, w.key.opts.Slot, info.touch})()
+		defer announceTouch(s.ctx, delay, w.pin.prompt, TouchRequest{s.target.serial, w.key.opts.Slot, info.touch})()
 	}
 	start := time.Now()
 	signature, err = c.sign(w.key.opts.Slot, info.public, w.digest, w.opts)
-	waited = time.Since(start) >= touchDelay
+	if _, ok := info.public.(*ecdsa.PublicKey); ok && err == nil {
+		signature = strictDER(signature)
+	}
+	waited = time.Since(start) >= delay
 	if waited || w.pin.verified {
 		s.final = true // the connection was not stale: the card went away meanwhile
 	}
 	return signature, waited, err
 }
 
-// announceTouch calls the prompt when the card has been at a signature for
-// touchDelay. The function it returns ends the announcement and waits for that.
-func announceTouch(ctx context.Context, p Prompt, r TouchRequest) (stop func()) {
+// announceTouch calls the prompt when a command has taken the card for longer than
+// delay. The function it returns ends the announcement and waits for that.
+func announceTouch(ctx context.Context, after time.Duration, p Prompt, r TouchRequest) (stop func()) {
 	ended, finished := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(finished)
-		delay := time.NewTimer(touchDelay)
+		delay := time.NewTimer(after)
 		defer delay.Stop()
 		select {
 		case <-delay.C:
@@ -193,4 +221,19 @@ func (w *signing) refused(c *conn, info slotInfo, waited bool, err error) error 
 	// "always".
 	c.pin = pinMissing
 	return nil
+}
+
+// strictDER encodes an ECDSA signature (RFC 3279 section 2.2.3) as DER must. Cards
+// have put too many zero bytes before its two integers, or none where there must be
+// one, and strict verifiers reject that. What is no signature stays as it is.
+func strictDER(signature []byte) []byte {
+	var lax struct{ R, S asn1.RawValue }
+	if rest, err := asn1.Unmarshal(signature, &lax); err != nil || len(rest) > 0 || lax.R.Tag != asn1.TagInteger || lax.S.Tag != asn1.TagInteger {
+		return signature
+	}
+	strict, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(lax.R.Bytes), new(big.Int).SetBytes(lax.S.Bytes)})
+	if err != nil {
+		return signature
+	}
+	return strict
 }

@@ -7,7 +7,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	_ "crypto/sha512"
+	"encoding/hex"
 	"math/big"
+	"strings"
 	"testing"
 )
 
@@ -34,6 +36,8 @@ func TestSignable(t *testing.T) {
 		{"RSA, hash not linked in", rsaKey, 20, crypto.RIPEMD160, false},
 		{"Ed25519", edKey, 1000, crypto.Hash(0), true},
 		{"Ed25519, options", edKey, 0, &ed25519.Options{}, true},
+		{"Ed25519, longest", edKey, maxMessage, crypto.Hash(0), true},
+		{"Ed25519, too long", edKey, maxMessage + 1, crypto.Hash(0), false},
 		{"Ed25519ph", edKey, 64, crypto.SHA512, false},
 		{"Ed25519ctx", edKey, 64, &ed25519.Options{Context: "x"}, false},
 	} {
@@ -42,6 +46,43 @@ func TestSignable(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestLongMessageIsUnsupported(t *testing.T) {
+	err := signable(ed25519.PublicKey(make([]byte, ed25519.PublicKeySize)), make([]byte, 6000), crypto.Hash(0))
+	wantError(t, err, ErrUnsupported)
+	if !strings.Contains(err.Error(), "P-256") {
+		t.Errorf("no remedy: %v", err)
+	}
+}
+
+func TestStrictDER(t *testing.T) {
+	for in, want := range map[string]string{
+		"3006020101020102":               "3006020101020102",     // as it should be
+		"3008" + "02020001" + "02020002": "3006020101020102",     // zeros for nothing
+		"3006" + "020181" + "020102":     "300702020081020102",   // a sign bit that is none
+		"3008" + "02020081" + "02020080": "30080202008102020080", // zeros for a sign bit
+		"3006020101020102" + "00":        "300602010102010200",   // no signature: left alone
+		"3006040101020102":               "3006040101020102",
+		"":                               "",
+	} {
+		raw, err := hex.DecodeString(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hex.EncodeToString(strictDER(raw)); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+// TestLaxSignature has a card that encodes as DER must not.
+func TestLaxSignature(t *testing.T) {
+	card, k := pinCard(t, PINPolicyNever, nil)
+	card.change(func() { card.lax = true })
+	for range 20 {
+		mustSign(t, k)
 	}
 }
 

@@ -34,6 +34,9 @@ type token interface {
 	pinTries() (n int, verified bool, err error)
 	verifyPIN(pin string) error
 
+	// factoryPIN reports whether nobody has changed the PIN. Firmware 5.3 or newer.
+	factoryPIN() (bool, error)
+
 	// managementKey verifies the PIN and reads the management key that is stored
 	// under it; nil if none is.
 	managementKey(pin string) ([]byte, error)

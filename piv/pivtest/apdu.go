@@ -31,6 +31,8 @@ const (
 	maxExtendedAnswer = 65536
 	// maxChain bounds the data of a chained command: the largest is an object of maxObject bytes with its tags.
 	maxChain = 4096
+	// maxAuthenticate bounds the data of GENERAL AUTHENTICATE, which only a message for Ed25519 can reach.
+	maxAuthenticate = 3072
 )
 
 // command is a command APDU (ISO/IEC 7816-3, 12.1.3).

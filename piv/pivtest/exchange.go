@@ -89,7 +89,7 @@ func (c *Card) assemble(part request) (r request, whole bool, sw StatusWord) {
 		part.pinFresh = first.pinFresh
 	}
 	switch {
-	case len(part.data) > maxChain:
+	case len(part.data) > maxChain, part.ins == InsAuthenticate && len(part.data) > maxAuthenticate:
 		return request{}, false, WrongLength
 	case part.cla&claChaining == 0:
 		return part, true, Success
