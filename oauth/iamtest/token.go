@@ -56,7 +56,7 @@ func (e *exchange) token() {
 		ExpiresIn: int64(out.access.expires.Sub(e.now) / time.Second),
 	}
 	if e.opts.Flavor == FlavorYandexID {
-		answer.TokenType = "bearer"
+		answer.TokenType = strings.ToLower(answer.TokenType)
 	}
 	if out.refresh != nil {
 		answer.RefreshToken = out.refresh.value
