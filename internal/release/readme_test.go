@@ -1,0 +1,92 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestReadmeFirstProgram follows the README in an empty directory: the program
+// builds against the module as importers get it, and its first run says what to do.
+func TestReadmeFirstProgram(t *testing.T) {
+	readme := read(t, filepath.Join(tree, "README.md"))
+	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindStringSubmatch(readme)
+	if block == nil {
+		t.Fatal("README.md has no whole program")
+	}
+	s := scratchOf(t)
+	commit, err := s.git(t.Context(), "rev-parse", "HEAD")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "main.go"), block[1])
+	for _, args := range [][]string{{"mod", "init", "app"}, {"get", sdk + "@" + commit}, {"mod", "tidy"}, {"vet", "."}, {"build", "-o", "app", "."}} {
+		if _, err := command(t.Context(), dir, s.env, "go", args...); err != nil {
+			failUnlessOffline(t, err)
+		}
+	}
+
+	home := filepath.Join(dir, "home") // which is not there yet, as for a new service account
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "app"))
+	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+filepath.Join(home, ".config"), "AppData="+home)
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "there is no session; run: go run . login") {
+		t.Errorf("the first run does not say what to do: %v\n%s", err, out)
+	}
+	if !strings.Contains(readme, "there is no session; run: go run . login") {
+		t.Error("README.md does not quote what the first run says")
+	}
+}
+
+// TestReadmeLinks looks for the files that the documents link to.
+func TestReadmeLinks(t *testing.T) {
+	links := regexp.MustCompile(`\]\(([^)#:]+)\)`)
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/THREATS.md", "docs/BENCHMARKS.md", "examples/ycauth/README.md", "examples/service/README.md"} {
+		file := filepath.Join(tree, filepath.FromSlash(name))
+		content := read(t, file)
+		if content == "" {
+			t.Errorf("%s is missing", name)
+		}
+		for _, link := range links.FindAllStringSubmatch(content, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), filepath.FromSlash(link[1]))); err != nil {
+				t.Errorf("%s links to %s: %v", name, link[1], err)
+			}
+		}
+	}
+}
+
+// TestThreatsNameTests looks for the tests that the threat model names.
+func TestThreatsNameTests(t *testing.T) {
+	files, err := treeFiles(t.Context(), tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			tests.WriteString(read(t, filepath.Join(tree, filepath.FromSlash(name))))
+		}
+	}
+	names := regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*)`").FindAllStringSubmatch(read(t, filepath.Join(tree, "docs", "THREATS.md")), -1)
+	if len(names) == 0 {
+		t.Error("docs/THREATS.md names no test")
+	}
+	for _, name := range names {
+		if !strings.Contains(tests.String(), "func "+name[1]+"(t *testing.T)") {
+			t.Errorf("docs/THREATS.md names %s, which is no test", name[1])
+		}
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return string(content)
+}
