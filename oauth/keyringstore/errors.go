@@ -8,7 +8,6 @@ import (
 	"github.com/zalando/go-keyring"
 
 	"github.com/ycauth/ycauth-go/internal/filelock"
-	"github.com/ycauth/ycauth-go/oauth"
 )
 
 var (
@@ -23,11 +22,12 @@ var (
 	// ErrTimeout means that the keyring did not answer within Options.Timeout.
 	ErrTimeout = errors.New("the keyring did not answer in time")
 
-	// ErrTooLarge means that the session does not fit: it has more than 128 KiB.
-	ErrTooLarge = errors.New("the session is too large for the keyring")
+	// ErrKey means that the keyring's item is not a key of a version that this
+	// release knows, or that the keyring did not keep the key that it was given.
+	ErrKey = errors.New("the item in the keyring is not a key")
 
-	// ErrName means that [New] was given an unfit service or profile.
-	ErrName = errors.New("not a name for a service or profile")
+	// ErrName means that [Key] was given an unfit service.
+	ErrName = errors.New("not a name for a service")
 
 	// ErrInsecure is matched by errors about a LockDir that others than the user
 	// of this process can access, or that belongs to somebody else.
@@ -37,10 +37,9 @@ var (
 // An Error says why the keyring could not be used, and what helps. It never
 // holds a secret.
 type Error struct {
-	Service, Profile string
+	Service string
 
-	// Kind is one of this package's Err variables or oauth.ErrSessionFormat; nil
-	// if it is none of these.
+	// Kind is one of this package's Err variables; nil if it is none of these.
 	Kind error
 
 	// Err is what the keyring, or the operating system, said. It may be nil.
@@ -49,17 +48,16 @@ type Error struct {
 
 // remedies say what to do about a Kind.
 var remedies = map[error]string{
-	ErrUnavailable: "keep sessions in files instead, with package filestore, or run in a desktop session",
-	ErrLocked:      "unlock it and try again; where nobody can, keep sessions in files, with package filestore",
+	ErrUnavailable: "keep sessions in files without a seal, with package filestore alone, or run in a desktop session",
+	ErrLocked:      "unlock it and try again; where nobody can, keep sessions in files without a seal",
 	ErrTimeout:     "see whether it waits for its password somewhere, or set a longer Options.Timeout",
-	ErrTooLarge:    "keep sessions in files instead, with package filestore",
-	oauth.ErrSessionFormat: "it was not used and not overwritten: if a newer release wrote it, update this program; " +
-		"otherwise call Store.Discard, and log in again",
+	ErrKey: "it was not used and not overwritten: if a newer release wrote it, update this program; otherwise remove the item " +
+		"\"" + user + "\" of this service from the keyring, and log in again",
 }
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "keyringstore: service %q, profile %q", e.Service, e.Profile)
+	fmt.Fprintf(&b, "keyringstore: service %q", e.Service)
 	if e.Kind != nil && !errors.Is(e.Err, e.Kind) {
 		fmt.Fprintf(&b, ": %v", e.Kind)
 	}
@@ -83,18 +81,15 @@ func (e *Error) Unwrap() []error {
 	return all
 }
 
-func (s *Store) error(kind, err error) error {
-	return &Error{Service: s.items.service, Profile: s.items.profile, Kind: kind, Err: err}
+func (v *vault) error(kind, err error) error {
+	return &Error{Service: v.service, Kind: kind, Err: err}
 }
 
 // kindOf says which of the errors of this package one of package keyring is; nil
 // if it is none.
 func kindOf(err error) error {
-	switch {
-	case errors.Is(err, keyring.ErrUnsupportedPlatform):
+	if errors.Is(err, keyring.ErrUnsupportedPlatform) {
 		return ErrUnavailable
-	case errors.Is(err, keyring.ErrSetDataTooBig):
-		return ErrTooLarge
 	}
 	return systemKind(err)
 }

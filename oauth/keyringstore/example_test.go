@@ -11,8 +11,8 @@ import (
 	"github.com/ycauth/ycauth-go/oauth/keyringstore"
 )
 
-// A program that prefers the keyring, and keeps its session in a file where
-// there is none.
+// A program that seals its session with a key in the keyring, and keeps it in the
+// clear where there is no keyring.
 func Example() {
 	store, err := openStore(context.Background(), "app", "default")
 	if err != nil {
@@ -38,17 +38,16 @@ func Example() {
 }
 
 func openStore(ctx context.Context, app, profile string) (oauth.Store, error) {
-	keyring, err := keyringstore.New(app, profile, keyringstore.Options{})
-	if err != nil {
-		return nil, err
-	}
-	_, err = keyring.Load(ctx)
-	if !errors.Is(err, keyringstore.ErrUnavailable) && !errors.Is(err, keyringstore.ErrLocked) {
-		return keyring, nil // any other error shows again when the store is used
-	}
 	dir, err := filestore.DefaultDir(app)
 	if err != nil {
 		return nil, err
 	}
-	return filestore.New(dir, profile)
+	key, err := keyringstore.Key(ctx, app, keyringstore.Options{})
+	switch {
+	case errors.Is(err, keyringstore.ErrUnavailable), errors.Is(err, keyringstore.ErrLocked):
+		return filestore.New(dir, profile) // a session that was sealed before gives filestore.ErrSealed
+	case err != nil:
+		return nil, err
+	}
+	return filestore.New(dir, profile, filestore.WithSeal(key))
 }

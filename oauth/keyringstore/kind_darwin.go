@@ -6,8 +6,6 @@ import (
 	"os/exec"
 )
 
-const systemItem = smallItem
-
 // systemKind knows exit statuses of the security command, which are the lowest
 // byte of an OSStatus ("Security Framework Result Codes", Apple).
 func systemKind(err error) error {

@@ -9,10 +9,6 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// systemItem is the most that goes into one item, in bytes. The Secret Service
-// has no limit; items of some 100 KiB and more are slow.
-const systemItem = 64 << 10
-
 // systemKind knows errors of D-Bus and the Secret Service ("Secret Service API
 // Draft", freedesktop.org).
 func systemKind(err error) error {

@@ -5,8 +5,6 @@ import (
 	"syscall"
 )
 
-const systemItem = smallItem
-
 // ERROR_NO_SUCH_LOGON_SESSION ("System Error Codes", Microsoft): the Credential
 // Manager is for users who logged on, not for every service or network logon.
 const errNoSuchLogonSession = syscall.Errno(1312)

@@ -2,58 +2,45 @@ package keyringstore
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"os"
-	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/filestore"
 	"github.com/ycauth/ycauth-go/oauth/storetest"
 )
 
-// subject is a store in the real keyring; subjectInParts is one that splits what
-// it can. A place is a folder for the locks, and names the profile.
-var (
-	subject = storetest.Subject{
-		Name:  "keyringstore",
-		Open:  func(place string) (oauth.Store, error) { return openPlace(place, systemItem) },
-		Kills: 8, // a keyring takes its time
-
-		NewPlace: newPlace,
-	}
-	subjectInParts = storetest.Subject{
-		Name:  "keyringstore in parts",
-		Open:  func(place string) (oauth.Store, error) { return openPlace(place, smallItem) },
-		Kills: 6,
-
-		NewPlace: newPlace,
-	}
-)
-
-// newPlace cleans up after its test: a keyring is slower the more it holds.
-func newPlace(t *testing.T) string {
-	t.Helper()
-	place := filepath.Join(t.TempDir(), "locks")
-	t.Cleanup(func() {
-		s, err := openPlace(place, systemItem)
+// subject is a store whose key is in the real keyring, which every process opens
+// for itself. A place is a directory for the sessions; all have one key.
+var subject = storetest.Subject{
+	Name: "filestore with a key in the keyring",
+	Open: func(place string) (oauth.Store, error) {
+		key, err := Key(context.Background(), "ycauth-go storetest", Options{LockDir: place + ".locks"})
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		if err := s.Discard(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	return place
+		return filestore.New(place, "default", filestore.WithSeal(key))
+	},
 }
 
-func openPlace(place string, limit int) (*Store, error) {
-	sum := sha256.Sum256([]byte(place))
-	it := items{ring: system{}, limit: limit, service: "ycauth-go storetest", profile: hex.EncodeToString(sum[:8])}
-	return newStore(it, Options{LockDir: place}, systemPlaces)
+func session(generation uint64) oauth.Session {
+	return oauth.Session{
+		Provider: "auth.example", ClientID: "client", Generation: generation,
+		RefreshToken: "rt1.SECRET", AccessToken: "t1.SECRET", TokenType: "Bearer",
+		Expiry: time.Date(2026, 5, 17, 21, 30, 0, 0, time.UTC),
+	}
+}
+
+func put(t *testing.T, s oauth.Store, next oauth.Session) {
+	t.Helper()
+	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) { return next, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestMain(m *testing.M) {
-	storetest.Child(subject, subjectInParts)
+	storetest.Child(subject)
 	os.Exit(withKeyring(m.Run))
 }

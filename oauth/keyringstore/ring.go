@@ -12,11 +12,9 @@ type ring interface {
 	Get(service, user string) (string, error)
 	// Set replaces the item if there is one.
 	Set(service, user, password string) error
-	// Delete's error matches keyring.ErrNotFound if there is no item.
-	Delete(service, user string) error
 }
 
-// A ringError is what a ring said, other than that there is no such item.
+// A ringError is what a ring said.
 type ringError struct{ err error }
 
 func (e *ringError) Error() string { return e.err.Error() }
@@ -30,9 +28,6 @@ func (system) Get(service, user string) (string, error) { return keyring.Get(ser
 
 // Set implements ring.
 func (system) Set(service, user, password string) error { return keyring.Set(service, user, password) }
-
-// Delete implements ring.
-func (system) Delete(service, user string) error { return keyring.Delete(service, user) }
 
 const maxService = 128
 

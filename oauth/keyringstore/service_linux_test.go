@@ -2,6 +2,7 @@ package keyringstore
 
 import (
 	"context"
+	"crypto/cipher"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/filestore"
 	"github.com/ycauth/ycauth-go/oauth/storetest"
 )
 
@@ -21,117 +22,83 @@ func TestContract(t *testing.T) {
 	storetest.Run(t, subject)
 }
 
-func TestContractInParts(t *testing.T) {
-	needsService(t)
-	storetest.Run(t, subjectInParts)
+// inService returns the key of this test in the real keyring.
+func inService(t *testing.T, opts Options) (cipher.AEAD, error) {
+	t.Helper()
+	if opts.LockDir == "" {
+		opts.LockDir = filepath.Join(t.TempDir(), "locks")
+	}
+	return Key(t.Context(), "ycauth-go "+t.Name(), opts)
 }
 
-// inService returns a store in the real keyring.
-func inService(t *testing.T, opts Options) *Store {
-	t.Helper()
-	opts.LockDir = filepath.Join(t.TempDir(), "locks")
-	s, err := New("ycauth-go test", strings.ToLower(t.Name()), opts)
+func TestInService(t *testing.T) {
+	needsService(t)
+	key, err := inService(t, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	again, err := inService(t, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameKey(t, key, again)
 }
 
 func TestLocked(t *testing.T) {
 	d := needsService(t)
-	s := inService(t, Options{})
-	put(t, s, session(1))
+	key, err := inService(t, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	d.lock(t)
-	_, err := s.Load(t.Context())
-	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "unlock it") {
-		t.Errorf("Load: got %v, want ErrLocked", err)
-	}
-	err = s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
-		t.Error("Update called fn")
-		return session(2), nil
-	})
-	if !errors.Is(err, ErrLocked) {
-		t.Errorf("Update: got %v, want ErrLocked", err)
-	}
-	err = s.Discard(t.Context())
-	if !errors.Is(err, ErrLocked) {
-		t.Errorf("Discard: got %v, want ErrLocked", err)
-	}
+	_, err = inService(t, Options{})
+	checkError(t, err, ErrLocked, "unlock it")
 	d.restart(t)
-	if got, err := s.Load(t.Context()); err != nil || got.Generation != 1 {
-		t.Errorf("unlocked again: %v, %v", got, err)
+	again, err := inService(t, Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
+	sameKey(t, key, again)
 }
 
+// The daemon hangs, before the key is read or while the program runs: a store
+// that is open needs it no more.
 func TestDaemonHangs(t *testing.T) {
 	d := needsService(t)
-	s := inService(t, Options{Timeout: 50 * time.Millisecond})
-	patient := *s
-	patient.timeout = time.Minute
-	put(t, &patient, session(1))
+	key, err := inService(t, Options{Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := filestore.New(filepath.Join(t.TempDir(), "sessions"), "default", filestore.WithSeal(key))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := d.freeze(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.Load(t.Context())
-	if !errors.Is(err, ErrTimeout) {
-		t.Errorf("Load: got %v, want ErrTimeout", err)
+	_, err = inService(t, Options{Timeout: 50 * time.Millisecond})
+	checkError(t, err, ErrTimeout, "set a longer Options.Timeout")
+	put(t, s, session(1))
+	if got, err := s.Load(t.Context()); err != nil || got.Generation != 1 {
+		t.Errorf("while the daemon hangs: %v, %v", got, err)
 	}
 	if err := d.thaw(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := patient.Load(t.Context()); err != nil || got.Generation != 1 {
-		t.Errorf("after the daemon went on: %v, %v", got, err)
-	}
-}
-
-// The daemon hangs when Update writes, and goes on later: until then nobody else
-// gets the lock, and nothing newer is overwritten.
-func TestDaemonHangsInWrite(t *testing.T) {
-	d := needsService(t)
-	s := inService(t, Options{Timeout: 2 * time.Second})
-	patient := *s
-	patient.timeout = time.Minute
-	put(t, &patient, session(1))
-	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) { return session(2), d.freeze() })
-	if !errors.Is(err, ErrTimeout) {
-		t.Errorf("Update: got %v, want ErrTimeout", err)
-	}
-	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	err = patient.Update(short, func(oauth.Session) (oauth.Session, error) {
-		t.Error("Update called fn while a write hangs")
-		return session(9), nil
-	})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("another Update: got %v, want the end of its ctx", err)
-	}
-	if err := d.thaw(); err != nil {
+	again, err := inService(t, Options{Timeout: time.Minute})
+	if err != nil {
 		t.Fatal(err)
 	}
-	var found oauth.Session
-	err = patient.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) {
-		found = current
-		return session(3), nil
-	})
-	if err != nil || (found.Generation != 1 && found.Generation != 2) {
-		t.Errorf("after the daemon went on: found generation %d, %v", found.Generation, err)
-	}
-	if got, err := patient.Load(t.Context()); err != nil || got.Generation != 3 {
-		t.Errorf("got generation %d, %v, want 3", got.Generation, err)
-	}
+	sameKey(t, key, again)
 }
 
 // probeVariable makes a process tell what Load says where its environment leads.
 const probeVariable = "YCAUTH_KEYRINGSTORE_PROBE"
 
 func probe() int {
-	s, err := New("ycauth-go test", "probe", Options{LockDir: os.Getenv(probeVariable), Timeout: 20 * time.Second})
-	if err != nil {
-		return complain(err)
-	}
-	_, err = s.Load(context.Background())
+	_, err := Key(context.Background(), "ycauth-go probe", Options{LockDir: os.Getenv(probeVariable), Timeout: 20 * time.Second})
 	for name, kind := range map[string]error{
-		"unavailable": ErrUnavailable, "locked": ErrLocked, "timeout": ErrTimeout, "no session": oauth.ErrNoSession,
+		"unavailable": ErrUnavailable, "locked": ErrLocked, "timeout": ErrTimeout,
 	} {
 		if errors.Is(err, kind) {
 			fmt.Print(name + ": ")
