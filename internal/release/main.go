@@ -78,5 +78,8 @@ func writeTidy(ctx context.Context, root, dir string) error {
 		}
 		fmt.Println("wrote", name)
 	}
-	return nil
+	// It loads all there is to load, so that no other command has to add to
+	// go.work.sum.
+	_, err = command(ctx, root, nil, "go", "list", "-m", "all")
+	return err
 }

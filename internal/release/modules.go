@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path"
@@ -19,7 +21,7 @@ const sdk = "github.com/ycauth/ycauth-go"
 type module struct {
 	path     string
 	dir      string   // in the tree, slash-separated, "." for the root
-	requires []string // modules of this tree
+	requires []string // modules of this tree, those it imports before go.mod says so among them
 }
 
 // internal modules hold tests and benchmarks. Nobody can require them, so they have
@@ -49,7 +51,56 @@ func modules(root string) ([]module, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range found {
+		if err := found[i].addImports(root, found); err != nil {
+			return nil, err
+		}
+	}
 	return inOrder(found)
+}
+
+// addImports finds requirements that go.mod does not have yet. "go mod tidy" would
+// look for versions of them, before they are tagged.
+func (m *module) addImports(root string, all []module) error {
+	top := filepath.Join(root, filepath.FromSlash(m.dir))
+	return filepath.WalkDir(top, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			_, err := os.Stat(filepath.Join(file, "go.mod"))
+			if (err == nil && file != top) || d.Name() == "testdata" || d.Name() == ".git" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if filepath.Ext(file) != ".go" {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range parsed.Imports {
+			imported := moduleOf(strings.Trim(spec.Path.Value, `"`), all)
+			if imported != "" && imported != m.path && !slices.Contains(m.requires, imported) {
+				m.requires = append(m.requires, imported)
+			}
+		}
+		return nil
+	})
+}
+
+// moduleOf is the module of a package: the longest path that the package's path
+// begins with.
+func moduleOf(pkg string, all []module) string {
+	longest := ""
+	for _, m := range all {
+		if (pkg == m.path || strings.HasPrefix(pkg, m.path+"/")) && len(m.path) > len(longest) {
+			longest = m.path
+		}
+	}
+	return longest
 }
 
 func readModule(root, file string) (module, error) {
@@ -98,44 +149,36 @@ func inOrder(found []module) ([]module, error) {
 	return ordered, nil
 }
 
-// setVersion makes a go.mod require, and a go.work replace, this version of our
-// modules.
-func setVersion(file, version string) error {
+// setModVersion makes a go.mod require this version of our modules.
+func setModVersion(file string, requires []string, version string) error {
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	if path.Base(filepath.ToSlash(file)) == "go.work" {
-		content, err = setWorkVersion(file, content, version)
-	} else {
-		content, err = setModVersion(file, content, version)
-	}
+	f, err := modfile.Parse(file, content, nil)
 	if err != nil {
+		return err
+	}
+	for _, r := range requires {
+		if err := f.AddRequire(r, version); err != nil {
+			return err
+		}
+	}
+	if content, err = f.Format(); err != nil {
 		return err
 	}
 	return os.WriteFile(file, content, 0o644)
 }
 
-func setModVersion(file string, content []byte, version string) ([]byte, error) {
-	f, err := modfile.Parse(file, content, nil)
+// setWorkVersion makes a go.work replace this version of our modules.
+func setWorkVersion(file, version string) error {
+	content, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, r := range f.Require {
-		if !ours(r.Mod.Path) {
-			continue
-		}
-		if err := f.AddRequire(r.Mod.Path, version); err != nil {
-			return nil, err
-		}
-	}
-	return f.Format()
-}
-
-func setWorkVersion(file string, content []byte, version string) ([]byte, error) {
 	f, err := modfile.ParseWork(file, content, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, r := range slices.Clone(f.Replace) {
 		if !ours(r.Old.Path) {
@@ -147,5 +190,5 @@ func setWorkVersion(file string, content []byte, version string) ([]byte, error)
 			tokens[i] = version
 		}
 	}
-	return modfile.Format(f.Syntax), nil
+	return os.WriteFile(file, modfile.Format(f.Syntax), 0o644)
 }

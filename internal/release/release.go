@@ -136,12 +136,12 @@ func (s *scratch) release(ctx context.Context, version string) ([]module, error)
 		return nil, err
 	}
 	for _, m := range all {
-		if err := setVersion(s.file(m, "go.mod"), version); err != nil {
+		if err := setModVersion(s.file(m, "go.mod"), m.requires, version); err != nil {
 			return nil, err
 		}
 	}
 	// go.work is part of the root module, so it changes before the first tag.
-	if err := setVersion(filepath.Join(s.tree, "go.work"), version); err != nil {
+	if err := setWorkVersion(filepath.Join(s.tree, "go.work"), version); err != nil {
 		return nil, err
 	}
 	var tagged []module

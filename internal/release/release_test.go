@@ -110,6 +110,43 @@ func TestModulesInOrder(t *testing.T) {
 	}
 }
 
+// TestImportsAreRequirements: a module that imports another one comes after it,
+// before its go.mod says so.
+func TestImportsAreRequirements(t *testing.T) {
+	root := t.TempDir()
+	for name, content := range map[string]string{
+		"go.mod":          "module " + sdk + "\n",
+		"a.go":            "package a\n",
+		"a/go.mod":        "module " + sdk + "/a\n",
+		"a/x_test.go":     "package a\n\nimport _ \"" + sdk + "/b/c/d\"\n",
+		"b/go.mod":        "module " + sdk + "/b\n",
+		"b/c/go.mod":      "module " + sdk + "/b/c\n",
+		"b/c/d/d.go":      "package d\n\nimport _ \"" + sdk + "\"\n",
+		"b/testdata/x.go": "package x\n\nimport _ \"" + sdk + "/a\"\n",
+	} {
+		file := filepath.Join(root, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, file, content)
+	}
+	all, err := modules(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string][]string)
+	place := make(map[string]int)
+	for i, m := range all {
+		got[m.dir], place[m.dir] = m.requires, i
+	}
+	if !slices.Equal(got["a"], []string{sdk + "/b/c"}) || !slices.Equal(got["b/c"], []string{sdk}) || got["b"] != nil || got["."] != nil {
+		t.Errorf("requirements %v", got)
+	}
+	if place["a"] < place["b/c"] || place["b/c"] < place["."] {
+		t.Errorf("order %v", place)
+	}
+}
+
 func TestWithSums(t *testing.T) {
 	scratch := "example.com/a v1.0.0 h1:a=\n" + sdk + " v0.1.0 h1:new=\nexample.com/z v1.0.0 h1:z=\n"
 	for name, test := range map[string]struct{ from, want string }{

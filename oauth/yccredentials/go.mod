@@ -7,6 +7,7 @@ require (
 	github.com/yandex-cloud/go-sdk/v2 v2.188.0
 	github.com/ycauth/ycauth-go v0.1.0
 	github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc v0.1.0
+	github.com/ycauth/ycauth-go/refreshtoken/grpctransport v0.1.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/oauth2 v0.36.0
 	google.golang.org/grpc v1.82.1
@@ -24,7 +25,6 @@ require (
 	github.com/pkg/errors v0.9.1 // indirect
 	go.uber.org/multierr v1.10.0 // indirect
 	go.uber.org/zap v1.27.0 // indirect
-	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/net v0.53.0 // indirect
 	golang.org/x/sync v0.20.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
