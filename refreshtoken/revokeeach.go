@@ -139,7 +139,7 @@ func (b *batch) run(ctx context.Context) {
 	for range min(b.opts.Concurrency, len(b.ids)) {
 		workers.Go(func() {
 			for i, ok := b.take(ctx); ok; i, ok = b.take(ctx) {
-				b.ended(ctx, i, b.revoke(ctx, b.ids[i]))
+				b.ended(i, b.revoke(ctx, b.ids[i]))
 			}
 		})
 	}
@@ -173,12 +173,12 @@ func (b *batch) revoke(ctx context.Context, id string) error {
 	return err
 }
 
-func (b *batch) ended(ctx context.Context, i int, err error) {
+func (b *batch) ended(i int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.outcomes[i] = outcome{true, err}
 	b.done++
-	if b.fatal == nil && (ctx.Err() != nil && err != nil || hopeless(err)) {
+	if b.fatal == nil && hopeless(err) {
 		b.fatal = err
 	}
 	if b.opts.Progress != nil {

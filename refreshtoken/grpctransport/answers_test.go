@@ -232,3 +232,33 @@ func TestJoin(t *testing.T) {
 		t.Errorf("a stream: got %v", err)
 	}
 }
+
+// ending is a connection whose caller gives up before the response is there.
+type ending struct {
+	reply
+	cancel func()
+}
+
+func (e ending) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
+	e.cancel()
+	return e.reply.Invoke(ctx, method, in, out, opts...)
+}
+
+// TestResponseAfterTheEnd: what the server said counts, even if ctx has ended.
+func TestResponseAfterTheEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := grpctransport.NewClient(ending{reply{err: status.Error(codes.PermissionDenied, "text"), header: answered}, cancel}).Operation(ctx, "ajo1")
+	if !errors.Is(err, refreshtoken.ErrPermissionDenied) || errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDialRefusesHosts(t *testing.T) {
+	for _, address := range []string{"iam example:443", "iam\x7fexample:443", "iam\texample:443", "unix:///run/iam:443"} {
+		var argument *refreshtoken.ArgumentError
+		if _, err := grpctransport.Dial(source{}, grpctransport.DialOptions{Endpoint: address}); !errors.As(err, &argument) {
+			t.Errorf("%q: got %v", address, err)
+		}
+	}
+}

@@ -139,6 +139,9 @@ func (r *resource) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, ou
 	if err := r.check(out.Context()); err != nil {
 		return err
 	}
+	if err := out.RecvMsg(&testpb.Empty{}); !errors.Is(err, io.EOF) {
+		return status.Error(codes.Internal, "the client has not closed its side")
+	}
 	for range in.ResponseParameters {
 		if err := out.Send(&testpb.StreamingOutputCallResponse{Payload: in.Payload}); err != nil {
 			return err
@@ -256,6 +259,19 @@ var callKinds = map[string]func(context.Context, testpb.TestServiceClient) (int,
 		n, err := drain(s, "sent")
 		return n + 1, err
 	},
+	"both stream, after a look at the header": func(ctx context.Context, c testpb.TestServiceClient) (int, error) {
+		s, err := c.FullDuplexCall(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if md, err := s.Header(); len(md) > 0 && err != nil {
+			return 0, err
+		}
+		if err := s.CloseSend(); err != nil {
+			return 0, err
+		}
+		return drain(s, "")
+	},
 	"both stream, and nobody sends": func(ctx context.Context, c testpb.TestServiceClient) (int, error) {
 		s, err := c.FullDuplexCall(ctx)
 		if err != nil {
@@ -285,7 +301,7 @@ func drain(s grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse], wan
 
 func TestAuthenticate(t *testing.T) {
 	for kind, call := range callKinds {
-		messages := map[string]int{"unary": 1, "server streams": 3, "both stream, the server first": 3, "both stream, and nobody sends": 1}[kind]
+		messages := map[string]int{"unary": 1, "server streams": 3, "both stream, the server first": 3, "both stream, and nobody sends": 1, "both stream, after a look at the header": 1}[kind]
 		for _, c := range []struct {
 			name        string
 			src         *renewer
