@@ -75,9 +75,8 @@ func (r *RevokeReport) Err() error {
 // each. Have it report a dry run first.
 //
 // It goes on where a token fails: see [RevokeReport]. It stops early where ctx
-// ends, or where the failure would be that of all: no credentials, rejected ones
-// ([ErrUnauthenticated]), or an endpoint that is none ([ErrUnimplemented]). Then it
-// returns that error and the report so far. An
+// ends, or where the failure would be that of all: no credentials, or rejected ones
+// ([ErrUnauthenticated]). Then it returns that error and the report so far. An
 // [*ArgumentError], with a nil report, means that nothing was sent. An ID that is
 // given twice counts once.
 func (c *Client) RevokeEach(ctx context.Context, ids []string, opts RevokeEachOptions) (*RevokeReport, error) {
@@ -189,8 +188,7 @@ func (b *batch) ended(i int, err error) {
 // hopeless reports whether the failure of one token would be that of every other.
 func hopeless(err error) bool {
 	var transport *TransportError
-	return errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrUnimplemented) ||
-		errors.As(err, &transport) && !transport.Temporary
+	return errors.Is(err, ErrUnauthenticated) || errors.As(err, &transport) && !transport.Temporary
 }
 
 func (b *batch) report() *RevokeReport {
