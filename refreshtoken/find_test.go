@@ -139,10 +139,9 @@ func TestFind(t *testing.T) {
 
 func TestFindRefuses(t *testing.T) {
 	s := serve(t, answer(http.StatusOK, `{}`))
-	for name, rules := range map[string][]refreshtoken.Rule{"no rule": nil, "a nil rule": {refreshtoken.Unprotected(), nil}} {
+	for text, rules := range map[string][]refreshtoken.Rule{"takes at least one rule": nil, "rule 2, is nil": {refreshtoken.Unprotected(), nil}} {
 		for _, err := range s.client().Find(t.Context(), refreshtoken.ListOptions{}, rules...) {
-			as[*refreshtoken.ArgumentError](t, err)
-			t.Log(name, err)
+			wantText(t, as[*refreshtoken.ArgumentError](t, err).Error(), text)
 		}
 	}
 	if n := len(s.seen()); n != 0 {
