@@ -210,7 +210,7 @@ func TestPCSCErrors(t *testing.T) {
 		check := func(t *testing.T, err error) {
 			t.Helper()
 			wantError(t, err, test.want)
-			if test.not != nil && errors.Is(err, test.not) || Remedy(err) != test.want.(*faultError).remedy {
+			if test.not != nil && errors.Is(err, test.not) || Remedy(err) != Remedy(test.want) {
 				t.Errorf("%v\nremedy: %s", err, Remedy(err))
 			}
 		}

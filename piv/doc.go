@@ -41,28 +41,37 @@
 //
 // # Sharing the card
 //
-// One connection to a card keeps out every other program, so there is one for all
-// keys of the process, and it is as short as possible: it is opened for a
-// signature and closed 300 ms after the last one, and while a PIN prompt waits for
-// its answer. Within that time a signature is one command (two with
+// The card is opened for a signature and closed 300 ms after the last one, and
+// while a PIN prompt waits for its answer. In between nobody else can send it
+// commands, so within that time a signature is one command (two with
 // [PINPolicyAlways]); after it, the card's identity and the key in the slot are
-// compared first. A card that another program holds is tried again until ctx ends
-// or [Options].BusyTimeout has passed, which is then an [ErrCardBusy].
+// compared first. The connection is shared by all keys of the process, and with
+// programs that merely keep the card open, such as gpg's scdaemon and
+// gsd-smartcard. Such a program keeps the card under power too, so that a PIN with
+// [PINPolicyOnce] stays verified for every program until it lets go.
 //
-// A program that signs without a pause keeps the card all the time.
+// A card that another program holds exclusively, or in a transaction, is tried
+// again until ctx ends or [Options].BusyTimeout has passed, which is then an
+// [ErrCardBusy]. Most often that program waits for its own touch; a [BusyPrompt] is
+// told. A program that signs without a pause lets go of the card every 2 s, for
+// 500 ms, so that others get their turn.
 //
 // A card that was pulled out is an [ErrCardRemoved]; the same [Key] works again
 // when it is back, in whatever port.
 //
-// A command that the card is at cannot be stopped. When ctx ends, the caller
-// returns at once, and the card is free again when the command is through.
+// An APDU in progress cannot be canceled. When ctx ends, the caller returns at
+// once, and the card is free again when the command is through.
 //
 // Only cards in readers named like a YubiKey are opened. A card among them whose
-// PIV application is switched off is an [ErrUnsupported], and go-piv (v2.6.0)
-// keeps the connection to it until the process ends. So it does with a card that
-// goes away in the very moment in which it is opened; that matters only in a
-// reader that stays when the card goes, as contactless ones do, and the
-// [ErrCardBusy] that follows says so.
+// PIV application is switched off is an [ErrUnsupported].
+//
+// # go-piv
+//
+// go-piv (v2.6.0) speaks PIV over a connection that this package opens, because
+// its own are exclusive and stay open when the first command fails. It has no
+// function for that, so unexported fields of its YubiKey are set. A version in
+// which they have changed is detected, and then opens the card by itself,
+// exclusively, after this package has seen it answer.
 //
 // # Attestation
 //
