@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,17 +77,17 @@ func TestManagementKeyWithTouch(t *testing.T) {
 		if pins, touches := prompt.count(); !errors.Is(err, piv.ErrTouchTimeout) || pins != 0 || touches != 1 {
 			t.Errorf("without a touch: %d PINs asked for, %d touches announced, %v", pins, touches, err)
 		}
-		touched := 0
+		var touched atomic.Int32
 		card.SetTouch(func(ctx context.Context) bool {
-			touched++
+			touched.Add(1)
 			return pivtest.TouchAfter(300 * time.Millisecond)(ctx)
 		})
 		k, err := piv.Generate(t.Context(), trusting(card, prompt), spec)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, touches := prompt.count(); touched != 1 || touches != 2 {
-			t.Errorf("%d touches taken, %d announced", touched, touches-1)
+		if _, touches := prompt.count(); touched.Load() != 1 || touches != 2 {
+			t.Errorf("%d touches taken, %d announced", touched.Load(), touches-1)
 		}
 		mustSign(t, k)
 		k.Close()
