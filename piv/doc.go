@@ -46,8 +46,8 @@
 // commands, so within that time a signature is one command (two with
 // [PINPolicyAlways]); after it, the card's identity and the key in the slot are
 // compared first. The connection is shared by all keys of the process, and with
-// programs that merely keep the card open, such as gpg's scdaemon and
-// gsd-smartcard. Such a program keeps the card under power too, so that a PIN with
+// programs that merely keep the card open, such as gsd-smartcard, PKCS #11 modules
+// and gpg's scdaemon with its option pcsc-shared. Such a program keeps the card under power too, so that a PIN with
 // [PINPolicyOnce] stays verified for every program until it lets go.
 //
 // A card that another program holds exclusively, or in a transaction, is tried

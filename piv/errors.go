@@ -52,12 +52,12 @@ var (
 		"say which one by its serial number",
 	}
 
-	// ErrCardBusy: another program holds the card, for longer than ctx or
-	// [Options].BusyTimeout allowed to wait.
+	// ErrCardBusy: another program holds the card, exclusively or in a transaction,
+	// for longer than ctx or [Options].BusyTimeout allowed to wait.
 	ErrCardBusy error = &faultError{
 		"another program holds the card",
-		"close it or wait: usually gpg's scdaemon (gpgconf --kill scdaemon), gsd-smartcard, " +
-			"a browser, mail program or ssh with a PKCS#11 module, or Yubico Authenticator",
+		"touch the YubiKey if it blinks for that program, or close it: usually gpg's scdaemon (gpgconf --kill scdaemon; " +
+			"with pcsc-shared in scdaemon.conf it shares the card), yubikey-agent, or Yubico Authenticator",
 	}
 
 	// ErrCardRemoved: the card was there, and then was pulled out or lost its

@@ -353,7 +353,7 @@ var faults = []struct {
 		fault:  heldForEver(pivtest.HoldOptions{Exclusive: true}),
 		repair: release,
 	}, {
-		name: "another program has the card open, as scdaemon does",
+		name: "another program has the card open, as gsd-smartcard does",
 		fault: func(b *bench) error {
 			b.holder = hold(b.t, b.card, pivtest.HoldOptions{})
 			return b.signs()

@@ -68,7 +68,7 @@ func TestAfterWebAuthn(t *testing.T) {
 }
 
 // TestBesideSharedConnection has another program that keeps the card open all day,
-// and now and then sends a command, as scdaemon and gsd-smartcard do.
+// and now and then sends a command, as gsd-smartcard does.
 func TestBesideSharedConnection(t *testing.T) {
 	card := pivtest.Start(t, pivtest.Config{})
 	k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyNever)

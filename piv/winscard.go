@@ -9,7 +9,7 @@ import (
 
 // link is a shared connection to a card with a transaction on it. It keeps other
 // programs from sending commands in between, but not from having the card open,
-// as scdaemon and gsd-smartcard have all day.
+// as gsd-smartcard and PKCS #11 modules have all day.
 //
 // go-piv connects exclusively, which works beside none of them, and loses its
 // handle when the first command after that fails: the card then stays in use until
