@@ -11,33 +11,44 @@ import (
 // needs a session it does not have, and Update around every request that can
 // change the session.
 //
-// Implementations must be safe for concurrent use. Package storetest checks that
-// one keeps this contract.
+// Implementations must be safe for concurrent use. They must not share memory
+// with their callers: a caller may change the Scopes of a session that it got or
+// gave. A Store that holds connections or files open implements [io.Closer],
+// which its owner calls, not the client. Package storetest checks that a Store
+// keeps this contract.
 type Store interface {
 	// Load returns the stored session as it is now, without waiting for an
-	// Update that is going on. The error matches [ErrNoSession] if there is none.
+	// Update that is in progress. The error matches [ErrNoSession] if there is
+	// none, and ctx's error if ctx has ended.
 	Load(ctx context.Context) (Session, error)
 
 	// Update calls fn once, with the stored session (the zero Session if there is
 	// none), and stores what fn returns. From before the read until after the
 	// write no other Update of the same session runs, in this process or
-	// another: that is what lets one process renew for all.
+	// another: that is what lets one process renew for all. Where the lock can be
+	// lost, because it is a lease that runs out while the process is paused, what
+	// fn returns then must be rejected with an error, never stored over what the
+	// next holder stored.
 	//
 	// When Update returns nil, what fn returned is durable: it survives a crash
-	// of the process or the machine. If fn returns an error, nothing is stored
-	// and Update returns that error. A zero Session from fn removes the stored
-	// one; a Session equal to the stored one need not be written.
+	// of the process or the machine. An error means that it may not be. If fn
+	// returns an error, nothing is stored and Update returns that error. A zero
+	// Session from fn removes the stored one; a Session equal to the stored one
+	// need not be written.
 	//
 	// Waiting for other Updates ends with ctx. Once fn has returned a changed
 	// session, it is stored even if ctx has ended: it may hold the only copy of a
-	// new refresh token. A process that dies inside of Update must not block the
-	// others.
+	// new refresh token. Nothing slow should lie between the return of fn and the
+	// moment from which the new session survives the process. A process that dies
+	// inside of Update must not block the others. If it died after that moment,
+	// the next Update calls its fn with the new session, even where Load does not
+	// know of it yet.
 	Update(ctx context.Context, fn func(Session) (Session, error)) error
 }
 
-// NewMemoryStore returns a Store that keeps its session in memory only. It dies
-// with the process, and the session's refresh token with it, if the server
-// rotates refresh tokens.
+// NewMemoryStore returns a Store that keeps its session in memory only. The
+// session is lost when the process ends, and its refresh token with it, if the
+// server rotates refresh tokens.
 func NewMemoryStore() Store {
 	return &memoryStore{updating: make(chan struct{}, 1)}
 }
@@ -58,7 +69,7 @@ func (m *memoryStore) Load(ctx context.Context) (Session, error) {
 	if m.session.IsZero() {
 		return Session{}, ErrNoSession
 	}
-	return m.session, nil
+	return m.session.clone(), nil
 }
 
 func (m *memoryStore) Update(ctx context.Context, fn func(Session) (Session, error)) error {
@@ -72,14 +83,14 @@ func (m *memoryStore) Update(ctx context.Context, fn func(Session) (Session, err
 	}
 	defer func() { <-m.updating }()
 	m.mu.Lock()
-	current := m.session
+	current := m.session.clone()
 	m.mu.Unlock()
 	next, err := fn(current)
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
-	m.session = next
+	m.session = next.clone()
 	m.mu.Unlock()
 	return nil
 }

@@ -71,7 +71,7 @@ func (b *bench) roundTrip(ctx context.Context, session oauth.Session) error {
 			return failed("Update", err)
 		}
 	}
-	return nil
+	return b.close()
 }
 
 func checkUnchanged(ctx context.Context, b *bench) error {
@@ -109,6 +109,12 @@ func checkRemoval(ctx context.Context, b *bench) error {
 				return err
 			}
 			if err := errors.Join(b.expect(ctx, s, step), b.expect(ctx, other, step)); err != nil {
+				return err
+			}
+			if err := b.close(); err != nil {
+				return err
+			}
+			if s, err = b.open(); err != nil {
 				return err
 			}
 		}
@@ -195,6 +201,9 @@ func checkLoadDuringUpdate(ctx context.Context, b *bench) error {
 		if err := errors.Join(b.expect(ctx, s, numbered(2)), b.expect(ctx, other, numbered(2))); err != nil {
 			return failed("after an Update", err)
 		}
+		if err := b.close(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -206,10 +215,156 @@ func checkEndedBefore(ctx context.Context, b *bench) error {
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if err := b.updateUncalled(ended, s, context.Canceled); err != nil {
+	for _, before := range []oauth.Session{{}, numbered(1)} {
+		if err := b.put(ctx, s, before); err != nil {
+			return failed("Update", err)
+		}
+		if err := b.updateUncalled(ended, s, context.Canceled); err != nil {
+			return err
+		}
+		if _, err := s.Load(ended); !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("Load with a ctx that ended returned %s, which does not match %q", said(err), context.Canceled.Error())
+		}
+		if err := b.expect(ctx, s, before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkCopies(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
 		return err
 	}
-	return b.expect(ctx, s, oauth.Session{})
+	given := numbered(1)
+	if err := b.put(ctx, s, given); err != nil {
+		return failed("Update", err)
+	}
+	given.Scopes[0] = "changed"
+	if err := b.expect(ctx, s, numbered(1)); err != nil {
+		return failed("after the caller changed the Scopes that it gave to Update", err)
+	}
+	loaded, err := s.Load(ctx)
+	if err != nil {
+		return failed("Load", err)
+	}
+	loaded.Scopes[0] = "changed"
+	if err := b.expect(ctx, s, numbered(1)); err != nil {
+		return failed("after the caller changed the Scopes that it got from Load", err)
+	}
+	refused := errors.New("refused")
+	err = b.update(ctx, s, func(current oauth.Session) (oauth.Session, error) {
+		current.Scopes[0] = "changed"
+		return current, refused
+	})
+	if !errors.Is(err, refused) {
+		return fmt.Errorf("Update returned %s, want fn's error as it is", said(err))
+	}
+	if err := b.expect(ctx, s, numbered(1)); err != nil {
+		return failed("after fn changed the Scopes that it got, and failed", err)
+	}
+	err = b.update(ctx, s, func(current oauth.Session) (oauth.Session, error) {
+		current.Scopes[0] = "changed"
+		return current, nil
+	})
+	if err != nil {
+		return failed("Update", err)
+	}
+	want := numbered(1)
+	want.Scopes[0] = "changed"
+	if err := b.expect(ctx, s, want); err != nil {
+		return failed("after fn changed the Scopes that it got, and returned them", err)
+	}
+	return nil
+}
+
+func checkBroken(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	for _, before := range []oauth.Session{{}, numbered(1)} {
+		for _, inFn := range []bool{false, true} {
+			if err := b.put(ctx, s, before); err != nil {
+				return failed("Update", err)
+			}
+			if err := b.whileBroken(ctx, s, before, inFn); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// whileBroken is an Update of a store that cannot write, from the beginning or
+// from fn on, and what comes after it.
+func (b *bench) whileBroken(ctx context.Context, s oauth.Store, before oauth.Session, inFn bool) error {
+	next := numbered(before.Generation + 1)
+	mend := func() {}
+	if !inFn {
+		mend = b.breakIt()
+	}
+	err := b.update(ctx, s, func(oauth.Session) (oauth.Session, error) {
+		if inFn {
+			mend = b.breakIt()
+		}
+		return next, nil
+	})
+	mend()
+	if err == nil {
+		return errors.New("Update of a store that cannot write returned no error")
+	}
+	// Nobody knows whether it was stored, but nothing else may have been.
+	known := func(found oauth.Session) error {
+		if same(found, before) == nil {
+			return nil
+		}
+		return same(found, next)
+	}
+	found, err := s.Load(ctx)
+	if err != nil && !errors.Is(err, oauth.ErrNoSession) {
+		return failed("Load after the store was mended", err)
+	}
+	if err := known(found); err != nil {
+		return failed("Load after the store was mended", err)
+	}
+	err = b.update(ctx, s, func(current oauth.Session) (oauth.Session, error) { return numbered(5), known(current) })
+	if err != nil {
+		return failed("Update after the store was mended", err)
+	}
+	return b.expect(ctx, s, numbered(5))
+}
+
+func checkPowerFailure(ctx context.Context, b *bench) error {
+	for round := range 20 {
+		s, err := b.open()
+		if err != nil {
+			return err
+		}
+		cut := b.watch()
+		var want oauth.Session
+		for i := range round%3 + 1 {
+			if want = numbered(uint64(i) + 1); round%4 == 3 && i == 2 {
+				want = oauth.Session{}
+			}
+			if err := b.put(ctx, s, want); err != nil {
+				cut()
+				return failed("Update", err)
+			}
+		}
+		left, err := b.openAt(cut())
+		if err != nil {
+			return failed("after a failure of the power", err)
+		}
+		if err := b.expect(ctx, left, want); err != nil {
+			return failed("after a failure of the power", err)
+		}
+		if err := errors.Join(b.put(ctx, s, oauth.Session{}), b.close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // updateUncalled is an Update that must fail with an error that matches want
@@ -295,7 +450,7 @@ func checkGoroutines(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	return b.countUp(ctx, []oauth.Store{s}, 100)
+	return b.countUp(ctx, []oauth.Store{s}, b.goroutines(100))
 }
 
 func checkValues(ctx context.Context, b *bench) error {
@@ -307,7 +462,14 @@ func checkValues(ctx context.Context, b *bench) error {
 		}
 		values = append(values, s)
 	}
-	return b.countUp(ctx, values, 15)
+	return b.countUp(ctx, values, b.goroutines(15))
+}
+
+func (b *bench) goroutines(most int) int {
+	if n := b.subject.Goroutines; n > 0 {
+		return min(n, most)
+	}
+	return most
 }
 
 // countUp has many goroutines count the generation up, over several values.

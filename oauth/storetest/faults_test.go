@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/durable"
+	"github.com/ycauth/ycauth-go/internal/durable/powerloss"
 	"github.com/ycauth/ycauth-go/internal/filelock"
 	"github.com/ycauth/ycauth-go/oauth"
 )
@@ -40,7 +44,16 @@ var faults = map[string]string{
 	"a lock file stays":                "killed with the lock",
 	"the file is written in place":     "killed while writing",
 	"every other write is late":        "killed while writing",
+	"Load ignores ctx":                 "ctx ended before",
+	"the scopes are the caller's":      "copies",
+	"a write error is swallowed":       "broken",
+	"the file is not synced":           "power failure",
+	"the directory is not synced":      "power failure",
+	"the lock is a lease of 300 ms":    "stopped with the lock",
 }
+
+// withHook are the faults whose checks use the one hook of package durable.
+var withHook = []string{"a write error is swallowed", "the file is not synced", "the directory is not synced"}
 
 func faultySubject(fault string) Subject {
 	return Subject{
@@ -49,11 +62,44 @@ func faultySubject(fault string) Subject {
 		Open: func(place string) (oauth.Store, error) {
 			return &faulty{fault: fault, path: place, lock: filelock.New(place + ".lock")}, nil
 		},
+		Break:     breakDisk,
+		PowerLoss: func(t *testing.T, place string) func() string { return losePower(t, place, fault) },
+	}
+}
+
+// breakDisk makes every write of this process fail.
+func breakDisk(*testing.T, string) (mend func()) {
+	return durable.SetHook(&durable.Hook{Before: func(op durable.Op) error {
+		if op.Kind == durable.Write {
+			return errors.New("the disk is full")
+		}
+		return nil
+	}})
+}
+
+// losePower simulates it, with the fsyncs that a fault leaves out.
+func losePower(t *testing.T, place, fault string) (cut func() string) {
+	t.Helper()
+	disk, stop, err := powerloss.Watch(filepath.Dir(place))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() string {
+		stop()
+		steps := slices.DeleteFunc(disk.Steps(), func(op durable.Op) bool {
+			return fault == "the file is not synced" && op.Kind == durable.SyncFile ||
+				fault == "the directory is not synced" && op.Kind == durable.SyncDir
+		})
+		left := t.TempDir()
+		if err := disk.Crash(steps, rand.New(rand.NewPCG(rand.Uint64(), 0)), left); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(left, filepath.Base(place))
 	}
 }
 
 func TestMain(m *testing.M) {
-	all := []Subject{faultySubject("")}
+	all := []Subject{faultySubject(""), chatty}
 	for fault := range faults {
 		all = append(all, faultySubject(fault))
 	}
@@ -71,7 +117,9 @@ func TestFaults(t *testing.T) {
 	}
 	for fault, name := range faults {
 		t.Run(fault, func(t *testing.T) {
-			t.Parallel()
+			if !slices.Contains(withHook, fault) {
+				t.Parallel()
+			}
 			b := newBench(t, faultySubject(fault))
 			b.patience = 2 * time.Second
 			err := b.bounded(t.Context(), byName[name])
@@ -95,12 +143,16 @@ type faulty struct {
 	mu    sync.Mutex
 	own   sync.Mutex
 	first *oauth.Session
+	alias *oauth.Session
 	calls atomic.Int32
 }
 
 func (f *faulty) is(fault string) bool { return f.fault == fault }
 
 func (f *faulty) Load(ctx context.Context) (oauth.Session, error) {
+	if ctx.Err() != nil && !f.is("Load ignores ctx") {
+		return oauth.Session{}, ctx.Err()
+	}
 	if f.is("Load takes the lock") {
 		release, err := f.lock.Acquire(ctx)
 		if err != nil {
@@ -110,6 +162,9 @@ func (f *faulty) Load(ctx context.Context) (oauth.Session, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.alias != nil {
+		return *f.alias, nil
+	}
 	if f.is("Load reads once") && f.first != nil {
 		return *f.first, nil
 	}
@@ -179,16 +234,22 @@ func (f *faulty) acquire(ctx context.Context) (release func(), err error) {
 		lock.(*sync.Mutex).Lock()
 		return lock.(*sync.Mutex).Unlock, nil
 	case "a lock file stays":
-		return exclusiveFile(ctx, f.path+".exclusive")
+		return exclusiveFile(ctx, f.path+".exclusive", time.Hour)
+	case "the lock is a lease of 300 ms":
+		return exclusiveFile(ctx, f.path+".exclusive", 300*time.Millisecond)
 	case "ctx is not looked at", "the wait ignores ctx":
 		ctx = context.WithoutCancel(ctx)
 	}
 	return f.lock.Acquire(ctx)
 }
 
-// exclusiveFile is the lock that a process that dies does not release.
-func exclusiveFile(ctx context.Context, path string) (release func(), err error) {
+// exclusiveFile is the lock that a process that dies does not release. Others take
+// it when it is older than a lease.
+func exclusiveFile(ctx context.Context, path string, lease time.Duration) (release func(), err error) {
 	for {
+		if fi, err := os.Stat(path); err == nil && time.Since(fi.ModTime()) > lease {
+			_ = os.Remove(path)
+		}
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o600)
 		if err == nil {
 			file.Close()
@@ -229,7 +290,7 @@ func (f *faulty) write(current, next oauth.Session) error {
 		if f.is("a zero session is not stored") {
 			return nil
 		}
-		if err := os.Remove(f.path); !errors.Is(err, os.ErrNotExist) {
+		if err := durable.Remove(f.path); !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return nil
@@ -241,7 +302,16 @@ func (f *faulty) write(current, next oauth.Session) error {
 	if f.is("the file is written in place") {
 		return writeInPlace(f.path, data)
 	}
-	return durable.Replace(f.path, data, 0o600)
+	if f.is("the scopes are the caller's") {
+		f.mu.Lock()
+		f.alias = &next
+		f.mu.Unlock()
+	}
+	err = durable.Replace(f.path, data, 0o600)
+	if f.is("a write error is swallowed") {
+		return nil
+	}
+	return err
 }
 
 // writeInPlace is as slow as a disk can be.

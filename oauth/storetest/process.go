@@ -9,14 +9,17 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 )
 
 // A process plays a part.
 type process struct {
-	stdin io.WriteCloser
-	lines chan string // of its standard output, closed when that ends
-	kill  func()      // ends the process, which has no say in it (SIGKILL), and waits for the end
+	stdin  io.WriteCloser
+	lines  chan string // of its standard output, closed when that ends
+	pause  func()      // stops the process until resume, where the system can do that
+	resume func()
+	kill   func() // ends the process, which has no say in it (SIGKILL), and waits for the end
 }
 
 // start starts a process, which ends with ctx at the latest.
@@ -50,9 +53,12 @@ func (b *bench) start(ctx context.Context, role string, number int) (*process, e
 		defer close(p.lines)
 		out := bufio.NewScanner(stdout)
 		for out.Scan() {
-			p.lines <- out.Text()
+			if line, ok := strings.CutPrefix(out.Text(), marker); ok {
+				p.lines <- line
+			}
 		}
 	}()
+	p.pause, p.resume = func() { pause(cmd.Process) }, func() { resume(cmd.Process) }
 	p.kill = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		<-read // before Wait, which closes the pipe
@@ -80,6 +86,20 @@ func (p *process) hear(ctx context.Context, word string) (number uint64, err err
 		return number, nil
 	case <-ctx.Done():
 		return 0, fmt.Errorf("waiting for %s from a process: %w", word, context.Cause(ctx))
+	}
+}
+
+// hearEither waits for one of two reports, and says whether it was the first.
+func (p *process) hearEither(ctx context.Context, first, second string) (bool, error) {
+	select {
+	case line, ok := <-p.lines:
+		word, _, _ := strings.Cut(line, " ")
+		if !ok || word != first && word != second {
+			return false, fmt.Errorf("a process reported %q, want %s or %s", line, first, second)
+		}
+		return word == first, nil
+	case <-ctx.Done():
+		return false, fmt.Errorf("waiting for %s or %s from a process: %w", first, second, context.Cause(ctx))
 	}
 }
 

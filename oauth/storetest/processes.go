@@ -165,6 +165,59 @@ func (b *bench) waiter(ctx context.Context, s oauth.Store) <-chan error {
 	return result
 }
 
+// checkOwnerStopped: a process is stopped in fn, as a suspended machine is, longer
+// than a lock may last that is a lease. Whoever gets the lock then counts up, and
+// so does the first process, which must be told if that is not stored.
+func checkOwnerStopped(ctx context.Context, b *bench) error {
+	s, err := b.open()
+	if err != nil {
+		return err
+	}
+	if err := b.put(ctx, s, numbered(1)); err != nil {
+		return failed("Update", err)
+	}
+	p, err := b.start(ctx, "hold", 1)
+	if err != nil {
+		return err
+	}
+	defer p.kill()
+	if _, err := p.hear(ctx, "inside"); err != nil {
+		return err
+	}
+	waiter := b.waiter(ctx, s)
+	p.pause()
+	stopped := time.NewTimer(b.hold)
+	defer stopped.Stop()
+	select {
+	case <-stopped.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	p.resume()
+	if err := p.tell("store"); err != nil {
+		return err
+	}
+	stored, err := p.hearEither(ctx, "stored", "rejected")
+	if err != nil {
+		return err
+	}
+	if err := <-waiter; err != nil {
+		return failed("Update that waited for a process that was stopped", err)
+	}
+	want := uint64(2)
+	if stored {
+		want = 3
+	}
+	found, err := s.Load(ctx)
+	if err != nil {
+		return failed("Load", err)
+	}
+	if found.Generation != want {
+		return fmt.Errorf("%d Updates counted up from 1, and generation %d is stored: one has undone another", want-1, found.Generation)
+	}
+	return whole(found)
+}
+
 // checkOwnerKilled: the lock of a process that is killed in fn goes to whoever
 // waits for it, and the session is the old one.
 func checkOwnerKilled(ctx context.Context, b *bench) error {
