@@ -35,7 +35,10 @@ func prepared(path string, data []byte) error {
 
 func replace(path string, data []byte) error { return durable.Replace(path, data, 0o600) }
 func create(path string, data []byte) error  { return durable.Create(path, data, 0o600) }
-func remove(path string, _ []byte) error     { return durable.Remove(path) }
+func createByLink(path string, data []byte) error {
+	return durable.WithoutUnnamed(true, func() error { return create(path, data) })
+}
+func remove(path string, _ []byte) error { return durable.Remove(path) }
 
 // writers are the ways to change a file, and the order that makes them durable.
 var writers = map[string]struct {
@@ -45,6 +48,9 @@ var writers = map[string]struct {
 	order  []durable.OpKind
 }{
 	"Create": {create, "", "new", []durable.OpKind{
+		durable.OpenFile, durable.Write, durable.SyncFile, durable.Link, durable.SyncDir,
+	}},
+	"Create by a link": {createByLink, "", "new", []durable.OpKind{
 		durable.OpenFile, durable.Write, durable.SyncFile, durable.Link, durable.SyncDir,
 	}},
 	"Replace": {replace, "old", "new", []durable.OpKind{
@@ -71,6 +77,45 @@ func TestOrder(t *testing.T) {
 				t.Errorf("the steps are %q, want %q", order, w.order)
 			}
 		})
+	}
+}
+
+// A file that is created in place can be cut off by a failure of the power, but
+// not once Create has returned.
+func TestOrderInPlace(t *testing.T) {
+	inPlace := func(path string, data []byte) error {
+		return durable.WithoutUnnamed(false, func() error { return create(path, data) })
+	}
+	var order []string
+	for _, op := range change(t, inPlace, "").Steps() {
+		order = append(order, string(op.Kind))
+	}
+	want := "open write fsync open write fsync unlink fsync directory"
+	if got := strings.Join(order, " "); got != want {
+		t.Errorf("the steps are %q, want %q", got, want)
+	}
+}
+
+// The name of a new directory is in the one above it, so that is synced.
+func TestOrderOfDirectories(t *testing.T) {
+	root := t.TempDir()
+	var steps []string
+	restore := durable.SetHook(&durable.Hook{After: func(op durable.Op) {
+		rel, err := filepath.Rel(root, op.Path)
+		if err != nil {
+			t.Error(err)
+		}
+		steps = append(steps, string(op.Kind)+" "+filepath.ToSlash(rel))
+	}})
+	defer restore()
+	for range 2 {
+		if err := durable.MkdirAll(filepath.Join(root, "a", "b", "c"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"mkdir a/b/c", "fsync directory a/b", "fsync directory a", "fsync directory .", "mkdir a/b/c"}
+	if !slices.Equal(steps, want) {
+		t.Errorf("the steps are %q, want %q", steps, want)
 	}
 }
 
@@ -162,6 +207,9 @@ func TestStepFails(t *testing.T) {
 	why := errors.New("the disk is gone")
 	for name, w := range writers {
 		for _, kind := range w.order {
+			if name == "Create by a link" && kind == durable.Link {
+				continue // then it creates in place: TestCreate
+			}
 			t.Run(name+" "+string(kind), func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "file")
 				if w.before != "" {
