@@ -299,6 +299,14 @@ func TestClocksWrongDate(t *testing.T) {
 					t.Errorf("tried again: %v off", w.off("a", wrong))
 				}
 			}
+			// A server's clock that drifts is followed again.
+			w.exchange("a", wrong+3*second)
+			w.exchange("a", wrong+6*second)
+			if got := w.off("a", wrong+6*second); got.Abs() > second {
+				t.Errorf("not followed: %v off", got)
+			}
+			w.exchange("a", wrong+3*second)
+			w.exchange("a", wrong)
 			// A clock that is set makes all of that void.
 			set := wrong + 5*second*(wrong/wrong.Abs())
 			w.exchange("a", set)
@@ -410,8 +418,22 @@ func TestClocksOtherOrigins(t *testing.T) {
 		if got := w.off("dateless", 0); got != 0 {
 			t.Errorf("%v off", got)
 		}
-		if w.c.Rejected(u, 0, w.now()) {
+		w.ours -= hour // what others need follows, so nothing else is there to try
+		if w.c.Rejected(u, w.c.Correction(u, w.now()), w.now()) {
 			t.Error("another proof is said to fare better")
+		}
+	})
+	clocksTest(t, "without a Date, and what others need is barely another time", func(t *testing.T, w *clocksWorld) {
+		for _, roundTrip := range []time.Duration{second, second - 2} {
+			w.ours = -2 * hour
+			w.exchange("a", 0)
+			u := w.url(fmt.Sprint(roundTrip))
+			w.c.Rejected(u, w.c.Correction(u, w.now()), w.now())
+			w.ours = 0
+			w.c.Learn(w.url("a"), dateHeader(time.Now()), w.now().Add(-roundTrip), w.now())
+			if got := w.c.Rejected(u, 0, w.now()); got != (roundTrip == second) {
+				t.Errorf("others need %v: %v", w.c.Correction(u, w.now()), got)
+			}
 		}
 	})
 	clocksTest(t, "a correction that is barely one", func(t *testing.T, w *clocksWorld) {
