@@ -93,16 +93,16 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 }
 
 // lookBeforeLogin locks the store and changes nothing, to find out whether a
-// session can be saved. It returns the refresh token that the login is to replace.
-func (c *Client) lookBeforeLogin(ctx context.Context) (replaced Secret, _ error) {
+// session can be saved. It returns the session that the login is to replace.
+func (c *Client) lookBeforeLogin(ctx context.Context) (replaced Session, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	err := c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
-		replaced = stored.RefreshToken
+		replaced = stored
 		return stored, nil
 	})
 	if err != nil {
-		return "", &StoreError{err}
+		return Session{}, &StoreError{err}
 	}
 	return replaced, nil
 }
@@ -251,7 +251,7 @@ func parsePasted(text string, cb *callback) (callbackAnswer, error) {
 }
 
 // redeem exchanges the code and stores the session.
-func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI string, replaced Secret) (Session, error) {
+func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI string, replaced Session) (Session, error) {
 	response, err := c.exchange(ctx, codeGrant(code, verifier, redirectURI))
 	if err != nil {
 		var ex *exchangeError
@@ -278,8 +278,15 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 	c.source.loggedIn(session, &unsaved{login: true, replaced: replaced})
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	err = c.cfg.Store.Update(saveCtx, func(cur Session) (Session, error) {
-		session.Generation = cur.Generation + 1
+	err = c.cfg.Store.Update(saveCtx, func(stored Session) (Session, error) {
+		if v := c.source.view.Load(); sameLogin(v.session, session) {
+			session = v.session // it can have been renewed, and saved, in the meantime
+			if sameLogin(stored, session) && !v.supersedes(stored) {
+				session = stored
+				return stored, nil
+			}
+		}
+		session.Generation = max(session.Generation, stored.Generation+1)
 		return session, nil
 	})
 	c.emit(Event{Kind: EventLogin, Generation: session.Generation, Expiry: session.Expiry})

@@ -39,24 +39,36 @@ func (c *Client) Logout(ctx context.Context) error {
 		}
 		var renewed bool
 		err = c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
-			if renewed = !stored.IsZero() && stored.RefreshToken != s.RefreshToken && !c.source.view.Load().supersedes(stored); renewed {
+			newest := stored
+			if v := c.source.view.Load(); v.supersedes(stored) {
+				newest = v.session
+			}
+			if renewed = !newest.IsZero() && newest.RefreshToken != s.RefreshToken; renewed {
 				return stored, nil
 			}
+			// From here on the saver must not bring a login back that was never saved.
+			c.source.apply(func(v view, _ clock.Instant) view { v.leaving = true; return v })
 			return Session{}, nil
 		})
 		if err != nil {
+			c.source.apply(func(v view, _ clock.Instant) view { v.leaving = false; return v })
 			return &StoreError{err}
 		}
 		if renewed {
 			continue // a sibling renewed, or somebody logged in: that one is to be revoked
 		}
+		forgotten := false
 		c.source.apply(func(v view, _ clock.Instant) view {
+			if !v.leaving {
+				return v // a login was faster, or somebody has read the store
+			}
 			if v.flight != nil {
 				v.flight.cancel()
 			}
+			forgotten = true
 			return v.loggedOut()
 		})
-		if !s.IsZero() {
+		if forgotten && !s.IsZero() {
 			c.emit(Event{Kind: EventLogout})
 		}
 		return errNotRevoked

@@ -3,6 +3,9 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"sync"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/clock"
@@ -45,7 +48,14 @@ func (s *TokenSource) fly(f *flight) {
 		if f.epoch != v.epoch {
 			return v
 		}
+		if err == nil && v.token != nil && v.usable(now) == nil {
+			err = errDeadOnArrival
+			v.failures = before.failures // renewed took it for a success
+		}
 		if err != nil {
+			if v.closed && errors.Is(err, context.Canceled) {
+				err = fmt.Errorf("%w: %w", ErrClosed, err) // Close ended it, not a caller
+			}
 			again = before.failure != nil && errors.Is(err, ErrLoginRequired) && err.Error() == before.failure.Error()
 			return v.failedWith(err, retryAfter(err), now)
 		}
@@ -76,13 +86,17 @@ func retryAfter(err error) time.Duration {
 // stored, or what the server issues.
 func (s *TokenSource) renew(f *flight) error {
 	// Look. An error is left to Update, which meets it again.
+	start := s.view.Load()
 	if stored, err := s.c.cfg.Store.Load(f.ctx); err == nil {
-		if v := s.read(stored, f); s.satisfied(f, v) {
+		if v := s.readSince(start, stored, f); s.satisfied(f, v) {
 			return nil
 		}
 	}
 	for round := 1; ; round++ {
 		sent, err := s.renewLocked(f)
+		if v := s.view.Load(); round == 1 && err == nil && f.epoch == v.epoch && v.token != nil && v.usable(s.c.clock.Now()) == nil {
+			continue // a clock was set during the request, or the computer slept
+		}
 		if round == 1 && sent != "" && errors.Is(err, ErrLoginRequired) {
 			// "The loser's invalid_grant deleted the winner's token": before the
 			// session is called dead, see whether it is still the same one.
@@ -97,6 +111,12 @@ func (s *TokenSource) renew(f *flight) error {
 		}
 		return err
 	}
+}
+
+// errDeadOnArrival is the failure of a server whose tokens live shorter than its
+// responses take.
+var errDeadOnArrival error = &ServerError{
+	Status: http.StatusOK, Err: fmt.Errorf("%w: the access token had expired when it arrived", ErrMalformedAnswer),
 }
 
 // satisfied reports whether what was read makes the renewal needless.
@@ -120,11 +140,18 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 	var ran bool
 	var kept Session // what fn gave the store
 	var fnErr error
+	told := make(chan struct{})
 	waiting := time.AfterFunc(waitingAfter, func() {
+		defer close(told)
 		s.c.emit(Event{Kind: EventWaiting, Cause: f.cause, Duration: waitingAfter})
 	})
+	waited := sync.OnceFunc(func() {
+		if !waiting.Stop() {
+			<-told // so that nobody is told anything after Close
+		}
+	})
 	err = s.c.cfg.Store.Update(f.ctx, func(stored Session) (Session, error) {
-		waiting.Stop()
+		waited()
 		ran = true
 		kept, sent, fnErr = s.step(f, stored)
 		if kept.IsZero() {
@@ -132,7 +159,7 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 		}
 		return kept, nil // also with fnErr: the store is behind
 	})
-	waiting.Stop()
+	waited()
 	switch {
 	case !ran:
 		if f.ctx.Err() != nil && s.view.Load().closed {

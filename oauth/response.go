@@ -203,10 +203,10 @@ func stringMember(m map[string]json.RawMessage, name string) (string, error) {
 }
 
 // parseLifetime reads expires_in: a number, or a string that holds one, of
-// seconds. 0 means unknown.
+// seconds. 0 means unknown; so does less than a second, which is of no use.
 func parseLifetime(raw json.RawMessage) time.Duration {
 	seconds, err := strconv.ParseFloat(string(bytes.Trim(raw, `"`)), 64)
-	if err != nil && !math.IsInf(seconds, 1) || !(seconds > 0) { // NaN is not > 0 either
+	if err != nil && !math.IsInf(seconds, 1) || !(seconds >= 1) { // NaN is not >= 1 either
 		return 0
 	}
 	if seconds >= maxLifetime.Seconds() {

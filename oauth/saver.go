@@ -22,51 +22,61 @@ const (
 type saver struct {
 	mu      sync.Mutex
 	timer   *time.Timer // nil if nothing has to be saved
+	again   bool        // start was called since the timer fired
 	wait    time.Duration
-	running sync.WaitGroup
+	running chan struct{}      // closed when the attempt in progress has ended; nil if there is none
+	cancel  context.CancelFunc // of the attempt in progress
 	stopped bool
 }
 
 // start sets the timer, unless it runs.
-func (sv *saver) start(attempt func() (saved bool)) {
+func (sv *saver) start(attempt func(context.Context) (saved bool)) {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	if sv.timer != nil || sv.stopped {
+		sv.again = true
 		return
 	}
 	sv.wait = firstSaveRetry
 	sv.timer = time.AfterFunc(sv.wait, func() { sv.run(attempt) })
 }
 
-func (sv *saver) run(attempt func() bool) {
+func (sv *saver) run(attempt func(context.Context) bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	defer cancel()
 	sv.mu.Lock()
 	if sv.stopped {
 		sv.mu.Unlock()
 		return
 	}
-	sv.running.Add(1)
+	sv.again = false
+	sv.running, sv.cancel = make(chan struct{}), cancel
 	sv.mu.Unlock()
-	saved := attempt()
+	saved := attempt(ctx)
 	sv.mu.Lock()
-	sv.timer = nil
-	if !saved && !sv.stopped {
+	defer sv.mu.Unlock()
+	close(sv.running)
+	sv.running, sv.timer = nil, nil
+	if (!saved || sv.again) && !sv.stopped {
 		sv.wait = min(2*sv.wait, maxSaveRetry)
 		sv.timer = time.AfterFunc(sv.wait, func() { sv.run(attempt) })
 	}
-	sv.mu.Unlock()
-	sv.running.Done()
 }
 
-// stop ends the attempts and waits for one in progress.
-func (sv *saver) stop() {
+// stop ends the attempts. The channel is closed when the one in progress has
+// ended; it is nil if there is none.
+func (sv *saver) stop() <-chan struct{} {
 	sv.mu.Lock()
+	defer sv.mu.Unlock()
 	sv.stopped = true
 	if sv.timer != nil {
 		sv.timer.Stop()
 		sv.timer = nil
 	}
-	sv.mu.Unlock()
-	sv.running.Wait()
+	if sv.running != nil {
+		sv.cancel()
+	}
+	return sv.running
 }
 
 // unsaved is told that the store did not take the session in hand.
@@ -76,11 +86,12 @@ func (s *TokenSource) unsaved(err error) {
 		return // replaced meanwhile
 	}
 	s.c.emit(Event{Kind: EventSaveFailed, Generation: v.session.Generation, Err: &PersistError{err}})
-	s.saver.start(func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
-		defer cancel()
-		return s.save(ctx) == nil
-	})
+	s.saveLater()
+}
+
+// saveLater goes on trying to save the session in hand, behind the callers.
+func (s *TokenSource) saveLater() {
+	s.saver.start(func(ctx context.Context) bool { return s.save(ctx) == nil })
 }
 
 // saved is told that the store has kept.
@@ -101,13 +112,15 @@ func (s *TokenSource) save(ctx context.Context) error {
 		if s.view.Load().unsaved == nil {
 			return nil
 		}
-		var kept Session
+		var kept Session // zero if the store keeps what it has
 		err := s.c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
 			// The newest session at this moment, not the one of a moment ago.
 			v := s.view.Load()
-			if v.unsaved == nil || !v.supersedes(stored) {
-				kept = Session{}
-				s.yield(stored)
+			if v.unsaved == nil {
+				return stored, nil
+			}
+			if !v.supersedes(stored) {
+				s.yield(v.unsaved, stored)
 				return stored, nil
 			}
 			kept = v.session
@@ -118,22 +131,32 @@ func (s *TokenSource) save(ctx context.Context) error {
 		case err != nil:
 			s.apply(func(v view, _ clock.Instant) view { return v.notSaved(err) })
 			return &PersistError{err}
-		case kept.IsZero():
-			return nil
+		case !kept.IsZero():
+			s.saved(kept)
 		}
-		s.saved(kept)
 	}
 }
 
 // yield gives up the session in hand for the one in the store, which a login, a
-// logout or a sibling's renewal put there.
-func (s *TokenSource) yield(stored Session) {
+// logout or a sibling's renewal put there. It does nothing if the session in hand
+// is not the one that u was about any more.
+func (s *TokenSource) yield(u *unsaved, stored Session) {
+	if v := s.view.Load(); holds(stored, v.session) {
+		s.saved(stored) // by an attempt that seemed to have failed
+		return
+	}
+	yielded := false
 	s.apply(func(v view, _ clock.Instant) view {
+		if yielded = v.unsaved == u; !yielded {
+			return v
+		}
 		v.unsaved = nil
 		if !stored.IsZero() && sameLogin(stored, v.session) {
 			v.session.Generation = 0 // so that read takes the stored one
 		}
 		return v
 	})
-	s.read(stored, nil)
+	if yielded {
+		s.read(stored, nil)
+	}
 }

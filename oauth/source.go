@@ -68,7 +68,7 @@ func (s *TokenSource) Token() (*oauth2.Token, error) { return s.TokenContext(con
 func (s *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	v := s.view.Load()
 	now := s.c.clock.Now()
-	if now.Since(v.born) < v.serve {
+	if now.Since(v.looked) < v.serve {
 		return v.token, nil
 	}
 	if d := v.decide(now, s.c.cfg.Synchronous); d.act == actNothing {
@@ -167,7 +167,11 @@ func (s *TokenSource) Renew(ctx context.Context) (*oauth2.Token, error) {
 		return nil, retry.Ended(ctx)
 	}
 	f, tok, err := s.force()
-	if f == nil {
+	switch {
+	case f != nil:
+	case err == nil && tok == nil:
+		return s.TokenContext(ctx) // the last renewal succeeded, and its token is gone
+	default:
 		return tok, err
 	}
 	select {
@@ -193,10 +197,12 @@ func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
 		return nil, nil, ErrClosed
 	case v.failure != nil && now.Since(v.failed) < v.busy:
 		return nil, nil, v.failure
-	case !v.mayForce(now):
-		return nil, v.usable(now), v.failure
+	case v.mayForce(now):
+		return s.takeOff(CauseForced), nil, nil
+	case v.failure != nil:
+		return nil, nil, v.failure
 	}
-	return s.takeOff(CauseForced), nil, nil
+	return nil, v.usable(now), nil
 }
 
 // Invalidate says that a resource rejected the token (401). The next caller
@@ -214,7 +220,7 @@ func (s *TokenSource) Invalidate(rejected *oauth2.Token) {
 		s.view.Store(&next)
 	}
 	s.mu.Unlock()
-	if changed {
+	if changed && !next.closed {
 		s.c.emit(Event{Kind: EventInvalidated, Generation: next.session.Generation, Expiry: next.session.Expiry})
 	}
 }
@@ -242,9 +248,10 @@ func (s *TokenSource) RequireTransportSecurity() bool { return true }
 
 // Close waits for a token request in progress, so that a refresh token it
 // receives is saved before the program exits, and saves what could not be saved
-// before. It ends everything else, and takes no longer than one request (two, if
-// the server answers the first with a nonce challenge) and one save:
-// Config.RequestTimeout each, and 30 seconds. If a session could not be saved, the
+// before. It ends everything else, and takes no longer than one request (three, if
+// the server answers slowly and with nonce challenges) and one save:
+// Config.RequestTimeout each, and 30 seconds, and as long again if the store
+// does not return when its context ends. If a session could not be saved, the
 // error is a [*PersistError]. Close can be called again.
 //
 // A closed source still serves its token while it is valid, and then fails with
@@ -259,17 +266,52 @@ func (s *TokenSource) Close() error {
 	}
 	looking := s.looking
 	s.mu.Unlock()
-	s.saver.stop()
+	// All of it ends by itself, unless the store ignores its context.
+	ctx, cancel := context.WithTimeout(context.Background(), 3*s.c.cfg.RequestTimeout+saveTimeout)
+	defer cancel()
+	if saving := s.saver.stop(); saving != nil {
+		within(ctx, saving)
+	}
 	if v.flight != nil {
-		<-v.flight.done
+		within(ctx, v.flight.done)
 	}
 	if looking != nil {
 		looking.cancel()
-		<-looking.done
+		within(ctx, looking.done)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	if s.view.Load().unsaved == nil {
+		return nil
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
-	return s.save(ctx)
+	done := make(chan struct{})
+	var err error
+	go func() {
+		defer close(done)
+		err = s.save(ctx)
+	}()
+	if !within(ctx, done) {
+		return &PersistError{retry.Ended(ctx)}
+	}
+	return err
+}
+
+// within waits for done, and reports whether it was closed before ctx ended, or
+// at the same moment.
+func within(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(100 * time.Millisecond) // for a store that returns because ctx ended
+	defer grace.Stop()
+	select {
+	case <-done:
+		return true
+	case <-grace.C:
+		return false
+	}
 }
 
 // apply makes the next view with event.
@@ -283,15 +325,19 @@ func (s *TokenSource) apply(event func(v view, now clock.Instant) view) view {
 
 // read tells the view what the store has, and the observer what that changed.
 // The session is zero if the store has none. If f is not nil, the renewal f reads.
-func (s *TokenSource) read(stored Session, f *flight) view {
+func (s *TokenSource) read(stored Session, f *flight) view { return s.readSince(nil, stored, f) }
+
+// readSince is read for a store that was not locked: what it had is ignored if the
+// session in hand is another one by now than it was in start.
+func (s *TokenSource) readSince(start *view, stored Session, f *flight) view {
 	mine := s.c.owns(stored)
 	serverTime := s.c.serverTime()
 	var told told
 	s.mu.Lock()
 	before := s.view.Load()
-	if f != nil && f.epoch != before.epoch {
+	if f != nil && f.epoch != before.epoch || start != nil && !(start.epoch == before.epoch && holds(start.session, before.session)) {
 		s.mu.Unlock()
-		return *before // a login has overtaken the renewal and knows better
+		return *before // a login or a renewal was faster and knows better
 	}
 	next, told := before.read(stored, mine, s.c.canUse(stored), s.c.clock.Now(), serverTime, s.c.margins())
 	if f != nil {
@@ -330,11 +376,14 @@ func (s *TokenSource) look() {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	l := &looking{cancel, make(chan struct{})}
 	s.looking = l
+	before := s.view.Load()
 	go func() {
 		defer cancel()
 		stored, err := s.c.cfg.Store.Load(ctx)
 		if err == nil || errors.Is(err, ErrNoSession) {
-			s.read(stored, nil)
+			if s.readSince(before, stored, nil).unsaved != nil {
+				s.saveLater()
+			}
 		} else {
 			s.apply(func(v view, now clock.Instant) view {
 				v.looked = now

@@ -26,6 +26,7 @@ type view struct {
 
 	// ancestors are the refresh tokens that were exchanged, one after the other,
 	// for that of session. A store that still has one of them is behind.
+	// ancestors[0] is the one that the store had when it failed first.
 	ancestors []Secret
 
 	// token is the access token of session; nil if there is none that serves.
@@ -34,10 +35,12 @@ type view struct {
 	born                    clock.Instant
 	stale, invalid, expires time.Duration
 
-	// serve is the span during which callers get token without any decision: it
-	// is fresh, was not refused, and the store was looked at recently.
+	// looked is when the store was read last, and serve the span from then during
+	// which callers get token without any decision: it is fresh and was not refused.
+	// It does not count from born: a clock that jumped between the two and is put
+	// right would put off the next look.
+	looked clock.Instant
 	serve  time.Duration
-	looked clock.Instant // when the store was read last
 
 	refused  bool          // a resource refused token
 	refusals uint64        // how many tokens were refused so far
@@ -59,13 +62,18 @@ type view struct {
 	flight *flight // the one renewal in progress; nil if there is none
 	epoch  uint64  // counts logins and logouts: a renewal from before one must not undo it
 	closed bool
+
+	// leaving: the store forgets the session at this moment, so that its absence
+	// there means a logout even if the login was never saved.
+	leaving bool
 }
 
 // unsaved describes a session that the store has not taken.
 type unsaved struct {
-	login    bool   // it began with a login or an import, not with a renewal
-	replaced Secret // the refresh token that the login is to replace in the store
-	err      error  // what the store said last; nil if it was not asked yet
+	login    bool    // it began with a login, not with a renewal
+	replaced Session // the one that the login is to replace in the store
+	had      uint64  // the generation that the store is known to have had
+	err      error   // what the store said last; nil if it was not asked yet
 }
 
 // deadToken is a refresh token that the server refused for good, with the error
@@ -222,23 +230,31 @@ func (v *view) supersedes(stored Session) bool {
 		return false
 	case stored.IsZero():
 		// A login that the store never had; everything else was logged out.
-		return v.unsaved != nil && v.unsaved.login
+		return v.unsaved != nil && v.unsaved.login && !v.leaving
 	case !sameLogin(stored, v.session):
 		return v.unsaved != nil && v.unsaved.login &&
-			(stored.RefreshToken == v.unsaved.replaced || stored.Created.Before(v.session.Created))
+			(sameLogin(stored, v.unsaved.replaced) || stored.Created.Before(v.session.Created))
 	case stored.RefreshToken == v.session.RefreshToken:
 		return stored.Generation < v.session.Generation
 	}
 	// The stored refresh token is another one of the same login. If it was
-	// exchanged for ours, or the store had ours already and was rolled back, ours
-	// is the successor. Otherwise somebody else's renewal was saved first.
-	return slices.Contains(v.ancestors, stored.RefreshToken) ||
-		v.unsaved == nil && stored.Generation < v.session.Generation
+	// exchanged for ours, or the store had a newer one already and was rolled back,
+	// ours is the successor. Otherwise somebody else's renewal was saved first.
+	had := v.session.Generation
+	if v.unsaved != nil {
+		had = v.unsaved.had
+	}
+	return slices.Contains(v.ancestors, stored.RefreshToken) || stored.Generation < had
 }
 
 // sameLogin reports whether two sessions began with the same login or import.
 func sameLogin(a, b Session) bool {
 	return a.Created.Equal(b.Created) && a.Provider == b.Provider && a.ClientID == b.ClientID
+}
+
+// holds reports whether two sessions have the same tokens of the same login.
+func holds(a, b Session) bool {
+	return sameLogin(a, b) && a.RefreshToken == b.RefreshToken && a.AccessToken == b.AccessToken
 }
 
 // --- events ------------------------------------------------------------------
@@ -265,6 +281,9 @@ func (v view) read(stored Session, mine error, usableToken bool, now clock.Insta
 	v = v.scheduled()
 	switch {
 	case v.supersedes(stored):
+		if v.unsaved == nil { // the store was rolled back
+			v.unsaved = &unsaved{had: v.session.Generation}
+		}
 		return v, toldNothing
 	case stored.IsZero():
 		if v.session.IsZero() {
@@ -315,16 +334,18 @@ func (v view) renewed(base, next Session, refusals uint64, now clock.Instant, m 
 // rotated is told of a new refresh token for base's, with or without an access
 // token.
 func (v view) rotated(base, next Session) view {
-	if !sameLogin(base, v.session) {
-		v.ancestors, v.unsaved = nil, nil
-	}
-	u := unsaved{}
-	if v.unsaved != nil {
+	u := unsaved{had: base.Generation}
+	switch {
+	case !sameLogin(base, v.session) || v.unsaved == nil:
+		v.ancestors = nil
+	default:
 		u = *v.unsaved // a renewal of what was not saved either
 	}
 	if base.RefreshToken != next.RefreshToken && base.RefreshToken != "" {
 		v.ancestors = append(slices.Clone(v.ancestors), base.RefreshToken)
-		v.ancestors = v.ancestors[max(0, len(v.ancestors)-maxAncestors):]
+		if len(v.ancestors) > maxAncestors {
+			v.ancestors = slices.Delete(v.ancestors, 1, 2) // the store can have the first one for ever
+		}
 	}
 	u.err = nil
 	v.session, v.unsaved = next, &u
@@ -333,7 +354,7 @@ func (v view) rotated(base, next Session) view {
 
 // saved is told that the store has s.
 func (v view) saved(s Session) view {
-	if sameLogin(s, v.session) && s.RefreshToken == v.session.RefreshToken && s.AccessToken == v.session.AccessToken {
+	if holds(s, v.session) {
 		v.unsaved = nil
 		v.session.Generation = max(v.session.Generation, s.Generation)
 	}
@@ -379,6 +400,9 @@ func (v view) refusedBy(accessToken string) (view, bool) {
 
 // loggedIn is told of a login or an import that the store may not have yet.
 func (v view) loggedIn(s Session, u *unsaved, now clock.Instant, m margins) view {
+	if sameLogin(s, v.session) && s.Generation <= v.session.Generation {
+		return v // the store was faster to tell, and the session may have been renewed since
+	}
 	v = v.loggedOut()
 	v.session, v.unsaved, v.looked = s, u, now
 	if s.AccessToken == "" {
@@ -399,7 +423,6 @@ func (v view) launched(f *flight, now clock.Instant) view {
 	case CauseRejected:
 		v.rejected = now
 	case CauseForced:
-		v.failures, v.quiet = 0, 0
 		v.forcing, v.forced = v.forcedLevel(now)+forcedPause, now
 	}
 	return v
@@ -466,10 +489,7 @@ func (v view) without() view {
 func (v view) scheduled() view {
 	v.serve = 0
 	if v.token != nil && !v.refused {
-		v.serve = v.stale
-		if !v.looked.IsZero() {
-			v.serve = min(v.serve, v.looked.Since(v.born)+lookEvery)
-		}
+		v.serve = min(v.stale-max(v.looked.Since(v.born), 0), lookEvery)
 	}
 	return v
 }
