@@ -6,6 +6,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,4 +142,21 @@ func (h *home) awaitFault() {
 			h.t.Fatal("the request did not come")
 		}
 	}
+}
+
+// newProxy passes requests on. begin is called with the path of each, and what it
+// returns at its end.
+func newProxy(t *testing.T, target string, begin func(path string) (end func())) (address string) {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := httputil.NewSingleHostReverseProxy(u)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer begin(r.URL.Path)()
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
 }

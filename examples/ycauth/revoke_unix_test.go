@@ -1,0 +1,142 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
+)
+
+// TestInterruptedRevocation: the user is told in three lines what was done, and the
+// same command goes on from there.
+func TestInterruptedRevocation(t *testing.T) {
+	const total = 400
+	for _, format := range []string{outputTable, outputJSON} {
+		t.Run(format, func(t *testing.T) {
+			h := newHome(t, nil)
+			h.must(0, "login")
+			h.srv.Seed(total, func(_ int, s *iamtest.Seed) { s.ProtectionLevel = iamtest.NoProtection })
+			h.srv.Inject(iamtest.EndpointRevoke, iamtest.Slow(20*time.Millisecond), -1)
+			args := []string{"revoke", "--protection-level", "NO_PROTECTION", "--yes", "-o", format}
+			cmd := h.command("ycauth", args...)
+			var stdout, stderr strings.Builder
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for h.srv.Count(iamtest.EndpointRevoke) < 20 {
+				time.Sleep(time.Millisecond)
+			}
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // the exit code tells
+			if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+				t.Errorf("exit code %d", code)
+			}
+			if !regexp.MustCompile(`^\d+ of 400 refresh tokens revoked, and \d+ failed or in doubt.\n\d+ not tried: the same command goes on with them.\nycauth: interrupted\n$`).MatchString(stderr.String()) {
+				t.Errorf("stderr:\n%s", &stderr)
+			}
+			if format == outputTable {
+				if stdout.Len() > 0 {
+					t.Errorf("stdout:\n%s", &stdout)
+				}
+			} else {
+				var out revokedJSON
+				if err := json.Unmarshal([]byte(stdout.String()), &out); err != nil {
+					t.Fatal(err)
+				}
+				if len(out.Revoked) < 10 || len(out.Revoked)+len(out.Failed)+out.NotTried != total {
+					t.Errorf("%d revoked, %d failed, %d not tried", len(out.Revoked), len(out.Failed), out.NotTried)
+				}
+			}
+			h.srv.ClearFaults()
+			h.must(0, args...)
+			if r := h.must(0, append(args, "--dry-run")...); !strings.HasPrefix(r.stderr, "0 refresh tokens would be revoked") {
+				t.Error(r)
+			}
+		})
+	}
+}
+
+// TestConcurrency: as many requests at a time as the flag says.
+func TestConcurrency(t *testing.T) {
+	var mu sync.Mutex
+	now, most := 0, 0
+	h := newHome(t, nil)
+	h.must(0, "login")
+	h.srv.Seed(24, func(_ int, s *iamtest.Seed) { s.ProtectionLevel = iamtest.NoProtection })
+	h.srv.Inject(iamtest.EndpointRevoke, iamtest.Slow(100*time.Millisecond), -1)
+	proxy := newProxy(t, h.srv.URL, func(path string) func() {
+		if !strings.HasSuffix(path, ":revoke") {
+			return func() {}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		now++
+		most = max(most, now)
+		return func() {
+			mu.Lock()
+			defer mu.Unlock()
+			now--
+		}
+	})
+	h.must(0, "revoke", "--protection-level", "NO_PROTECTION", "--yes", "--concurrency", "12", "--iam-endpoint", proxy)
+	if most <= 4 || most > 12 {
+		t.Errorf("%d requests at a time, want up to 12", most)
+	}
+}
+
+// TestProgress: a person sees how far it is, a log stays short.
+func TestProgress(t *testing.T) {
+	for want, got := range map[string]string{
+		"5 of 20":                                progressText(5, 20, 0),
+		"0 of 20":                                progressText(0, 20, time.Second),
+		"50 of 20000, 25.0/s, about 13 min left": progressText(50, 20000, 2*time.Second),
+		"20 of 20, 0.5/s, about 0 s left":        progressText(20, 20, 40*time.Second),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	h := newHome(t, nil)
+	h.must(0, "login")
+	h.srv.Seed(40, func(_ int, s *iamtest.Seed) { s.ProtectionLevel = iamtest.NoProtection })
+	h.srv.Inject(iamtest.EndpointRevoke, iamtest.Slow(50*time.Millisecond), -1)
+	for _, term := range []string{"xterm", "dumb"} {
+		cmd := h.command("ycauth", "revoke", "--protection-level", "NO_PROTECTION", "--yes")
+		cmd.Env = append(cmd.Env, "TERM="+term)
+		tty, err := pty.Start(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newScreen()
+		var buf [4096]byte
+		for {
+			n, err := tty.Read(buf[:])
+			_, _ = s.Write(buf[:n])
+			if err != nil {
+				break // EIO when the program has ended
+			}
+		}
+		tty.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v\n%s", err, s)
+		}
+		if term == "dumb" {
+			visible(t, "a dumb terminal", strings.ReplaceAll(s.String(), "\r\n", "\n"))
+		} else if !regexp.MustCompile(`\r\x1b\[K\d+ of 40, [0-9.]+/s, about \d+ s left`).MatchString(s.String()) {
+			t.Errorf("no progress:\n%q", s)
+		}
+		h.srv.Seed(40, func(_ int, s *iamtest.Seed) { s.ProtectionLevel = iamtest.NoProtection })
+	}
+}
