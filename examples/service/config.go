@@ -29,18 +29,34 @@ type config struct {
 	keyFile  string
 	sessions string // folder
 	profile  string
+	announce time.Duration // how long probes are told that the service is about to stop
 	drain    time.Duration // for the requests that run when the service is told to stop
 	login    bool
 	demo     bool
 
+	limits   limits
 	provider oauth.Provider
 	iamHTTP  *http.Client     // for token requests; nil is http.DefaultClient
 	clock    func() time.Time // nil is time.Now
 	log      *slog.Logger
 }
 
+// limits bound what others can keep the service waiting for.
+type limits struct {
+	read  time.Duration // a whole request: those of this service have no body
+	write time.Duration // a whole response, with the wait for the API's
+	api   time.Duration // a request to the API
+	ready time.Duration // how long a probe waits for a renewal
+}
+
+// defaultLimits are shorter than the default of -drain where a stop has to wait for
+// them, so that a slow client does not make it fail.
+func defaultLimits() limits {
+	return limits{read: 5 * time.Second, write: 45 * time.Second, api: 30 * time.Second, ready: 2 * time.Second}
+}
+
 func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
-	cfg := config{log: slog.New(slog.DiscardHandler)}
+	cfg := config{log: slog.New(slog.DiscardHandler), limits: defaultLimits()}
 	f := flag.NewFlagSet("service", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&cfg.listen, "listen", "127.0.0.1:8080", "`address` to serve on")
@@ -50,6 +66,7 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	f.StringVar(&cfg.keyFile, "key", "", "DPoP key `file`, made by -login if it is not there (default dpop.pem beside the sessions)")
 	f.StringVar(&cfg.sessions, "sessions", "", "`folder` of the sessions (default ycauth-service/sessions in the user's configuration)")
 	f.StringVar(&cfg.profile, "profile", "default", "`name` of the session")
+	f.DurationVar(&cfg.announce, "announce", 5*time.Second, "how long /readyz answers 503 before no connection is accepted any more; longer than probes are apart")
 	f.DurationVar(&cfg.drain, "drain", 10*time.Second, "how long requests may take to finish when the service is told to stop")
 	f.BoolVar(&cfg.login, "login", false, "log in, store the session, and exit")
 	f.BoolVar(&cfg.demo, "demo", false, "run against an IAM of its own, in this process")

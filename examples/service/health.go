@@ -11,19 +11,16 @@ import (
 // bring no token back.
 func (s *service) healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
-// readyWait is how long a probe waits for a renewal. The renewal goes on without
-// the probe, and the next one meets its result.
-const readyWait = 2 * time.Second
-
 // readyz says whether requests can be served, and if not, why. To ask for the
 // token also keeps it fresh in a service that has no requests: a probe that finds
-// it stale begins a renewal.
+// it stale begins a renewal. The probe waits for it for a moment; it goes on without
+// the probe, and the next one meets its result.
 func (s *service) readyz(w http.ResponseWriter, r *http.Request) {
 	if s.stopping.Load() {
 		http.Error(w, "stopping", http.StatusServiceUnavailable)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readyWait)
+	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.limits.ready)
 	defer cancel()
 	tok, err := s.client.TokenSource().TokenContext(ctx)
 	if err != nil {

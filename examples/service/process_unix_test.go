@@ -54,7 +54,7 @@ func startProcess(t *testing.T, args ...string) *process {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	cmd := exec.CommandContext(ctx, path, append(args, "-listen", "127.0.0.1:0")...)
+	cmd := exec.CommandContext(ctx, path, append(args, "-listen", "127.0.0.1:0", "-announce", "0s")...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

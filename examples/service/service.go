@@ -57,7 +57,7 @@ func newService(cfg config) (*service, error) {
 	}
 	s.api = &http.Client{
 		Transport: &dpop.Transport{Source: s.client.TokenSource(), Prover: prover, Clock: cfg.clock},
-		Timeout:   30 * time.Second,
+		Timeout:   cfg.limits.api,
 	}
 	return s, nil
 }
@@ -122,14 +122,16 @@ func (s *service) relay(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, io.LimitReader(resp.Body, maxAnswer))
 }
 
-// serve runs the service until ctx ends, and then stops it in the order in which
-// nothing is lost: new connections, requests, the renewal.
+// serve runs the service until ctx is canceled, and then stops it in the order in
+// which nothing is lost: the probes are told, then new connections, requests, and
+// the renewal.
 func (s *service) serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
-		Handler:           s.routes(),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(s.cfg.log.Handler(), slog.LevelWarn),
+		Handler:      s.routes(),
+		ReadTimeout:  s.cfg.limits.read,
+		WriteTimeout: s.cfg.limits.write,
+		IdleTimeout:  2 * time.Minute,
+		ErrorLog:     slog.NewLogLogger(s.cfg.log.Handler(), slog.LevelWarn),
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l) }()
@@ -141,6 +143,7 @@ func (s *service) serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 		s.stopping.Store(true)
 		s.cfg.log.Info("stopping")
+		s.awaitProbes(failed)
 		err = s.drain(ctx, srv)
 		if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
 			err = errors.Join(err, ended)
@@ -150,6 +153,18 @@ func (s *service) serve(ctx context.Context, l net.Listener) error {
 	s.api.CloseIdleConnections()
 	s.cfg.log.Info("stopped")
 	return err
+}
+
+// awaitProbes serves on for a while, so that whoever sends requests here learns from
+// /readyz to send them elsewhere: a closed port tells no reason.
+func (s *service) awaitProbes(failed chan error) {
+	timer := time.NewTimer(s.cfg.announce)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case err := <-failed:
+		failed <- err // for the one who looks next
+	}
 }
 
 // drain lets the requests that run finish.

@@ -65,7 +65,7 @@ func newConfig(t *testing.T, iam *iamtest.Server) config {
 	cfg, err := parseConfig([]string{
 		"-iam", iam.URL, "-api", iam.URL + "/api/whoami", "-client-id", iam.ClientID,
 		"-key", filepath.Join(dir, "dpop.pem"), "-sessions", filepath.Join(dir, "sessions"),
-		"-drain", patience.String(),
+		"-drain", patience.String(), "-announce", "0s",
 	}, func(string) string { return "" }, io.Discard)
 	if err != nil {
 		t.Fatal(err)
