@@ -98,8 +98,8 @@ func (d *demo) connect(keyFile string) error {
 	if err != nil {
 		return err
 	}
-	d.say("A key pair was created, in a file that only you can read. The refresh token will be bound to it:\n" +
-		"a copy of it is worthless without the key. IAM tokens are not bound, and work for anyone until they expire.")
+	d.say("A key pair was created, in a file that only you can read. Refresh tokens will be bound to it:\n" +
+		"a copy of one is of no use without the key. IAM tokens are not bound: a copy works until it expires.")
 	d.client, err = oauth.New(oauth.Config{
 		Provider:  d.iam.Provider(), // oauth.YandexCloud() in earnest
 		ClientID:  d.iam.ClientID,

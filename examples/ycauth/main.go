@@ -1,7 +1,7 @@
 // Ycauth logs you in to Yandex Cloud and gives other programs IAM tokens that
 // are always fresh. The refresh token behind them is bound to a key (DPoP,
-// RFC 9449), in a file or on a YubiKey: who copies it without the key has
-// nothing.
+// RFC 9449), in a file or on a YubiKey: a copy of it is of no use without the key.
+// IAM tokens are not bound: a copy works until it expires.
 //
 //	ycauth login                      log in, in a browser
 //	ycauth token                      print an IAM token
