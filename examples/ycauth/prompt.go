@@ -113,23 +113,15 @@ func ask(ctx context.Context, t terminal, read func(terminal) (string, error)) (
 		t.close()
 		return "", err
 	}
-	type answer struct {
-		text string
-		err  error
-	}
-	answered := make(chan answer, 1)
-	go func() {
-		text, err := read(t)
-		answered <- answer{text, err}
-		t.close()
-	}()
-	select {
-	case got := <-answered:
-		return got.text, got.err
-	case <-ctx.Done():
+	text, err := interruptibly(ctx, func() (string, error) {
+		defer t.close()
+		return read(t)
+	})
+	if ctx.Err() != nil {
 		_ = term.Restore(int(t.in.Fd()), state)
 		return "", context.Cause(ctx)
 	}
+	return text, err
 }
 
 // readHidden reads a line without echo. It stops the echo before it asks, because

@@ -238,7 +238,7 @@ const maxSecret = 16 << 10
 // readToken reads a refresh token from stdin, without echo if that is a terminal.
 func (a *app) readToken(ctx context.Context) (string, error) {
 	if !a.canConfirm() {
-		return readSecret(a.stdin)
+		return interruptibly(ctx, func() (string, error) { return readSecret(a.stdin) })
 	}
 	t, ok := a.openTerminal()
 	if !ok {
@@ -249,6 +249,25 @@ func (a *app) readToken(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return readSecret(strings.NewReader(token))
+}
+
+// interruptibly does not wait for a read longer than ctx lasts.
+func interruptibly(ctx context.Context, read func() (string, error)) (string, error) {
+	type result struct {
+		text string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		text, err := read()
+		done <- result{text, err}
+	}()
+	select {
+	case got := <-done:
+		return got.text, got.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }
 
 // readSecret reads a refresh token, alone on its line.
