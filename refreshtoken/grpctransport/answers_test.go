@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
@@ -260,5 +261,40 @@ func TestDialRefusesHosts(t *testing.T) {
 		if _, err := grpctransport.Dial(source{}, grpctransport.DialOptions{Endpoint: address}); !errors.As(err, &argument) {
 			t.Errorf("%q: got %v", address, err)
 		}
+	}
+}
+
+// TestDeadlineThatTheServerSawFirst: the deadline travels with the call, so that its
+// end can be known before the timer of ctx fires.
+func TestDeadlineThatTheServerSawFirst(t *testing.T) {
+	for _, c := range []struct {
+		left    time.Duration // until the deadline
+		code    codes.Code
+		ofCtx   bool
+		waiting time.Duration
+	}{
+		{49 * time.Millisecond, codes.DeadlineExceeded, true, 49 * time.Millisecond},
+		{50 * time.Millisecond, codes.DeadlineExceeded, false, 0}, // one of the server's own
+		{49 * time.Millisecond, codes.PermissionDenied, false, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), c.left)
+			defer cancel()
+			start := time.Now()
+			_, err := once(reply{err: status.Error(c.code, "text"), header: answered}).Operation(ctx, "ajo1")
+			if errors.Is(err, context.DeadlineExceeded) != c.ofCtx || time.Since(start) != c.waiting {
+				t.Errorf("%v left, %v: got %v after %v", c.left, c.code, err, time.Since(start))
+			}
+		})
+	}
+}
+
+func TestDialTakesPrintableUserAgents(t *testing.T) {
+	conn, err := grpctransport.Dial(source{}, grpctransport.DialOptions{UserAgent: " agent~"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
 	}
 }
