@@ -1,12 +1,14 @@
 package piv
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	_ "crypto/sha512"
+	"encoding/asn1"
 	"encoding/hex"
 	"math/big"
 	"strings"
@@ -95,4 +97,29 @@ func TestSignRefusesBeforeAnybodyIsBothered(t *testing.T) {
 	if got := card.commands(); got != "" || len(prompt.asked) != 0 {
 		t.Errorf("sent %s, asked %d times", got, len(prompt.asked))
 	}
+}
+
+// FuzzStrictDER: what comes out is the same when it goes in again, and a signature
+// that was strict stays as it was.
+func FuzzStrictDER(f *testing.F) {
+	for _, seed := range []string{"3006020101020102", "30080202000102020002", "3006020181020102", "300602010102010200", ""} {
+		raw, err := hex.DecodeString(seed)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		once := strictDER(in)
+		if twice := strictDER(once); !bytes.Equal(once, twice) {
+			t.Errorf("%x becomes %x, then %x", in, once, twice)
+		}
+		var strict struct{ R, S *big.Int }
+		if _, err := asn1.Unmarshal(in, &strict); err != nil || strict.R.Sign() <= 0 || strict.S.Sign() <= 0 {
+			return
+		}
+		if again, err := asn1.Marshal(strict); err == nil && bytes.Equal(in, again) && !bytes.Equal(in, once) {
+			t.Errorf("%x becomes %x", in, once)
+		}
+	})
 }
