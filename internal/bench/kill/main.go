@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/killtest"
@@ -53,7 +54,7 @@ func table(dir string, kills, slow int, extra time.Duration) error {
 		{fmt.Sprintf("temporary file, fsync, rename; fsync + %v", extra), killtest.Afterwards, slow, extra},
 		{fmt.Sprintf("**filestore**; fsync + %v", extra), killtest.Store, slow, extra},
 	} {
-		place := filepath.Join(tmp, fmt.Sprint(i))
+		place := filepath.Join(tmp, strconv.Itoa(i))
 		if err := os.Mkdir(place, 0o700); err != nil {
 			return err
 		}
