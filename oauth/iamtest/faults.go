@@ -41,8 +41,8 @@ const (
 const maxSlow = time.Minute
 
 // oversize is how much an oversized answer is longer than the right one, in
-// bytes: together more than the MiB that this module's clients read.
-const oversize = 1 << 20
+// bytes: together more than the 16 MiB that this module's clients read at most.
+const oversize = 16 << 20
 
 // A Fault is one way in which a request or its answer goes wrong. Make one with a
 // constructor, and let it happen with [Server.Inject].
@@ -92,7 +92,7 @@ func Slow(d time.Duration) Fault { return Fault{Kind: FaultSlow, Duration: min(d
 // Truncated sends half of the right answer and closes the connection.
 func Truncated() Fault { return Fault{Kind: FaultTruncated, TakesEffect: true} }
 
-// Oversized sends the right answer and a MiB of white space after it.
+// Oversized sends the right answer and 16 MiB of white space after it.
 func Oversized() Fault { return Fault{Kind: FaultOversized, TakesEffect: true} }
 
 // HTML answers with a page for people, as captive portals (200) and proxies (502;

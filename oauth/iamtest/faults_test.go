@@ -124,7 +124,7 @@ func seen(f iamtest.Fault, a *answer, err error, began time.Time) error {
 	case iamtest.FaultSlow:
 		ok = good && time.Since(began) >= f.Duration
 	case iamtest.FaultOversized:
-		ok = good && isJSON && len(a.body) > 1<<20
+		ok = good && isJSON && len(a.body) > 16<<20
 	case iamtest.FaultEmptyBody:
 		ok = good && len(a.body) == 0
 	case iamtest.FaultHTML:
