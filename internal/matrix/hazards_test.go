@@ -141,8 +141,13 @@ func (h *hazard) call(path string) (status int, err error) {
 	return resp.StatusCode, resp.Body.Close()
 }
 
+// mustCall: a caller gets a token that the server takes, and gets through with it.
 func (h *hazard) mustCall() {
 	h.t.Helper()
+	tok, err := h.client.TokenSource().TokenContext(h.t.Context())
+	if err != nil || h.srv.AccessTokenExpiry(tok.AccessToken).IsZero() {
+		h.t.Errorf("after %v the token is dead, with the error %v", h.age(), err)
+	}
 	if status, err := h.call("/api/whoami"); err != nil || status != http.StatusOK {
 		h.t.Errorf("after %v a caller got %d and %v", h.age(), status, err)
 	}
@@ -268,6 +273,65 @@ func TestTwoFailingSaves(t *testing.T) {
 		time.Sleep(20 * time.Hour)
 		h.mustCall()
 	})
+}
+
+// TestSaveInBetween: a save of the first rotation waits for the lock while the
+// second rotation fails to be saved. What is stored then must be the second.
+func TestSaveInBetween(t *testing.T) {
+	inHazard(t, iamtest.Options{}, func(h *hazard) {
+		full, failing, second := errors.New("no space left on device"), true, false
+		h.store.save = func() error {
+			if !failing {
+				return nil
+			}
+			failing = !second
+			return full
+		}
+		time.Sleep(20 * time.Hour)
+		h.mustCall() // the first save fails, and is tried again after 1, 2, 4, 8, 16 and 32 seconds
+		time.Sleep(55 * time.Second)
+		second = true
+		h.srv.Inject(iamtest.EndpointToken, iamtest.Slow(20*time.Second), 1)
+		tok, err := h.client.TokenSource().TokenContext(h.t.Context())
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		h.client.TokenSource().Invalidate(tok)
+		h.mustCall()
+		time.Sleep(10 * time.Minute)
+		if failing {
+			h.t.Error("no second save failed")
+		}
+		if err := h.client.TokenSource().Close(); err != nil {
+			h.t.Errorf("Close: %v", err)
+		}
+		h.open() // the next process
+		time.Sleep(20 * time.Hour)
+		h.mustCall()
+	})
+}
+
+// TestClockJumpInAnOutage: what is waited for while the clock is wrong is not
+// waited for by the clock.
+func TestClockJumpInAnOutage(t *testing.T) {
+	for _, by := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			inHazard(t, iamtest.Options{}, func(h *hazard) {
+				time.Sleep(13 * time.Hour)
+				h.ahead.Store(int64(by))
+				h.srv.Inject(iamtest.EndpointToken, iamtest.HTTPStatus(http.StatusServiceUnavailable, 0), -1)
+				ctx, cancel := context.WithTimeout(h.t.Context(), 3*time.Minute)
+				defer cancel()
+				if _, err := h.client.TokenSource().TokenContext(ctx); err == nil {
+					h.t.Error("there is a token")
+				}
+				h.srv.ClearFaults()
+				h.ahead.Store(0)
+				time.Sleep(2 * time.Minute)
+				h.mustCall()
+			})
+		})
+	}
 }
 
 // rejects is a resource that takes no token.
