@@ -41,7 +41,7 @@ type exchange struct {
 // route finds the endpoint of a request and its handler.
 func route(r *http.Request) (Endpoint, func(*exchange)) {
 	for _, rt := range routes {
-		if r.URL.Path != rt.path && !(rt.below && strings.HasPrefix(r.URL.Path, rt.path)) {
+		if here := r.URL.Path == rt.path || rt.below && strings.HasPrefix(r.URL.Path, rt.path); !here {
 			continue
 		}
 		if !slices.Contains(rt.methods, r.Method) {

@@ -149,7 +149,7 @@ func (s *Server) Close() {
 	defer s.life.Unlock()
 	if !s.closed {
 		if err, l := s.CheckFaults(), s.options().Logger; err != nil && l != nil {
-			l.Warn("iamtest: faults that never happened", "error", err) //nolint:sloglint // a server has no context
+			l.Warn("iamtest: faults that never happened", "error", err)
 		}
 	}
 	s.closed = true
