@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -152,11 +151,6 @@ func revoke(ctx context.Context, r *rig) error {
 	return err
 }
 
-// faults are the rows.
-func faults() []iamtest.Fault {
-	return slices.DeleteFunc(iamtest.AllFaults(), func(f iamtest.Fault) bool { return f.Kind == iamtest.FaultEcho })
-}
-
 // outcome names what a caller can tell an error for.
 func outcome(err error) string {
 	var login *oauth.LoginRequiredError
@@ -221,6 +215,9 @@ var want = []struct{ fault, outcomes string }{
 	{"repeated page token", " |  |  |  | ok | malformed answer |  |  |  | "},
 	{"operation not found", " |  |  |  |  |  |  |  | NOT_FOUND | NOT_FOUND"},
 	{"foreign operation", " |  |  |  |  |  | ok | ok | malformed answer | malformed answer"},
+	{"echo", " |  |  |  | ok | ok | malformed answer | malformed answer | malformed answer | malformed answer"},
+	{"echo 400", "REDACTED | REDACTED | REDACTED | REDACTED | INVALID_ARGUMENT | INVALID_ARGUMENT | INVALID_ARGUMENT | INVALID_ARGUMENT | INVALID_ARGUMENT | INVALID_ARGUMENT"},
+	{"echo 307", "malformed answer | malformed answer | malformed answer | malformed answer | malformed answer | malformed answer | malformed answer | malformed answer | malformed answer | malformed answer"},
 	{"clock skew 5m0s", "ok | ok | ok | ok | ok | ok | ok | ok | ok | ok"},
 	{"clock skew -5m0s", "ok | ok | ok | ok | ok | ok | ok | ok | ok | ok"},
 }
@@ -229,7 +226,7 @@ func TestEveryFaultAtEveryRequest(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string]string{}
 	t.Run("cells", func(t *testing.T) {
-		for _, f := range faults() {
+		for _, f := range iamtest.AllFaults() {
 			for _, q := range requests {
 				if !f.AppliesTo(q.endpoint) {
 					continue
@@ -272,7 +269,7 @@ func TestEveryFaultAtEveryRequest(t *testing.T) {
 		fmt.Fprintf(w, "%s: once\tand for ever\t", q.name)
 	}
 	fmt.Fprintln(w)
-	for _, f := range faults() {
+	for _, f := range iamtest.AllFaults() {
 		fmt.Fprintf(w, "%s\t", f)
 		for _, q := range requests {
 			fmt.Fprintf(w, "%s\t%s\t", got[cellName(f, q, 1)], got[cellName(f, q, -1)])
@@ -282,7 +279,7 @@ func TestEveryFaultAtEveryRequest(t *testing.T) {
 	w.Flush()
 	t.Logf("outcomes\n%s", table.String())
 
-	all := faults()
+	all := iamtest.AllFaults()
 	if len(all) != len(want) {
 		t.Fatalf("%d faults, and outcomes for %d", len(all), len(want))
 	}
