@@ -209,7 +209,8 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time) (_ toke
 		return tokenResponse{}, false, err
 	}
 	body, err := readBody(resp)
-	c.clocks.Learn(c.tokenURL, resp.Header, sent.Wall(), c.clock.Now().Wall())
+	received := c.clock.Now() // if the clock was set meanwhile, only the time that passed counts
+	c.clocks.Learn(c.tokenURL, resp.Header, received.Wall().Add(-received.Since(sent)), received.Wall())
 	newNonce = c.nonces.Learn(c.tokenURL, resp.Header)
 	response, err := c.parseResponse(resp, body, err, g)
 	response.sent = sent // the life began when the server issued the token, not when we read it

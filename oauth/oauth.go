@@ -341,9 +341,9 @@ func isScopeToken(s string) bool {
 func (c *Client) TokenSource() *TokenSource { return c.source }
 
 // HTTPClient returns a client for resources: every request carries a token of the
-// client's source, a proof where the token is bound, and is repeated once with
-// another token if the resource answers 401. It sends credentials over https, or
-// to this machine.
+// client's source, and a proof where the token is bound. A request that is rejected
+// because of its token, its nonce or its time is repeated where that helps, as
+// [dpop.Transport] describes. Credentials are sent over https, or to this machine.
 func (c *Client) HTTPClient() *http.Client {
 	t := &dpop.Transport{Source: c.source, Prover: c.cfg.DPoP, Nonces: &c.nonces, Clocks: &c.clocks, Clock: c.cfg.Clock}
 	if c.cfg.HTTPClient != nil {

@@ -229,8 +229,9 @@ func (s *TokenSource) Invalidate(rejected *oauth2.Token) {
 // google.golang.org/grpc: the header authorization with a token for this call.
 //
 // gRPC does not tell its credentials that a call was rejected, so a token that
-// was revoked is sent until it is replaced. The interceptors of package
-// refreshtoken/grpctransport call [TokenSource.Invalidate].
+// was revoked is sent until it is replaced. Use Authenticate of package
+// refreshtoken/grpctransport instead of grpc.WithPerRPCCredentials: it calls
+// [TokenSource.Invalidate] and makes the call once more.
 func (s *TokenSource) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	tok, err := s.TokenContext(ctx)
 	if err != nil {
