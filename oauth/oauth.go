@@ -11,7 +11,7 @@
 //		Provider: oauth.YandexCloud(),
 //		ClientID: oauth.YandexCloudClientID,
 //		DPoP:     prover,
-//		Store:    store, // package filestore or keyringstore
+//		Store:    store, // package filestore
 //	})
 //	…
 //	source := client.TokenSource()
