@@ -120,7 +120,7 @@ func (s *TokenSource) save(ctx context.Context) error {
 				return stored, nil
 			}
 			if !v.supersedes(stored) {
-				s.yield(v.unsaved, stored)
+				s.yield(stored)
 				return stored, nil
 			}
 			kept = v.session
@@ -138,25 +138,11 @@ func (s *TokenSource) save(ctx context.Context) error {
 }
 
 // yield gives up the session in hand for the one in the store, which a login, a
-// logout or a sibling's renewal put there. It does nothing if the session in hand
-// is not the one that u was about any more.
-func (s *TokenSource) yield(u *unsaved, stored Session) {
+// logout or a sibling's renewal put there.
+func (s *TokenSource) yield(stored Session) {
 	if v := s.view.Load(); holds(stored, v.session) {
 		s.saved(stored) // by an attempt that seemed to have failed
 		return
 	}
-	yielded := false
-	s.apply(func(v view, _ clock.Instant) view {
-		if yielded = v.unsaved == u; !yielded {
-			return v
-		}
-		v.unsaved = nil
-		if !stored.IsZero() && sameLogin(stored, v.session) {
-			v.session.Generation = 0 // so that read takes the stored one
-		}
-		return v
-	})
-	if yielded {
-		s.read(stored, nil)
-	}
+	s.read(stored, nil)
 }

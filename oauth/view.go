@@ -297,7 +297,7 @@ func (v view) read(stored Session, mine error, usableToken bool, now clock.Insta
 	case !sameLogin(stored, v.session):
 		v.epoch++
 		return v.took(stored, mine, usableToken, now, serverTime, m), toldReplaced
-	case stored.Generation > v.session.Generation:
+	case stored.Generation > v.session.Generation || !holds(stored, v.session):
 		return v.took(stored, mine, usableToken, now, serverTime, m), toldNewer
 	}
 	return v, toldNothing
