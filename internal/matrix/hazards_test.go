@@ -23,24 +23,40 @@ import (
 // time, as Update is.
 type hurdles struct {
 	oauth.Store
+
+	mu    sync.Mutex
 	lock  func(ctx context.Context) // while the lock is waited for
 	save  func() error              // before the session is stored
 	saved func()                    // after it
 }
 
+// hooks are the present ones; set changes them.
+func (h *hurdles) hooks() (lock func(context.Context), save func() error, saved func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lock, h.save, h.saved
+}
+
+func (h *hurdles) set(fn func(h *hurdles)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fn(h)
+}
+
 func (h *hurdles) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
-	if h.lock != nil {
-		h.lock(ctx)
+	lock, save, saved := h.hooks()
+	if lock != nil {
+		lock(ctx)
 	}
 	err := h.Store.Update(ctx, func(s oauth.Session) (oauth.Session, error) {
 		next, err := fn(s)
-		if err == nil && h.save != nil {
-			err = h.save()
+		if err == nil && save != nil {
+			err = save()
 		}
 		return next, err
 	})
-	if err == nil && h.saved != nil {
-		h.saved()
+	if err == nil && saved != nil {
+		saved()
 	}
 	return err
 }
@@ -168,13 +184,14 @@ func TestLateLock(t *testing.T) {
 		t.Run(moment.String(), func(t *testing.T) {
 			inHazard(t, iamtest.Options{}, func(h *hazard) {
 				time.Sleep(20 * time.Hour)
-				late := true
-				h.store.lock = func(ctx context.Context) {
-					if deadline, ok := ctx.Deadline(); ok && late {
-						late = false
-						time.Sleep(time.Until(deadline) - moment)
+				var late atomic.Bool
+				h.store.set(func(s *hurdles) {
+					s.lock = func(ctx context.Context) {
+						if deadline, ok := ctx.Deadline(); ok && late.CompareAndSwap(false, true) {
+							time.Sleep(time.Until(deadline) - moment)
+						}
 					}
-				}
+				})
 				h.srv.Inject(iamtest.EndpointToken, iamtest.Slow(500*time.Millisecond).AfterEffect(), 1)
 				ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Minute)
 				defer cancel()
@@ -182,7 +199,7 @@ func TestLateLock(t *testing.T) {
 				if errors.Is(err, oauth.ErrLoginRequired) {
 					h.t.Errorf("the caller got %v", err)
 				}
-				if late {
+				if !late.Load() {
 					h.t.Error("the lock was not late")
 				}
 				time.Sleep(5 * time.Minute)
@@ -207,7 +224,7 @@ func TestClockJump(t *testing.T) {
 				}
 			}
 		},
-		"after the save": func(h *hazard, jump func()) { h.store.saved = jump },
+		"after the save": func(h *hazard, jump func()) { h.store.set(func(s *hurdles) { s.saved = jump }) },
 	}
 	for name, step := range steps {
 		for _, by := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
@@ -253,12 +270,12 @@ func TestClockJump(t *testing.T) {
 func TestTwoFailingSaves(t *testing.T) {
 	inHazard(t, iamtest.Options{}, func(h *hazard) {
 		full := errors.New("no space left on device")
-		h.store.save = func() error { return full }
+		h.store.set(func(s *hurdles) { s.save = func() error { return full } })
 		for range 2 {
 			time.Sleep(20 * time.Hour)
 			h.mustCall()
 		}
-		h.store.save = nil
+		h.store.set(func(s *hurdles) { s.save = nil })
 		if err := h.client.TokenSource().Close(); err != nil {
 			h.t.Errorf("Close: %v", err)
 		}
@@ -279,18 +296,21 @@ func TestTwoFailingSaves(t *testing.T) {
 // second rotation fails to be saved. What is stored then must be the second.
 func TestSaveInBetween(t *testing.T) {
 	inHazard(t, iamtest.Options{}, func(h *hazard) {
-		full, failing, second := errors.New("no space left on device"), true, false
-		h.store.save = func() error {
-			if !failing {
-				return nil
+		full := errors.New("no space left on device")
+		var second, enough atomic.Bool
+		h.store.set(func(s *hurdles) {
+			s.save = func() error {
+				if enough.Load() {
+					return nil
+				}
+				enough.Store(second.Load())
+				return full
 			}
-			failing = !second
-			return full
-		}
+		})
 		time.Sleep(20 * time.Hour)
 		h.mustCall() // the first save fails, and is tried again after 1, 2, 4, 8, 16 and 32 seconds
 		time.Sleep(55 * time.Second)
-		second = true
+		second.Store(true)
 		h.srv.Inject(iamtest.EndpointToken, iamtest.Slow(20*time.Second), 1)
 		tok, err := h.client.TokenSource().TokenContext(h.t.Context())
 		if err != nil {
@@ -299,7 +319,7 @@ func TestSaveInBetween(t *testing.T) {
 		h.client.TokenSource().Invalidate(tok)
 		h.mustCall()
 		time.Sleep(10 * time.Minute)
-		if failing {
+		if !enough.Load() {
 			h.t.Error("no second save failed")
 		}
 		if err := h.client.TokenSource().Close(); err != nil {

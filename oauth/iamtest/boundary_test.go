@@ -223,3 +223,29 @@ func TestSameTokenIsTheRightOne(t *testing.T) {
 		t.Error("a revoked token was given")
 	}
 }
+
+// TestNoncesAreForProofs: a resource gives none to requests with a Bearer token.
+func TestNoncesAreForProofs(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{ResourceNonces: iamtest.NoncesRequired})
+	u := newUser(t, srv)
+	a := wantOK(t, u.call("GET", "/api/whoami", "", srv.IssueAccessToken("", "")))
+	if got := a.header.Get(dpop.NonceHeader); got != "" {
+		t.Errorf("got the nonce %q", got)
+	}
+}
+
+// TestTwoAuthorizationHeaders: nobody can say which of them counts.
+func TestTwoAuthorizationHeaders(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{ClientID: "app", ClientSecret: "the secret of the app"})
+	u := newUser(t, srv)
+	form := u.refreshForm("x")
+	form.Del("client_id")
+	req := u.tokenRequest(form)
+	req.SetBasicAuth("app", "the+secret+of+the+app")
+	req.Header["Authorization"] = append(req.Header["Authorization"], req.Header["Authorization"]...)
+	wantError(t, u.do(req), 400, "invalid_request")
+	form.Set("client_id", "another")
+	req = u.tokenRequest(form)
+	req.SetBasicAuth("app", "the+secret+of+the+app")
+	wantError(t, u.do(req), 400, "invalid_request")
+}
