@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -271,7 +272,9 @@ func (c *iamCommand) elsewhere(ts *testscript.TestScript, args []string) {
 		if r.Header.Get("Authorization") != "" {
 			c.strayed.Add(1)
 		}
-		http.NotFound(w, r)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"code": 5, "message": "not found", "details": []}`)
 	}))
 	ts.Defer(other.Close)
 	ts.Setenv(args[0], other.URL)
