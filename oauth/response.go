@@ -53,7 +53,7 @@ func (c *Client) parseResponse(resp *http.Response, body []byte, readErr error, 
 		// Some servers send their errors with status 200.
 		return tokenResponse{}, &ServerError{
 			Status: resp.StatusCode, Code: code, Description: description,
-			RetryAfter: retry.After(resp.Header, time.Now()), RequestID: wire.RequestID(resp.Header),
+			RetryAfter: retry.After(resp.Header, time.Now()), RequestID: wire.RequestID(resp.Header, secrets...),
 		}
 	}
 	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
@@ -72,10 +72,10 @@ func (c *Client) parseResponse(resp *http.Response, body []byte, readErr error, 
 	}
 	reason := err.Error()
 	if !wire.IsJSON(resp.Header) {
-		reason += "; its content type is " + strconv.Quote(redact.Text(resp.Header.Get("Content-Type")))
+		reason += "; its content type is " + strconv.Quote(redact.Text(resp.Header.Get("Content-Type"), secrets...))
 	}
 	return response, &ServerError{
-		Status: resp.StatusCode, RequestID: wire.RequestID(resp.Header),
+		Status: resp.StatusCode, RequestID: wire.RequestID(resp.Header, secrets...),
 		Err: fmt.Errorf("%w: %s", ErrMalformedAnswer, reason),
 	}
 }
@@ -252,7 +252,7 @@ func parseRefusal(resp *http.Response, body []byte, readErr error, secrets []str
 	e := &ServerError{
 		Status:     resp.StatusCode,
 		RetryAfter: retry.After(resp.Header, time.Now()),
-		RequestID:  wire.RequestID(resp.Header),
+		RequestID:  wire.RequestID(resp.Header, secrets...),
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		e.Err = fmt.Errorf("%w: a redirect, which is not followed, so that no credential goes elsewhere: check Provider.TokenURL", ErrMalformedAnswer)

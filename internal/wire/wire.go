@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/ycauth/ycauth-go/internal/redact"
 )
 
 // MaxBody is the most that is read of any response, in bytes.
@@ -104,10 +106,12 @@ func IsJSON(h http.Header) bool {
 
 // RequestID is the identifier that the server gave the exchange, to quote to
 // its support: x-request-id, else x-server-trace-id. It is "" where there is
-// none, and is cut at 128 characters.
-func RequestID(h http.Header) string {
+// none, and is cut at 128 characters. The secrets of the request are taken out, in
+// case the server echoes them there.
+func RequestID(h http.Header, secrets ...string) string {
 	for _, name := range []string{"X-Request-Id", "X-Server-Trace-Id"} {
-		if id := strings.Map(printable, h.Get(name)); id != "" {
+		// Cleaned before it is cut: half a token would not be recognized.
+		if id := strings.Map(printable, redact.Text(strings.Map(printable, h.Get(name)), secrets...)); id != "" {
 			return id[:min(len(id), 128)]
 		}
 	}
