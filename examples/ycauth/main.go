@@ -63,7 +63,14 @@
 // at once: authorization server, IAM and operations, as package iamtest is.
 // --auth-url, --token-url, --iam-endpoint and --operation-endpoint (in the
 // environment $YCAUTH_AUTH_URL and so on) set them one by one, for another
-// region for example. A login keeps them in the profile.
+// region for example. A login keeps them in the profile. From then on only the
+// flags count; a variable that says something else is an error, because it would
+// send tokens to a server that they are not for.
+//
+// To try the program without an account, or to write tests with it:
+//
+//	go run ./examples/ycauth/try                                  a shell with an IAM of its own
+//	go run ./examples/ycauth/try sh -c 'ycauth login && ycauth list'
 package main
 
 import "os"

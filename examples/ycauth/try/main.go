@@ -1,0 +1,110 @@
+// Try runs a command, by default a shell, in which ycauth works without an account:
+// against an IAM of its own, with a browser that agrees to everything, and in a
+// configuration directory that is removed at the end.
+//
+//	go run ./examples/ycauth/try
+//	go run ./examples/ycauth/try sh -c 'ycauth login && ycauth list'
+//
+// $YCAUTH_ENDPOINT, $YCAUTH_CONFIG_DIR and $BROWSER point there, and ycauth is built
+// and first in $PATH. It needs the Go tool, and a system other than Windows, where
+// $BROWSER cannot hold a path.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
+)
+
+// browse is the argument that makes this program a browser.
+const browse = "-browse"
+
+func main() {
+	if len(os.Args) == 3 && os.Args[1] == browse {
+		if err := visit(context.Background(), os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "try:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	signal.Ignore(os.Interrupt) // Ctrl-C is for the command; the directory is to be removed
+	code, err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "try:", err)
+	}
+	os.Exit(code)
+}
+
+// run returns the exit code of the command.
+func run(ctx context.Context, command []string, stdin io.Reader, stdout, stderr io.Writer) (code int, err error) {
+	if len(command) == 0 {
+		command = []string{cmp.Or(os.Getenv("SHELL"), "sh")}
+	}
+	dir, err := os.MkdirTemp("", "ycauth-try-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, "bin", "ycauth"), "github.com/ycauth/ycauth-go/examples/ycauth")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("%w\n%s", err, out)
+	}
+	browser, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	iam, err := iamtest.New(iamtest.Options{Nonces: iamtest.NoncesRequired})
+	if err != nil {
+		return 1, err
+	}
+	defer iam.Close()
+	iam.Seed(2, func(i int, t *iamtest.Seed) { // something to list and revoke
+		t.ClientInstanceInfo = []string{"yc/0.141.0", "old-laptop/0.9"}[i]
+		t.ProtectionLevel = []iamtest.ProtectionLevel{iamtest.SecureKeyDPoP, iamtest.NoProtection}[i]
+		t.LastUsedAt = iam.Now().Add(-time.Duration(i+1) * 12 * 24 * time.Hour)
+		t.CreatedAt = t.LastUsedAt
+	})
+	fmt.Fprintf(stderr, "An IAM runs at %s, as long as %s does. Begin with: ycauth login\n", iam.URL, command[0])
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Env = append(cmd.Environ(),
+		"PATH="+filepath.Join(dir, "bin")+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"YCAUTH_ENDPOINT="+iam.URL, "YCAUTH_CONFIG_DIR="+filepath.Join(dir, "config"), "YCAUTH_PROFILE=",
+		"BROWSER="+browser+" "+browse,
+	)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	if err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
+
+// visit is a browser for a server that asks no questions: it follows redirects.
+func visit(ctx context.Context, address string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Timeout: 30 * time.Second}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}
