@@ -13,6 +13,7 @@ require (
 	github.com/yandex-cloud/go-sdk/v2 v2.188.0
 	github.com/ycauth/ycauth-go v0.1.0
 	github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc v0.1.0
+	github.com/ycauth/ycauth-go/oauth/keyringstore v0.1.0
 	github.com/ycauth/ycauth-go/oauth/yccredentials v0.1.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/oauth2 v0.36.0
@@ -22,8 +23,10 @@ require (
 
 require (
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
+	github.com/danieljoos/wincred v1.2.3 // indirect
 	github.com/ghodss/yaml v1.0.0 // indirect
 	github.com/go-piv/piv-go/v2 v2.6.0 // indirect
+	github.com/godbus/dbus/v5 v5.2.2 // indirect
 	github.com/golang-jwt/jwt/v4 v4.5.2 // indirect
 	github.com/golang/protobuf v1.5.4 // indirect
 	github.com/google/uuid v1.6.0 // indirect
@@ -44,4 +47,5 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
 	gopkg.in/yaml.v2 v2.4.0 // indirect
+	github.com/zalando/go-keyring v0.2.8 // indirect
 )

@@ -32,7 +32,7 @@ type connection struct {
 
 // connect opens the profile. It makes no request and looks for no card.
 func (a *app) connect(ctx context.Context) (*connection, error) {
-	store, dir, err := a.openStore()
+	store, dir, err := a.openStore(ctx)
 	if err != nil {
 		return nil, err
 	}

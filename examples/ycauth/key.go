@@ -92,7 +92,7 @@ func (a *app) keyShowCommand() *cobra.Command {
 
 // openProfile returns the profile, for commands that need no session.
 func (a *app) openProfile(ctx context.Context) (profile, error) {
-	store, dir, err := a.openStore()
+	store, dir, err := a.openStore(ctx)
 	if err != nil {
 		return profile{}, err
 	}
@@ -163,7 +163,7 @@ func named[T fmt.Stringer](flag, name string, values []T) (T, error) {
 }
 
 func (a *app) keyInit(ctx context.Context, flags keyInitFlags) error {
-	store, dir, err := a.openStore()
+	store, dir, err := a.openStore(ctx)
 	if err != nil {
 		return err
 	}

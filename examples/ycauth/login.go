@@ -20,6 +20,8 @@ type loginFlags struct {
 	headless     bool
 	attest       bool
 	timeout      time.Duration
+	keyring      bool
+	keyringSet   bool
 }
 
 func (a *app) loginCommand() *cobra.Command {
@@ -42,8 +44,12 @@ func (a *app) loginCommand() *cobra.Command {
 	f.BoolVar(&flags.headless, "headless", false, "there is no browser on this computer")
 	f.BoolVar(&flags.attest, "attest", false, "show the server the YubiKey's attestation of the key, which names the card (x5c)")
 	f.DurationVar(&flags.timeout, "timeout", 10*time.Minute, "how long to wait for the login")
+	f.BoolVar(&flags.keyring, "keyring", false, "seal the session with a key in your keyring; its files alone are then of no use (default: as before)")
 	flags.register(cmd)
-	cmd.RunE = a.action(func(ctx context.Context, _ []string) error { return a.login(ctx, flags) })
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
+		flags.keyringSet = f.Changed("keyring")
+		return a.login(ctx, flags)
+	})
 	return cmd
 }
 
@@ -53,13 +59,30 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, flags.timeout)
 	defer cancel()
-	store, dir, err := a.openStore()
+	store, dir, err := a.openStore(ctx)
 	if err != nil {
 		return err
 	}
 	p, err := a.loadProfile(ctx, store, dir)
 	if err != nil {
 		return err
+	}
+	p.Keyring = a.sealed(dir)
+	switch {
+	case !flags.keyringSet || flags.keyring == p.Keyring:
+	case flags.keyring:
+		if store, err = a.openSealedStore(ctx, dir); err != nil {
+			return err
+		}
+		p.Keyring = true
+	default:
+		if _, err := store.Load(ctx); !errors.Is(err, oauth.ErrNoSession) {
+			return usagef("the session is sealed with a key in the keyring: log out first, with %q", a.commandFor("logout"))
+		}
+		if store, _, err = a.openPlainStore(); err != nil {
+			return err
+		}
+		p.Keyring = false
 	}
 	p.Endpoints = a.endpoint.login(p.own)
 	if flags.clientID != "" {
@@ -103,7 +126,7 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 		a.warn("the server issued no refresh token: %s. Log in again when the IAM token expires", p.Endpoints.provider().RefreshTokenSwitch)
 	}
 	a.say("You are logged in. %q prints an IAM token.", a.commandFor("token"))
-	return a.printStatus(newStatus(a, p, session, store.Path()))
+	return a.printStatus(newStatus(a, p, session, p.kept(store)))
 }
 
 // loginWith logs in. A login whose session cannot be saved is closed, because

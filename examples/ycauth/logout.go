@@ -34,7 +34,7 @@ func (a *app) logoutCommand() *cobra.Command {
 }
 
 func (a *app) forget(ctx context.Context) error {
-	store, dir, err := a.openStore()
+	store, dir, err := a.openPlainStore()
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (a *app) forget(ctx context.Context) error {
 }
 
 func (a *app) logout(ctx context.Context) error {
-	store, dir, err := a.openStore()
+	store, dir, err := a.openStore(ctx)
 	if err != nil {
 		return err
 	}

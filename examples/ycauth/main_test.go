@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -52,10 +55,25 @@ func testSystem() system {
 	if path := os.Getenv("TEST_CARD_MAKER"); path != "" {
 		sys.trust = mustReadTrust(path)
 	}
+	sys.sealKey = testKeyring
 	if os.Getenv("TEST_FULL_DISK") != "" {
 		sys.wrapStore = func(s oauth.Store) oauth.Store { return fullStore{s} }
 	}
 	return sys
+}
+
+// testKeyring is a keyring in a file, which is locked if there is none.
+func testKeyring(context.Context) (cipher.AEAD, error) {
+	secret, err := os.ReadFile(os.Getenv("TEST_KEYRING"))
+	if err != nil {
+		return nil, fmt.Errorf("the keyring is locked")
+	}
+	key := sha256.Sum256(secret)
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
 }
 
 // fullStore is a store on a disk that has no room for another session.

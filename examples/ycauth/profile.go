@@ -39,6 +39,7 @@ type profile struct {
 	FederationID string    `json:"federation_id,omitempty"`
 	Endpoints    endpoints `json:"endpoints"`
 	Key          keyChoice `json:"key"`
+	Keyring      bool      `json:"keyring,omitempty"` // the session is sealed with a key in the user's keyring
 
 	Pending *pendingLogin `json:"pending,omitempty"`
 
@@ -69,15 +70,54 @@ func (a *app) configDir() (string, error) {
 	return filepath.Dir(sessions), err
 }
 
-// openStore returns the store of the profile's session. It also is what checks
-// the profile's name, before that becomes part of other paths.
-func (a *app) openStore() (store *filestore.Store, dir string, err error) {
+// openStore returns the store of the profile's session, with the key that seals it
+// if there is one.
+func (a *app) openStore(ctx context.Context) (store *filestore.Store, dir string, err error) {
+	store, dir, err = a.openPlainStore()
+	if err == nil && a.sealed(dir) {
+		store, err = a.openSealedStore(ctx, dir)
+	}
+	return store, dir, err
+}
+
+// openPlainStore also is what checks the profile's name, before that becomes part
+// of other paths.
+func (a *app) openPlainStore() (store *filestore.Store, dir string, err error) {
 	dir, err = a.configDir()
 	if err != nil {
 		return nil, "", err
 	}
 	store, err = filestore.New(filepath.Join(dir, "sessions"), a.profileName)
 	return store, dir, err
+}
+
+// openSealedStore takes the key from the user's keyring. It also reads a session
+// that is not sealed yet.
+func (a *app) openSealedStore(ctx context.Context, dir string) (*filestore.Store, error) {
+	key, err := a.sealKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return filestore.New(filepath.Join(dir, "sessions"), a.profileName, filestore.WithSeal(key))
+}
+
+// sealed reports whether the session may be sealed, by the profile or by a login
+// that is pending there. What is wrong with the file is reported by readProfile.
+func (a *app) sealed(dir string) bool {
+	data, err := os.ReadFile(a.profilePath(dir))
+	if err != nil {
+		return false
+	}
+	p, err := decodeProfile(data)
+	return err == nil && slices.ContainsFunc(p.all(), func(q *profile) bool { return q.Keyring })
+}
+
+// kept says where the session is, for people.
+func (p profile) kept(store *filestore.Store) string {
+	if p.Keyring {
+		return store.Path() + ", sealed with a key in the keyring"
+	}
+	return store.Path()
 }
 
 // sessions is the store as clients use it.

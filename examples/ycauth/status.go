@@ -136,7 +136,7 @@ func (a *app) statusCommand() *cobra.Command {
 }
 
 func (a *app) status(ctx context.Context, _ []string) error {
-	store, dir, err := a.openStore()
+	store, dir, err := a.openStore(ctx)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (a *app) status(ctx context.Context, _ []string) error {
 	if err != nil && !errors.Is(err, oauth.ErrNoSession) {
 		return err
 	}
-	st := newStatus(a, p, session, store.Path())
+	st := newStatus(a, p, session, p.kept(store))
 	if err := a.printStatus(st); err != nil {
 		return err
 	}

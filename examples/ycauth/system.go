@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
+	"crypto/cipher"
 	"io"
 	"os"
 	"time"
 
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/keyringstore"
 	"github.com/ycauth/ycauth-go/piv"
 )
 
@@ -18,6 +21,9 @@ type system struct {
 	now            func() time.Time
 	trust          piv.Trust // whose attestations to believe
 
+	// sealKey is the key in the user's keyring, created if there is none.
+	sealKey func(context.Context) (cipher.AEAD, error)
+
 	wrapStore func(oauth.Store) oauth.Store // for tests; nil for none
 }
 
@@ -26,5 +32,8 @@ func realSystem() system {
 		args:  os.Args[1:],
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		getenv: os.Getenv, now: time.Now,
+		sealKey: func(ctx context.Context) (cipher.AEAD, error) {
+			return keyringstore.Key(ctx, "ycauth", keyringstore.Options{})
+		},
 	}
 }
