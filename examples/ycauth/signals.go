@@ -48,7 +48,6 @@ func watchSignals() *signals {
 }
 
 func (s *signals) watch() {
-	defer close(s.done)
 	for sig := range s.ch {
 		s.mu.Lock()
 		child := s.child
@@ -62,6 +61,7 @@ func (s *signals) watch() {
 			os.Exit(exitInterrupted)
 		}
 	}
+	close(s.done)
 }
 
 // hold has the end of the program wait for the function, which must be bounded in
