@@ -13,8 +13,9 @@
 //	GET /metrics   the renewals, for Prometheus
 //
 // SIGTERM or an interrupt ends it: /readyz answers 503 for a while, then there are
-// no new connections, the requests that run are finished, and so is a renewal that runs, for its refresh token may be the only
-// one that is good from then on. A second signal ends it at once.
+// no new connections, the requests that run are finished, and so is a renewal that
+// runs, because its refresh token may be the only one that is good from then on.
+// Further signals change nothing: every step is bounded.
 package main
 
 import (
@@ -31,9 +32,10 @@ import (
 )
 
 func main() {
+	// Not stopped before the end: a second signal must not cut off a renewal.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal is not caught
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
+	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		os.Exit(2)

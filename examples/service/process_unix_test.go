@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -87,11 +88,15 @@ func startProcess(t *testing.T, args ...string) *process {
 	return p
 }
 
-// terminate sends SIGTERM and waits for the end.
+// terminate sends SIGTERM, twice, as impatient supervisors do, and waits for the
+// end.
 func (p *process) terminate(t *testing.T) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	<-p.eof
 	if err := p.cmd.Wait(); err != nil {

@@ -57,7 +57,7 @@ var exitTable = []exitRow{
 	{exitCannotRun, "the command of \"ycauth exec\" could not be run", nil},
 	{exitNotFound, "the command of \"ycauth exec\" was not found", nil},
 	{exitInterrupted, "interrupted: Ctrl-C, SIGTERM or SIGHUP", nil},
-	{exitBrokenPipe, "whatever read the output has gone", nil},
+	{exitBrokenPipe, "the program that reads the output has ended", nil},
 }
 
 // exitCodes are the rows for people, by code.

@@ -46,7 +46,7 @@
 //	126  the command of "ycauth exec" could not be run
 //	127  the command of "ycauth exec" was not found
 //	130  interrupted: Ctrl-C, SIGTERM or SIGHUP
-//	141  whatever read the output has gone
+//	141  the program that reads the output has ended
 //
 // The exit code of "ycauth exec" is otherwise that of the command that it ran.
 //
