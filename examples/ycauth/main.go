@@ -25,6 +25,9 @@
 //	profiles/NAME.json   endpoints, client and the choice of the key; no secret
 //	keys/NAME.pem        the key, unless it is elsewhere or on a YubiKey
 //
+// The directory can be moved. "ycauth login --keyring" seals the session with a key in
+// the keyring of the operating system (package keyringstore).
+//
 // Any number of processes can share a profile: the token is renewed once for
 // all of them.
 //
