@@ -48,10 +48,15 @@
 //     Config.MaxAttempts requests. After it the source rests for 1 s, then 2 s, and
 //     so on up to 1 minute, or as long as Retry-After asks (10 minutes at most),
 //     and each further renewal makes one request until one succeeds: 10 requests
-//     in the first minute, then 1 a minute.
+//     in the first minute, then 1 a minute. While no connection can be made, it
+//     rests for 5 s at most.
 //   - rejected by a resource: one renewal in 30 s.
 //   - forced by [TokenSource.Renew]: 10 renewals in a row, then one in 6 s, and none
 //     before the end of a Retry-After.
+//
+// A token that has expired when it arrives counts as a failure, and is asked for
+// once more before that. One that lives for less than a second counts as one
+// whose life is unknown.
 //
 // A nonce challenge adds at most 3 requests to each, a corrected clock one.
 //

@@ -100,6 +100,10 @@ const (
 	firstCooldown = time.Second
 	maxCooldown   = time.Minute
 
+	// unreachableCooldown is the longest one while nothing reaches the server: it is
+	// not burdened, and callers wait for the network.
+	unreachableCooldown = 5 * time.Second
+
 	// maxServerCooldown is the longest Retry-After that is believed.
 	maxServerCooldown = 10 * time.Minute
 
@@ -381,7 +385,11 @@ func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant)
 		v.quiet = loginCooldown
 		return v
 	}
-	d := min(firstCooldown<<min(v.failures-1, 16), maxCooldown)
+	most := maxCooldown
+	if unreachable := (*UnreachableError)(nil); errors.As(err, &unreachable) && unreachable.Temporary() {
+		most = unreachableCooldown
+	}
+	d := min(firstCooldown<<min(v.failures-1, 16), most)
 	d += time.Duration(rand.Int64N(int64(d)/4 + 1)) // processes should not retry together
 	v.quiet = max(d, v.busy)
 	return v
