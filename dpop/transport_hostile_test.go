@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -114,7 +115,7 @@ func TestTransportDrain(t *testing.T) {
 				w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
 				w.Header().Set(NonceHeader, "n")
 				if tt.announced {
-					w.Header().Set("Content-Length", fmt.Sprint(tt.size))
+					w.Header().Set("Content-Length", strconv.Itoa(tt.size))
 				}
 				w.WriteHeader(http.StatusUnauthorized)
 				if !tt.announced {

@@ -240,7 +240,7 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 		return nil, &UnreachableError{err}
 	}
 	req.Header = header
-	resp, err := c.http.Do(req) //nolint:bodyclose // readBody closes it
+	resp, err := c.http.Do(req)
 	switch {
 	case err == nil:
 		return resp, nil

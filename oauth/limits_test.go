@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -73,7 +74,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		"nonsense":             status(200, "<html>"),
 		"a dead refresh token": refuse("invalid_grant"),
 		"nonces without an end": func(n int, _ fakeRequest) (*http.Response, error) {
-			return answer(400, `{"error":"use_dpop_nonce"}`, "DPoP-Nonce", fmt.Sprint(n)), nil
+			return answer(400, `{"error":"use_dpop_nonce"}`, "DPoP-Nonce", strconv.Itoa(n)), nil
 		},
 	}
 	total := func(counts [30]int) (n int) {

@@ -273,7 +273,7 @@ func (s *TokenSource) judge(refreshToken Secret, err error) error {
 	}
 	var server *ServerError
 	refused := errors.As(ex.err, &server) && endsSession(server.Code) && !server.Temporary()
-	var result error = ex.err
+	result := ex.err
 	s.apply(func(v view, _ clock.Instant) view {
 		doubtful := v.doubtful == refreshToken
 		if ex.uncertain {

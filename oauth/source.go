@@ -336,7 +336,9 @@ func (s *TokenSource) readSince(start *view, stored Session, f *flight) view {
 	var told told
 	s.mu.Lock()
 	before := s.view.Load()
-	if f != nil && f.epoch != before.epoch || start != nil && !(start.epoch == before.epoch && holds(start.session, before.session)) {
+	overtaken := f != nil && f.epoch != before.epoch ||
+		start != nil && (start.epoch != before.epoch || !holds(start.session, before.session))
+	if overtaken {
 		s.mu.Unlock()
 		return *before // a login or a renewal was faster and knows better
 	}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
 	"github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc"
@@ -35,7 +37,7 @@ func startCloud(pages int) (cloud, error) {
 	if err != nil {
 		return cloud{}, err
 	}
-	cmd := exec.Command(self, "-serve", fmt.Sprint(pages))
+	cmd := exec.CommandContext(context.Background(), self, "-serve", strconv.Itoa(pages))
 	cmd.Stderr = os.Stderr
 	input, err := cmd.StdinPipe()
 	if err != nil {

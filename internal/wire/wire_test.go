@@ -164,7 +164,7 @@ func TestRequestID(t *testing.T) {
 		{"only odd characters", h("x-request-id", " \u00a0", "x-server-trace-id", "b"), "b"},
 		{"long", h("x-request-id", strings.Repeat("a", 500)), strings.Repeat("a", 128)},
 		{"an echo of a secret", h("x-request-id", "a-hunter2-secret"), "a-REDACTED"},
-		{"an echo of a secret across the cut", h("x-request-id", strings.Repeat("a", 120)+"hunter2-secret"), strings.Repeat("a", 120)+"REDACTED"},
+		{"an echo of a secret across the cut", h("x-request-id", strings.Repeat("a", 120)+"hunter2-secret"), strings.Repeat("a", 120) + "REDACTED"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := RequestID(tt.h, "hunter2-secret"); got != tt.want {

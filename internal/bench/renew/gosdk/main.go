@@ -15,7 +15,7 @@ import (
 
 func main() {
 	ctx := context.Background()
-	sdk, err := ycsdk.Build(ctx, options.WithCredentials(credentials.OAuthToken(os.Getenv("OAUTH_TOKEN"))))
+	sdk, err := ycsdk.Build(ctx, options.WithCredentials(credentials.OAuthToken(os.Getenv("OAUTH_TOKEN")))) //nolint:staticcheck // what people have today, to compare its weight
 	if err != nil {
 		log.Fatal(err)
 	}
