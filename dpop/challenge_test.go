@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 )
 
 var challenges = []struct {
@@ -56,14 +55,15 @@ func TestChallengeError(t *testing.T) {
 	}
 }
 
-// A megabyte of nonsense takes as many steps as they have bytes.
+// A megabyte of nonsense is read to its end, in no more steps than it has bytes.
 func TestChallengeErrorHuge(t *testing.T) {
 	for _, unit := range []string{" ", `"`, `\`, "=", "a", ",", "a ", "a=", `a="`, `a="\`, "a    =", "error=", `error="x",`, "é", "\t=\t"} {
 		in := strings.Repeat(unit, 1<<20/len(unit))
-		begin := time.Now()
-		challengeError(http.Header{"Www-Authenticate": {in}})
-		if d := time.Since(begin); d > 10*time.Second {
-			t.Errorf("1 MB of %q took %v", unit, d)
+		steps := 0
+		for rest := in; rest != ""; steps++ {
+			if _, _, rest = nextParam(rest); steps > len(in) {
+				t.Fatalf("1 MB of %q does not end", unit)
+			}
 		}
 	}
 }
