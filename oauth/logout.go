@@ -43,9 +43,11 @@ func (c *Client) Logout(ctx context.Context) error {
 			if v := c.source.view.Load(); v.supersedes(stored) {
 				newest = v.session
 			}
-			if renewed = !newest.IsZero() && newest.RefreshToken != s.RefreshToken; renewed {
+			renewed = !newest.IsZero() && newest.RefreshToken != s.RefreshToken
+			if renewed && errNotRevoked == nil {
 				return stored, nil
 			}
+			renewed = false // nothing is revoked, so the newest one need not be either
 			// From here on the saver must not bring a login back that was never saved.
 			c.source.apply(func(v view, _ clock.Instant) view { v.leaving = true; return v })
 			return Session{}, nil

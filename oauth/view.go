@@ -219,8 +219,8 @@ func (v *view) resting(now clock.Instant, cause Cause) error {
 		return ErrClosed
 	case v.failure != nil && now.Since(v.failed) < v.quiet:
 		return v.failure
-	case cause == CauseRejected && now.Since(v.rejected) < rejectedPause:
-		return errRejectedAgain
+	case cause == CauseRejected && now.Since(v.rejected) < rejectedPause && !errors.Is(v.failure, ErrLoginRequired):
+		return errRejectedAgain // once a session has ended, another look for a login costs no request
 	case cause == CauseStale && v.doubtful != "" && v.doubtful == v.session.RefreshToken:
 		return ErrOutcomeUnknown
 	}

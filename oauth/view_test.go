@@ -28,7 +28,7 @@ func loginAt(d time.Duration, generation uint64) Session {
 
 var fixedMargins = margins{stale: 20 * time.Minute, invalid: 10 * time.Minute}
 
-var errBusy, errOver = errors.New("busy"), &LoginRequiredError{Reason: ReasonRejected}
+var errBusy, errOver = errors.New("busy"), error(&LoginRequiredError{Reason: ReasonRejected})
 
 // TestDecide is the table in the documentation of decide, column by column. A
 // token lives for an hour from day on; it is stale after 38 to 40 minutes (jitter)
@@ -147,6 +147,11 @@ func TestDecide(t *testing.T) {
 				t.Errorf("after %v: %+v", tt.after, d)
 			}
 		}
+		v.failure, v.failed, v.quiet = errOver, at(fresh), loginCooldown
+		if d := v.decide(at(fresh+loginCooldown), false); d.act != actWait {
+			t.Errorf("a login elsewhere is not looked for: %+v", d)
+		}
+		v.failure = nil
 		v.rejected = at(expired - time.Second)
 		if d := v.decide(at(expired), false); d.act != actWait || d.cause != CauseInvalid {
 			t.Errorf("an expired token waits for the pause of refusals: %+v", d)
@@ -557,7 +562,11 @@ func (f *fuzzedView) renew(arg byte, life time.Duration) {
 		f.t.Fatalf("%v was sent, and %v is in hand", base.RefreshToken.Reveal(), current.Reveal())
 	}
 	if arg&1 != 0 {
-		f.v = f.v.failedWith(errBusy, 0, now)
+		err := errBusy
+		if arg&16 != 0 {
+			err = errOver
+		}
+		f.v = f.v.failedWith(err, 0, now)
 		return
 	}
 	next := f.issue(base, life, arg&2 != 0)
@@ -672,6 +681,7 @@ func FuzzView(f *testing.F) {
 		{8, 0, 1, 1, 1, 1, 12, 1, 1, 0, 10, 0, 12, 200},          // failures, then closed
 		{8, 0, 13, 200, 3, 0, 13, 56, 12, 5, 3, 0, 1, 2},         // the clock jumps ahead and back
 		{8, 0, 11, 0, 3, 0, 8, 1, 11, 1, 3, 0, 7, 0, 2, 0, 5, 0}, // logouts and logins elsewhere
+		{8, 0, 9, 0, 0, 3, 1, 17, 0, 0, 12, 0, 9, 0},             // a refusal, and the session has ended
 		{8, 1, 1, 14, 1, 6, 1, 12, 5, 0},                         // useless responses with a refresh token
 	} {
 		f.Add(seed)
