@@ -23,7 +23,7 @@ import (
 // one) run instead of the usual ones. A seed decides what happens, not the order
 // in which the scheduler runs goroutines that are ready at the same moment.
 func TestSimulation(t *testing.T) {
-	first, last := uint64(1), uint64(240)
+	first, last := uint64(1), uint64(120)
 	if s := os.Getenv("YCAUTH_SIMULATION_SEEDS"); s != "" {
 		from, to, ranged := strings.Cut(s, "-")
 		if !ranged {

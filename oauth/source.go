@@ -67,7 +67,7 @@ func (s *TokenSource) Token() (*oauth2.Token, error) { return s.TokenContext(con
 // shared with other callers and must not be changed. It holds no refresh token.
 func (s *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	v := s.view.Load()
-	if s.c.clock.Within(v.looked, v.serve) {
+	if s.c.clock.Before(v.served) {
 		return v.token, nil
 	}
 	if d := v.decide(s.c.clock.Now(), s.c.cfg.Synchronous); d.act == actNothing {

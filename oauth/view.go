@@ -35,12 +35,12 @@ type view struct {
 	born                    clock.Instant
 	stale, invalid, expires time.Duration
 
-	// looked is when the store was read last, and serve the span from then during
-	// which callers get token without any decision: it is fresh and was not refused.
-	// It does not count from born: a clock that jumped between the two and is put
-	// right would put off the next look.
+	// looked is when the store was read last. Until served, callers get token without
+	// any decision: it is fresh and was not refused. The span counts from looked, not
+	// from born: a clock that jumped between the two and is put right would put off
+	// the next look.
 	looked clock.Instant
-	serve  time.Duration
+	served clock.Limit
 
 	refused  bool          // a resource refused token
 	refusals uint64        // how many tokens were refused so far
@@ -489,15 +489,15 @@ func (v view) with(s Session, born clock.Instant, left time.Duration, m margins)
 // without serves nothing.
 func (v view) without() view {
 	v.token, v.refused = nil, false
-	v.stale, v.invalid, v.expires, v.serve = 0, 0, 0, 0
-	return v
+	v.stale, v.invalid, v.expires = 0, 0, 0
+	return v.scheduled()
 }
 
-// scheduled sets the span that is served without a decision.
+// scheduled sets until when token is served without a decision.
 func (v view) scheduled() view {
-	v.serve = 0
+	v.served = clock.Limit{}
 	if v.token != nil && !v.refused {
-		v.serve = min(v.stale-max(v.looked.Since(v.born), 0), lookEvery)
+		v.served = v.looked.Limit(min(v.stale-max(v.looked.Since(v.born), 0), lookEvery))
 	}
 	return v
 }

@@ -26,14 +26,29 @@ func (c Clock) Now() Instant {
 	return Instant{now.Round(0), now.Sub(start)}
 }
 
-// Within reports whether less than d has passed since earlier: c.Now().Since(earlier)
-// < d, but cheaper where the clock is the system's.
-func (c Clock) Within(earlier Instant, d time.Duration) bool {
-	if c.Wall != nil || earlier.mono == 0 {
-		return c.Now().Since(earlier) < d
-	}
+// A Limit is the end of a span that began at an instant. The zero value lies in
+// the past.
+type Limit struct {
+	mono time.Duration
+	wall int64
+}
+
+// Limit returns the end of the span d, which is not over while Since(i) < d.
+func (i Instant) Limit(d time.Duration) Limit {
+	return Limit{i.mono + d, i.wall.UnixNano() + int64(d)}
+}
+
+// Before reports whether it is before l by both clocks. For l = i.Limit(d) it is
+// c.Now().Since(i) < d, but cheaper.
+func (c Clock) Before(l Limit) bool {
 	now := time.Now()
-	return now.Sub(start)-earlier.mono < d && time.Duration(now.UnixNano()-earlier.wall.UnixNano()) < d
+	if now.Sub(start) >= l.mono {
+		return false
+	}
+	if c.Wall != nil {
+		now = c.Wall()
+	}
+	return now.UnixNano() < l.wall
 }
 
 // An Instant is one moment by both clocks. The zero value is longer ago than any

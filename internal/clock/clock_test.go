@@ -129,14 +129,17 @@ func BenchmarkNowSince(b *testing.B) {
 	}
 }
 
-func TestWithin(t *testing.T) {
+func TestBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for name, c := range map[string]Clock{"the system's": {}, "another": {Wall: time.Now}} {
-			for _, earlier := range []Instant{c.Now(), At(time.Now().Add(-time.Hour)), At(time.Now().Add(time.Hour)), {}} {
+		if (Clock{}).Before(Limit{}) {
+			t.Error("the zero limit lies ahead")
+		}
+		for name, c := range map[string]Clock{"the system's": {}, "another": {Wall: time.Now}, "set back": {Wall: func() time.Time { return time.Now().Add(-time.Hour) }}} {
+			for _, earlier := range []Instant{c.Now(), At(time.Now().Add(-time.Hour)), At(time.Now().Add(time.Hour))} {
 				time.Sleep(time.Minute)
-				for _, d := range []time.Duration{-time.Hour, 0, time.Minute, time.Minute + 1, 61 * time.Minute, 61*time.Minute + 1, 1<<63 - 1} {
-					if got, want := c.Within(earlier, d), c.Now().Since(earlier) < d; got != want {
-						t.Errorf("%s: within %v of %v: %v, want %v", name, d, c.Now().Since(earlier), got, want)
+				for _, d := range []time.Duration{-time.Hour, 0, time.Minute, time.Minute + 1, 61 * time.Minute, 61*time.Minute + 1, 3 * time.Hour} {
+					if got, want := c.Before(earlier.Limit(d)), c.Now().Since(earlier) < d; got != want {
+						t.Errorf("%s: before %v from %v ago: %v, want %v", name, d, c.Now().Since(earlier), got, want)
 					}
 				}
 			}
