@@ -848,6 +848,20 @@ func TestWaitingForTheLockIsReported(t *testing.T) {
 	})
 }
 
+func TestSiblingsTokenIsAdoptedWhileTheLockIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &heldStore{Store: oauth.NewMemoryStore()}
+		srv := newFakeServer(issue)
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+		put(t, store, func(s *oauth.Session) { freshUntil(s, "siblings", time.Hour) })
+		store.set(func(s *heldStore) { s.lock = hang })
+		wantToken(t, c.TokenSource(), "siblings")
+		if srv.count() != 0 {
+			t.Errorf("%d requests", srv.count())
+		}
+	})
+}
+
 func TestScopesAreNotShared(t *testing.T) {
 	srv := newFakeServer(rotate)
 	c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Scopes = []string{"openid", "offline_access"} })

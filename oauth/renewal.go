@@ -92,12 +92,12 @@ func (s *TokenSource) renew(f *flight) error {
 			return nil
 		}
 	}
-	for round := 1; ; round++ {
+	for first := true; ; first = false {
 		sent, err := s.renewLocked(f)
-		if v := s.view.Load(); round == 1 && err == nil && f.epoch == v.epoch && v.token != nil && v.usable(s.c.clock.Now()) == nil {
+		if v := s.view.Load(); first && err == nil && f.epoch == v.epoch && v.token != nil && v.usable(s.c.clock.Now()) == nil {
 			continue // a clock was set during the request, or the computer slept
 		}
-		if round == 1 && sent != "" && errors.Is(err, ErrLoginRequired) {
+		if first && sent != "" && errors.Is(err, ErrLoginRequired) {
 			// "The loser's invalid_grant deleted the winner's token": before the
 			// session is called dead, see whether it is still the same one.
 			// Where the lock holds it always is; not every store can keep it.

@@ -397,7 +397,7 @@ func TestDeadRefreshTokenIsNotSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := oauth.NewMemoryStore()
 		srv := newFakeServer(refuse("invalid_grant"))
-		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+		c, log := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
 		ts := c.TokenSource()
 		for range 5 {
 			_, err := ts.Token()
@@ -407,12 +407,24 @@ func TestDeadRefreshTokenIsNotSentAgain(t *testing.T) {
 		if srv.count() != 1 {
 			t.Errorf("%d requests with a dead token, want 1", srv.count())
 		}
+		if n := len(log.of(oauth.EventRenewFailed)); n != 1 {
+			t.Errorf("%d events, want 1: nothing new has happened", n)
+		}
+		put(t, store, func(s *oauth.Session) { s.ClientID = "another" })
+		time.Sleep(time.Minute)
+		_, err := ts.Token()
+		wantReason(t, err, oauth.ReasonWrongClient)
+		if n := len(log.of(oauth.EventRenewFailed)); n != 2 {
+			t.Errorf("%d events, want another one for another reason", n)
+		}
+		put(t, store, func(s *oauth.Session) { s.ClientID = "client" })
 		if s, err := c.Session(t.Context()); err != nil || s.RefreshToken != "rt-0" {
 			t.Errorf("the session was changed: %+v, %v", s, err)
 		}
 		// A login in another process ends it.
 		srv.handle = issue
 		put(t, store, func(s *oauth.Session) { s.RefreshToken = "rt-new-login" })
+		time.Sleep(5 * time.Second)
 		wantToken(t, ts, "at-2")
 	})
 }

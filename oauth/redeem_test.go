@@ -1,0 +1,265 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// slowStore is a store with something to do before an Update.
+type slowStore struct {
+	Store
+	before func(ctx context.Context) error
+}
+
+func (s *slowStore) Update(ctx context.Context, fn func(Session) (Session, error)) error {
+	if before := s.before; before != nil {
+		if err := before(ctx); err != nil {
+			return err
+		}
+	}
+	return s.Store.Update(ctx, fn)
+}
+
+// redeeming returns a client whose server gives out the bodies one after the other.
+func redeeming(t *testing.T, store Store, bodies ...string) *Client {
+	t.Helper()
+	c, err := New(Config{
+		Provider: Provider{Name: "p", TokenURL: "https://as.example/token"}, ClientID: "c", Store: store,
+		HTTPClient: &http.Client{Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if len(bodies) == 0 {
+				t.Error("one request too many")
+				return nil, errBusy
+			}
+			body := bodies[0]
+			bodies = bodies[1:]
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+const (
+	loginBody   = `{"access_token":"at-login","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-login"}`
+	renewedBody = `{"access_token":"at-renewed","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-renewed"}`
+)
+
+func TestSaveOfALoginIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowStore{Store: NewMemoryStore(), before: func(ctx context.Context) error {
+			<-ctx.Done() // a holder of the lock that was stopped
+			return ctx.Err()
+		}}
+		c := redeeming(t, store, loginBody)
+		start := time.Now()
+		s, err := c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{})
+		var persist *PersistError
+		if !errors.As(err, &persist) || s.RefreshToken != "rt-login" || time.Since(start) != saveTimeout {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if tok, err := c.TokenSource().Token(); err != nil || tok.AccessToken != "at-login" {
+			t.Errorf("%v, %v: it is not served from memory", tok, err)
+		}
+		store.before = nil
+		time.Sleep(5 * time.Minute)
+		if s, err := store.Load(t.Context()); err != nil || s.RefreshToken != "rt-login" {
+			t.Errorf("%v: it is not saved when the lock is free", err)
+		}
+		if err := c.TokenSource().Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A login that waits for the store's lock, while its own first renewal is faster.
+func TestLoginIsNotSavedOverItsOwnRenewal(t *testing.T) {
+	for name, saves := range map[string]bool{"saved": true, "not saved": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &slowStore{Store: NewMemoryStore()}
+				c := redeeming(t, store, loginBody, renewedBody)
+				first := true
+				store.before = func(context.Context) error {
+					if !first {
+						if saves {
+							return nil
+						}
+						return errBusy
+					}
+					first = false
+					if !saves {
+						// The renewal goes on in memory only.
+						base := c.source.view.Load().session
+						next := base
+						next.RefreshToken, next.AccessToken, next.Generation = "rt-renewed", "at-renewed", base.Generation+1
+						now := c.clock.Now()
+						v := c.source.view.Load().renewed(base, next, 0, now, c.margins())
+						c.source.view.Store(&v)
+						return nil
+					}
+					_, err := c.TokenSource().Renew(t.Context())
+					return err
+				}
+				s, err := c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{})
+				if err != nil || s.RefreshToken != "rt-renewed" {
+					t.Errorf("%q, %v", s.RefreshToken.Reveal(), err)
+				}
+				if s, err := store.Load(t.Context()); err != nil || s.RefreshToken != "rt-renewed" {
+					t.Errorf("stored %q, %v", s.RefreshToken.Reveal(), err)
+				}
+				if v := c.source.view.Load(); v.unsaved != nil || v.session.RefreshToken != "rt-renewed" {
+					t.Errorf("unsaved: %v", v.unsaved)
+				}
+			})
+		})
+	}
+}
+
+// An import that the store is faster to tell of than Import itself, and that was
+// renewed since.
+func TestImportDoesNotUndoItsOwnRenewal(t *testing.T) {
+	imported := loginAt(0, 3)
+	v, _ := view{}.read(imported, nil, true, at(0), day, fixedMargins)
+	renewed := imported
+	renewed.RefreshToken, renewed.AccessToken, renewed.Generation = "rt-renewed", "at-renewed", 4
+	v = v.renewed(imported, renewed, 0, at(0), fixedMargins)
+	if v = v.loggedIn(imported, nil, at(0), fixedMargins); v.session.RefreshToken != "rt-renewed" || v.unsaved == nil {
+		t.Errorf("%q is in hand", v.session.RefreshToken.Reveal())
+	}
+	if again := v.loggedIn(loginAt(time.Hour, 1), nil, at(0), fixedMargins); again.session.Generation != 1 || again.unsaved != nil || again.epoch != v.epoch+1 {
+		t.Error("the next login is ignored")
+	}
+}
+
+// A login that was never saved is not brought back by the saver while a logout
+// removes it.
+func TestSaverDoesNotUndoALogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken error = errBusy
+		store := &slowStore{Store: NewMemoryStore(), before: func(context.Context) error { return broken }}
+		c := redeeming(t, store, loginBody)
+		if _, err := c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{}); err == nil {
+			t.Fatal("saved")
+		}
+		broken = nil
+		pausing := &pausingStore{Store: store, pause: 10 * time.Second}
+		c.cfg.Store = pausing
+		if err := c.Logout(t.Context()); !errors.Is(err, ErrNotRevoked) {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if s, err := store.Load(t.Context()); !errors.Is(err, ErrNoSession) {
+			t.Errorf("%q came back, %v", s.RefreshToken.Reveal(), err)
+		}
+		if tok, err := c.TokenSource().Token(); !errors.Is(err, ErrNoSession) {
+			t.Errorf("%v, %v", tok, err)
+		}
+		if err := c.TokenSource().Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pausingStore returns late from its first Update.
+type pausingStore struct {
+	Store
+	pause time.Duration
+}
+
+func (s *pausingStore) Update(ctx context.Context, fn func(Session) (Session, error)) error {
+	pause := s.pause
+	s.pause = 0
+	err := s.Store.Update(ctx, fn)
+	time.Sleep(pause)
+	return err
+}
+
+func TestSaver(t *testing.T) {
+	t.Run("what comes during an attempt is saved after it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var sv saver
+			attempts := 0
+			var attempt func(context.Context) bool
+			attempt = func(context.Context) bool {
+				if attempts++; attempts == 1 {
+					sv.start(attempt) // another session could not be saved, just now
+				}
+				return true
+			}
+			sv.start(attempt)
+			sv.start(attempt)
+			time.Sleep(10 * time.Minute)
+			if attempts != 2 {
+				t.Errorf("%d attempts, want 2", attempts)
+			}
+			sv.start(attempt) // it starts again when it has ended
+			time.Sleep(10 * time.Minute)
+			if attempts != 3 {
+				t.Errorf("%d attempts, want 3", attempts)
+			}
+		})
+	})
+	t.Run("ever more seldom, once a minute in the end", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var sv saver
+			var at []time.Duration
+			start := time.Now()
+			sv.start(func(ctx context.Context) bool {
+				if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) != saveTimeout {
+					t.Errorf("an attempt may take until %v", deadline)
+				}
+				at = append(at, time.Since(start)/time.Second)
+				return false
+			})
+			time.Sleep(4 * time.Minute)
+			sv.stop()
+			time.Sleep(4 * time.Minute)
+			want := []time.Duration{1, 3, 7, 15, 31, 63, 123, 183}
+			if len(at) != len(want) {
+				t.Fatalf("attempts at %d s, want %d", at, want)
+			}
+			for i := range at {
+				if at[i] != want[i] {
+					t.Errorf("attempts at %d s, want %d", at, want)
+				}
+			}
+		})
+	})
+	t.Run("stopped", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var sv saver
+			if done := sv.stop(); done != nil {
+				t.Error("an attempt of nobody is in progress")
+			}
+			sv.start(func(context.Context) bool { t.Error("an attempt after stop"); return true })
+			time.Sleep(time.Minute)
+
+			sv = saver{}
+			ended := false
+			sv.start(func(ctx context.Context) bool {
+				<-ctx.Done()
+				time.Sleep(time.Second)
+				ended = true
+				return false
+			})
+			time.Sleep(2 * time.Second)
+			<-sv.stop() // stop cancels the attempt
+			if !ended {
+				t.Error("stop does not wait for the attempt in progress")
+			}
+			time.Sleep(5 * time.Minute)
+		})
+	})
+}
