@@ -25,7 +25,7 @@ var (
 	// have replaced the one that is stored; the next renewal shows.
 	ErrOutcomeUnknown = errors.New("oauth: the response to the token request was lost")
 
-	// ErrMalformedAnswer is matched by a [*ServerError] whose cause is an answer
+	// ErrMalformedAnswer is matched by a [*ServerError] whose cause is a response
 	// that is not what RFC 6749 §5 describes.
 	ErrMalformedAnswer = errors.New("malformed response")
 
@@ -51,7 +51,7 @@ const (
 	ReasonRejected Reason = "rejected"
 
 	// ReasonOutcomeUnknown means that the server does not accept the refresh token, after
-	// the answer to an earlier request with it was lost. Most likely that answer
+	// the response to an earlier request with it was lost. Most likely that response
 	// held its successor. The error matches [ErrOutcomeUnknown].
 	ReasonOutcomeUnknown Reason = "outcome_unknown"
 
@@ -112,13 +112,13 @@ func (e *LoginRequiredError) Unwrap() []error {
 	return []error{ErrLoginRequired, e.Err}
 }
 
-// A ServerError is a refusal of the token endpoint (RFC 6749 §5.2), or an answer
+// A ServerError is a refusal of the token endpoint (RFC 6749 §5.2), or a response
 // that makes no sense. It holds nothing of the request and no body; texts of the
 // server have credentials taken out and are cut at 512 characters.
 type ServerError struct {
 	// Code is the error code. Besides those of RFC 6749 and RFC 9449, servers
 	// have their own: Yandex OAuth has "Basic auth required" and "Malformed
-	// Authorization header". "" if the answer had none.
+	// Authorization header". "" if the response had none.
 	Code string
 
 	// Description is the server's error_description. May be "".
@@ -133,7 +133,7 @@ type ServerError struct {
 	// RequestID identifies the request to the server's support. May be "".
 	RequestID string
 
-	// Err says what was wrong with an answer that is not an RFC 6749 error; it
+	// Err says what was wrong with a response that is not an RFC 6749 error; it
 	// matches [ErrMalformedAnswer]. Otherwise nil.
 	Err error
 }
@@ -168,7 +168,7 @@ func (e *ServerError) Error() string {
 func (e *ServerError) Unwrap() error { return e.Err }
 
 // Temporary reports whether the same request can succeed later without anybody
-// doing anything: status 408, 425, 429 or 5xx, or an answer without an error
+// doing anything: status 408, 425, 429 or 5xx, or a response without an error
 // code, as proxies give.
 func (e *ServerError) Temporary() bool {
 	switch e.Status {

@@ -25,7 +25,7 @@ const (
 	EventSaveFailed EventKind = "save_failed"
 	// EventSaved means that a session was saved after EventSaveFailed.
 	EventSaved EventKind = "saved"
-	// EventInvalidated means that a resource refused the token.
+	// EventInvalidated means that a resource rejected the token.
 	EventInvalidated EventKind = "invalidated"
 	// EventReplaced means that the store has the session of another login, made by
 	// another process or client: its tokens are served from now on.
@@ -50,7 +50,7 @@ const (
 	CauseInvalid Cause = "invalid"
 	// CauseForced means that [TokenSource.Renew] was called.
 	CauseForced Cause = "forced"
-	// CauseRejected means that a resource refused the token; callers wait.
+	// CauseRejected means that a resource rejected the token; callers wait.
 	CauseRejected Cause = "rejected"
 )
 

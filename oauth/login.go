@@ -62,7 +62,7 @@ type LoginOptions struct {
 // A server may issue no refresh token. The session then has a Warning with the
 // cause, and lasts as long as its access token.
 //
-// The error is an [*AuthorizationError] if the server refused, one of those that
+// The error is an [*AuthorizationError] if the server rejected the login, one of those that
 // the package documentation lists, or ctx's. If the session cannot be saved, it
 // is returned together with a [*PersistError], and the token source serves it
 // from memory.
@@ -188,7 +188,7 @@ func showURL(ctx context.Context, authURL string, cb *callback, opts LoginOption
 	}
 }
 
-// awaitCode waits for the answer, on whichever way it comes.
+// awaitCode waits for the response, from the listener or the user.
 func awaitCode(ctx context.Context, cb *callback, opts LoginOptions) (Secret, error) {
 	pasted := make(chan pastedLine, 1)
 	if opts.Headless {
@@ -241,7 +241,7 @@ type byteReader struct{ r io.Reader }
 
 func (b byteReader) Read(p []byte) (int, error) { return b.r.Read(p[:min(len(p), 1)]) }
 
-// parsePasted takes the answer out of the address that a browser ended on.
+// parsePasted takes the response out of the address that a browser ended on.
 func parsePasted(text string, cb *callback) (callbackAnswer, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.RawQuery == "" {

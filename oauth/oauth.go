@@ -20,7 +20,7 @@
 //
 // A [TokenSource] fits wherever an oauth2.TokenSource is wanted. oauth2.NewClient
 // works as well, but caches each token until it expires: a token that a resource
-// refused is then not replaced.
+// rejected is then not replaced.
 //
 // # Sessions
 //
@@ -74,20 +74,20 @@
 // secret:
 //
 //   - [ErrLoginRequired]: only the user can help; [*LoginRequiredError] says why.
-//   - [*ServerError]: the server refused, or answered nonsense; Temporary tells
+//   - [*ServerError]: the server rejected the request, or its response makes no sense; Temporary tells
 //     whether waiting helps.
 //   - [*UnreachableError]: no request reached the server.
 //   - [ErrOutcomeUnknown]: requests were sent and their responses lost.
 //   - [*StoreError] and [*PersistError]: the session could not be read, or saved.
 //   - [*ConfigError]: a mistake in the [Config].
-//   - [*AuthorizationError]: a login was refused.
+//   - [*AuthorizationError]: the server rejected a login.
 //
 // # Servers
 //
 // [Provider] describes a server. [YandexCloud] and [YandexID] are ready-made;
 // nothing else in the package is particular to Yandex. The package follows
 // RFC 6749 (OAuth 2.0), RFC 7636 (PKCE, S256 only), RFC 8252 (loopback redirect)
-// and RFC 9449 (DPoP), and refuses what they merely allow where it would risk a
+// and RFC 9449 (DPoP), and does without what they merely allow where it would risk a
 // credential: redirects, plain http (but to this machine), answers over 1 MiB,
 // trying out authentication methods.
 package oauth
@@ -133,7 +133,7 @@ type Config struct {
 	Store Store
 
 	// HTTPClient makes the requests to the token endpoint. It is not changed;
-	// redirects are refused whatever its CheckRedirect says.
+	// redirects are not followed, whatever its CheckRedirect says.
 	// Optional. Default: [http.DefaultClient].
 	HTTPClient *http.Client
 

@@ -137,12 +137,12 @@ func YandexCloud() Provider {
 }
 
 // YandexID is Yandex OAuth at oauth.yandex.com, for applications registered
-// there. Its tokens are not bound to a key, and every answer has a new refresh
+// there. Its tokens are not bound to a key, and every response has a new refresh
 // token, which lives as long as the access token. Client identifier and password
 // go into the Authorization header; set AuthMethod to [AuthClientSecretPost] to
 // send them in the body instead.
 //
-// Yandex Cloud refuses tokens of Yandex ID that were issued after 2026-06-01:
+// Yandex Cloud rejects tokens of Yandex ID that were issued after 2026-06-01:
 // use [YandexCloud] there.
 func YandexID() Provider {
 	return Provider{

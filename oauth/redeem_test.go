@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,7 +59,11 @@ const (
 
 func TestSaveOfALoginIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var free atomic.Bool
 		store := &slowStore{Store: NewMemoryStore(), before: func(ctx context.Context) error {
+			if free.Load() {
+				return nil
+			}
 			<-ctx.Done() // a holder of the lock that was stopped
 			return ctx.Err()
 		}}
@@ -72,7 +77,7 @@ func TestSaveOfALoginIsBounded(t *testing.T) {
 		if tok, err := c.TokenSource().Token(); err != nil || tok.AccessToken != "at-login" {
 			t.Errorf("%v, %v: it is not served from memory", tok, err)
 		}
-		store.before = nil
+		free.Store(true)
 		time.Sleep(5 * time.Minute)
 		if s, err := store.Load(t.Context()); err != nil || s.RefreshToken != "rt-login" {
 			t.Errorf("%v: it is not saved when the lock is free", err)
@@ -132,6 +137,9 @@ func TestLoginIsNotSavedOverItsOwnRenewal(t *testing.T) {
 func TestImportDoesNotUndoItsOwnRenewal(t *testing.T) {
 	imported := loginAt(0, 3)
 	v, _ := view{}.read(imported, nil, true, at(0), day, fixedMargins)
+	if same := v.loggedIn(imported, nil, at(0), fixedMargins); same.epoch != v.epoch || same.token != v.token {
+		t.Error("the session that was read is forgotten")
+	}
 	renewed := imported
 	renewed.RefreshToken, renewed.AccessToken, renewed.Generation = "rt-renewed", "at-renewed", 4
 	v = v.renewed(imported, renewed, 0, at(0), fixedMargins)
@@ -147,15 +155,20 @@ func TestImportDoesNotUndoItsOwnRenewal(t *testing.T) {
 // removes it.
 func TestSaverDoesNotUndoALogout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var broken error = errBusy
-		store := &slowStore{Store: NewMemoryStore(), before: func(context.Context) error { return broken }}
-		c := redeeming(t, store, loginBody)
+		var mended atomic.Bool
+		store := &slowStore{Store: NewMemoryStore(), before: func(context.Context) error {
+			if mended.Load() {
+				return nil
+			}
+			return errBusy
+		}}
+		pausing := &pausingStore{Store: store}
+		c := redeeming(t, pausing, loginBody)
 		if _, err := c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{}); err == nil {
 			t.Fatal("saved")
 		}
-		broken = nil
-		pausing := &pausingStore{Store: store, pause: 10 * time.Second}
-		c.cfg.Store = pausing
+		mended.Store(true)
+		pausing.once.Store(true)
 		if err := c.Logout(t.Context()); !errors.Is(err, ErrNotRevoked) {
 			t.Error(err)
 		}
@@ -172,17 +185,18 @@ func TestSaverDoesNotUndoALogout(t *testing.T) {
 	})
 }
 
-// pausingStore returns late from its first Update.
+// pausingStore returns 10 seconds late from one Update.
 type pausingStore struct {
 	Store
-	pause time.Duration
+	once atomic.Bool
 }
 
 func (s *pausingStore) Update(ctx context.Context, fn func(Session) (Session, error)) error {
-	pause := s.pause
-	s.pause = 0
+	pause := s.once.CompareAndSwap(true, false)
 	err := s.Store.Update(ctx, fn)
-	time.Sleep(pause)
+	if pause {
+		time.Sleep(10 * time.Second)
+	}
 	return err
 }
 
@@ -201,11 +215,13 @@ func TestSaver(t *testing.T) {
 			sv.start(attempt)
 			sv.start(attempt)
 			time.Sleep(10 * time.Minute)
+			synctest.Wait()
 			if attempts != 2 {
 				t.Errorf("%d attempts, want 2", attempts)
 			}
 			sv.start(attempt) // it starts again when it has ended
 			time.Sleep(10 * time.Minute)
+			synctest.Wait()
 			if attempts != 3 {
 				t.Errorf("%d attempts, want 3", attempts)
 			}
@@ -226,6 +242,7 @@ func TestSaver(t *testing.T) {
 			time.Sleep(4 * time.Minute)
 			sv.stop()
 			time.Sleep(4 * time.Minute)
+			synctest.Wait()
 			want := []time.Duration{1, 3, 7, 15, 31, 63, 123, 183}
 			if len(at) != len(want) {
 				t.Fatalf("attempts at %d s, want %d", at, want)

@@ -113,7 +113,7 @@ func (s Session) clone() Session {
 	return s
 }
 
-// sessionVersion is the version of the stored form. A reader refuses versions
+// sessionVersion is the version of the stored form. A reader rejects versions
 // that it does not know; additions that old readers may ignore keep it.
 const sessionVersion = 1
 

@@ -82,8 +82,7 @@ type family struct {
 	live     string // the refresh token
 	dead     bool
 	doubtful bool          // some response with a refresh token was lost
-	from, to time.Duration // of the simulation; to is 0 while it is the current login
-	by       string        // the client that logged in
+	to       time.Duration // when it ended; 0 while it is the current login
 	endedBy  string        // the client that logged out, or in again
 }
 
@@ -165,9 +164,7 @@ type simulation struct {
 	turn chan struct{} // logins and logouts happen one after the other
 
 	mu      sync.Mutex
-	logins  []*family // in order
-	current *family   // nil after a logout
-	unsaved bool      // the store failed while something was saved
+	current *family // nil after a logout
 }
 
 func (s *simulation) errorf(format string, args ...any) {
@@ -272,7 +269,7 @@ func (s *simulation) call(i int, r *rand.Rand) {
 		s.errorf("%s got a token %v after its issue", s.names[i], age)
 	}
 	s.mu.Lock()
-	f := *issued.family
+	f := family{name: issued.family.name, to: issued.family.to, endedBy: issued.family.endedBy}
 	s.mu.Unlock()
 	switch late := began - f.to; {
 	case f.to == 0 || late <= 0: // the current login, or was when the call began
@@ -293,8 +290,8 @@ func (s *simulation) checkError(err error) {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 	case errors.As(err, &login):
-		s.mu.Lock()
-		defer s.mu.Unlock()
+		s.srv.mu.Lock()
+		defer s.srv.mu.Unlock()
 		calm := !s.faults.lost && (!s.faults.store || !s.faults.sibling)
 		if login.Reason != oauth.ReasonNoSession && calm {
 			s.errorf("%v, and nothing was lost; %v", err, s.srv.reused)
@@ -326,8 +323,7 @@ func (s *simulation) begins(f *family, client string) {
 	}
 	s.current = f
 	if f != nil {
-		f.from, f.by = time.Since(s.start), client
-		s.logins = append(s.logins, f)
+		f.to = 0
 	}
 }
 

@@ -100,7 +100,7 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 		}
 		landed++
 		if f.err == nil {
-			// One more round if a resource has refused the new token already.
+			// One more round if a resource has rejected the new token already.
 			if landed == 1 && v.need(s.c.clock.Now()) == CauseRejected {
 				continue
 			}

@@ -36,14 +36,14 @@ type view struct {
 	stale, invalid, expires time.Duration
 
 	// looked is when the store was read last. Until served, callers get token without
-	// any decision: it is fresh and was not refused. The span counts from looked, not
+	// any decision: it is fresh and was not rejected. The span counts from looked, not
 	// from born: a clock that jumped between the two and is put right would put off
 	// the next look.
 	looked clock.Instant
 	served clock.Limit
 
-	refused  bool          // a resource refused token
-	refusals uint64        // how many tokens were refused so far
+	refused  bool          // a resource rejected token
+	refusals uint64        // how many tokens were rejected so far
 	rejected clock.Instant // when the last renewal for that cause began
 	forced   clock.Instant // when Renew began a renewal last
 	forcing  time.Duration // how long it takes from then until all of forcedBurst may be used again
@@ -76,7 +76,7 @@ type unsaved struct {
 	err      error   // what the store said last; nil if it was not asked yet
 }
 
-// deadToken is a refresh token that the server refused for good, with the error
+// deadToken is a refresh token that the server rejected for good, with the error
 // that said so: it is not sent again.
 type deadToken struct {
 	refreshToken Secret
@@ -84,8 +84,8 @@ type deadToken struct {
 }
 
 const (
-	// rejectedPause is the least time between two renewals that refusals of
-	// resources cause: a resource that refuses every token must not make the
+	// rejectedPause is the least time between two renewals that rejections by
+	// resources cause: a resource that rejects every token must not make the
 	// server issue tokens without end.
 	rejectedPause = 30 * time.Second
 
@@ -150,12 +150,12 @@ type verdict struct {
 //	stale                    | serve          | serve      | serve, renew behind
 //	stale, Synchronous       | wait           | serve      | wait
 //	invalid, not yet expired | wait           | serve      | wait
-//	refused, not yet expired | wait           | serve      | wait
-//	refused, session ended   | wait           | the error  | wait
+//	rejected, not yet expired| wait           | serve      | wait
+//	rejected, session ended  | wait           | the error  | wait
 //	expired or none          | wait           | the error  | wait
 //
 // A source rests when it is closed, while a failure is shared, after it renewed
-// for a refusal a moment ago, and if only a doubtful refresh token could replace
+// for a rejected token a moment ago, and if only a doubtful refresh token could replace
 // a token that is merely stale.
 func (v *view) decide(now clock.Instant, synchronous bool) verdict {
 	cause := v.need(now)
@@ -203,7 +203,7 @@ func (v *view) need(now clock.Instant) Cause {
 
 // usable is the token while it has not expired: the last resort of a caller for
 // whom nothing better can be had. Another resource may accept one that was
-// refused; but if the server says that the session has ended as well, both mean the
+// rejected; but if the server says that the session has ended as well, both mean the
 // same, and the user has to be told.
 func (v *view) usable(now clock.Instant) *oauth2.Token {
 	if v.token == nil || now.Since(v.born) >= v.expires || v.refused && errors.Is(v.failure, ErrLoginRequired) {
@@ -325,8 +325,8 @@ func (v view) took(s Session, mine error, usableToken bool, now clock.Instant, s
 }
 
 // renewed is told what the server issued at now for the refresh token of base.
-// The store does not have it yet. refusals is how many tokens had been refused when
-// the renewal began: a refusal since then stands, if the same token came again.
+// The store does not have it yet. refusals is how many tokens had been rejected when
+// the renewal began: a rejection since then stands, if the same token came again.
 func (v view) renewed(base, next Session, refusals uint64, now clock.Instant, m margins) view {
 	v = v.rotated(base, next)
 	v.refused = v.refused && v.refusals != refusals
@@ -395,7 +395,7 @@ func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant)
 	return v
 }
 
-// refusedBy is told that a resource refused a token. A token that is not the one
+// refusedBy is told that a resource rejected a token. A token that is not the one
 // in hand is old news, because its successor is there already.
 func (v view) refusedBy(accessToken string) (view, bool) {
 	if v.token == nil || v.token.AccessToken != accessToken || v.refused {
@@ -465,7 +465,7 @@ func (v view) with(s Session, born clock.Instant, left time.Duration, m margins)
 	v.born = born
 	v.stale, v.invalid, v.expires = forever, forever, forever
 	if s.Expiry.IsZero() {
-		return v.scheduled() // unknown: good until a resource refuses it
+		return v.scheduled() // unknown: good until a resource rejects it
 	}
 	whole := life(s) // 0 in a session that other software made
 	stale, invalid := m.stale, m.invalid

@@ -354,7 +354,7 @@ func TestSupersedes(t *testing.T) {
 				t.Fatalf("after %d renewals the store's token counts as newer", i+1)
 			}
 		}
-		if len(v.ancestors) > maxAncestors {
+		if len(v.ancestors) != maxAncestors {
 			t.Errorf("%d refresh tokens are kept", len(v.ancestors))
 		}
 	})
