@@ -216,6 +216,9 @@ func TestMargins(t *testing.T) {
 		s := loginAt(0, 1)
 		s.Expiry = time.Time{}
 		v := view{}.loggedIn(s, nil, at(0), margins{})
+		if !(clock.Clock{Wall: func() time.Time { return day }}).Before(v.served) {
+			t.Error("a fresh token is not served without a decision")
+		}
 		if v.expires != forever || v.invalid != forever || v.stale != forever {
 			t.Errorf("%+v", v)
 		}
