@@ -86,7 +86,7 @@ func (e *LoginRequiredError) Error() string {
 	case ReasonRejected:
 		b.WriteString(": the refresh token expired, was revoked or was replaced")
 	case ReasonOutcomeUnknown:
-		b.WriteString(": the refresh token was replaced, and the answer with the new one was lost")
+		b.WriteString(": the refresh token was replaced, and the response with the new one was lost")
 	case ReasonNoRefreshToken:
 		b.WriteString(": the access token expired and the session has no refresh token")
 	case ReasonWrongKey:
@@ -168,8 +168,10 @@ func (e *ServerError) Error() string {
 func (e *ServerError) Unwrap() error { return e.Err }
 
 // Temporary reports whether the same request can succeed later without anybody
-// doing anything: status 408, 425, 429 or 5xx, or a response without an error
-// code, as proxies give.
+// doing anything: status 408, 425, 429 or 5xx, the codes temporarily_unavailable,
+// server_error and slow_down, or another status of 400 or more without an error code,
+// as proxies give. A success that is no token response, such as the page of a captive
+// portal, and a redirect are not temporary.
 func (e *ServerError) Temporary() bool {
 	switch e.Status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -219,8 +221,8 @@ func (e *PersistError) Error() string {
 
 func (e *PersistError) Unwrap() error { return e.Err }
 
-// A StoreError means that the store could not be read or locked, so no request
-// was made.
+// A StoreError means that the store could not be read or locked, or that it did not
+// take an imported session. No token request was made.
 type StoreError struct {
 	Err error // what the store said
 }

@@ -22,7 +22,7 @@ func TestErrorTexts(t *testing.T) {
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonRejected, Err: &oauth.ServerError{Status: 400, Code: "invalid_grant"}},
 			"oauth: log in again: the refresh token expired, was revoked or was replaced: the authorization server responded 400 Bad Request: invalid_grant", "login_required", oauth.ErrLoginRequired},
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonOutcomeUnknown, Err: oauth.ErrOutcomeUnknown},
-			"oauth: log in again: the refresh token was replaced, and the answer with the new one was lost", "login_required", oauth.ErrOutcomeUnknown},
+			"oauth: log in again: the refresh token was replaced, and the response with the new one was lost", "login_required", oauth.ErrOutcomeUnknown},
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonNoRefreshToken, Detail: "ask your administrator"},
 			"oauth: log in again: the access token expired and the session has no refresh token (ask your administrator)", "login_required", oauth.ErrLoginRequired},
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonWrongKey}, "oauth: log in again: the refresh token is bound to another DPoP key", "login_required", oauth.ErrLoginRequired},

@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -201,7 +202,7 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time) (_ toke
 	if g.uncut {
 		ctx = context.Background()
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	ctx, cancel := patience(ctx, c.cfg.RequestTimeout)
 	defer cancel()
 	sent := c.clock.Now()
 	resp, err := c.post(ctx, c.tokenURL, g, proof)
@@ -217,6 +218,47 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time) (_ toke
 	return response, newNonce, err
 }
 
+// lateGrace is how long a response may still take after the process was stopped
+// while it waited.
+const lateGrace = time.Second
+
+// patience is [context.WithTimeout] for a process that may be stopped (SIGSTOP, a
+// debugger, a frozen container): the timer of such a process fires at the instant
+// it goes on, before it can read the response that has been waiting for it.
+func patience(parent context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	start := time.Now()
+	var mu sync.Mutex
+	var timer *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(timeout, func() {
+		if time.Since(start)-timeout > lateGrace/4 {
+			mu.Lock()
+			timer = time.AfterFunc(lateGrace, func() { cancel(context.DeadlineExceeded) })
+			mu.Unlock()
+			return
+		}
+		cancel(context.DeadlineExceeded)
+	})
+	return patientContext{ctx}, func() {
+		mu.Lock()
+		timer.Stop()
+		mu.Unlock()
+		cancel(context.Canceled)
+	}
+}
+
+// patientContext says "deadline exceeded" as a context with a deadline does.
+type patientContext struct{ context.Context }
+
+func (c patientContext) Err() error {
+	if err := c.Context.Err(); err == nil || context.Cause(c.Context) != context.DeadlineExceeded { //nolint:errorlint // the very value
+		return err
+	}
+	return context.DeadlineExceeded
+}
+
 // post sends a request with the client's authentication. Its error is an
 // [*UnreachableError] or a [*lostError].
 func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*http.Response, error) {
@@ -230,6 +272,7 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 	if proof != "" {
 		header.Set("DPoP", proof)
 	}
+	secrets := append(g.secrets(), c.cfg.ClientSecret.Reveal())
 	var wrote, dialed atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn:      func(string) { dialed.Store(true) },
@@ -237,7 +280,7 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, &UnreachableError{err}
+		return nil, &UnreachableError{redacted{err, secrets}}
 	}
 	req.Header = header
 	resp, err := c.http.Do(req)
@@ -245,10 +288,22 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 	case err == nil:
 		return resp, nil
 	case !wrote.Load() && (dialed.Load() || isDialError(err)):
-		return nil, &UnreachableError{err}
+		return nil, &UnreachableError{redacted{err, secrets}}
 	}
-	return nil, &lostError{err}
+	return nil, &lostError{redacted{err, secrets}}
 }
+
+// redacted is an error of a transport, which may quote what it was to send.
+type redacted struct {
+	err     error
+	secrets []string
+}
+
+func (e redacted) Error() string { return redact.Text(e.err.Error(), e.secrets...) }
+func (e redacted) Unwrap() error { return e.err }
+
+// Format keeps fmt from reading the secrets.
+func (e redacted) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, e.Error()) }
 
 func isDialError(err error) bool {
 	var op *net.OpError

@@ -262,7 +262,7 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 	}
 	session := Session{
 		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID,
-		RefreshToken: response.refreshToken, Created: c.now(),
+		RefreshToken: response.refreshToken, Created: c.later(replaced, c.source.view.Load().session),
 		Scopes:     slices.Clone(c.cfg.Scopes), // "if omitted, identical to the scope requested" (RFC 6749 §5.1)
 		Generation: 1,
 	}

@@ -17,7 +17,9 @@ const maxRevocations = 3
 // Logout ends the session: at the server, by Config.Revoke or by the revocation
 // request of RFC 7009 (Provider.RevocationURL), and then in the store. If the
 // server cannot be told, the error says why and nothing is forgotten, so that
-// Logout can be called again. Without a session it does nothing.
+// Logout can be called again. The store is tried before the server is told. Without a
+// session Logout does nothing. After [TokenSource.Close] it may lack the access token
+// that Config.Revoke needs.
 //
 // If there is no way to tell the server, the session is forgotten all the same,
 // and the error matches [ErrNotRevoked].
@@ -29,7 +31,12 @@ func (c *Client) Logout(ctx context.Context) error {
 			return err
 		}
 		if !s.IsZero() {
-			// Before the store is locked: it may take a token of this very client.
+			// What is revoked has to be forgotten, so the store is tried first. The
+			// revocation itself comes without the lock: it may take a token of this very
+			// client.
+			if err := c.cfg.Store.Update(ctx, func(stored Session) (Session, error) { return stored, nil }); err != nil {
+				return &StoreError{err}
+			}
 			s, err = c.revoke(ctx, s)
 			if errors.Is(err, ErrNotRevoked) {
 				errNotRevoked = err
@@ -54,7 +61,11 @@ func (c *Client) Logout(ctx context.Context) error {
 		})
 		if err != nil {
 			c.source.apply(func(v view, _ clock.Instant) view { v.leaving = false; return v })
-			return &StoreError{err}
+			err = &StoreError{err}
+			if errNotRevoked == nil && !s.IsZero() {
+				err = fmt.Errorf("oauth: the session was revoked, but could not be forgotten: %w", err)
+			}
+			return err
 		}
 		if renewed {
 			continue // a sibling renewed, or somebody logged in: that one is to be revoked

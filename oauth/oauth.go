@@ -41,8 +41,8 @@
 //
 // # Limits
 //
-// Whatever resources, servers and clocks do, the number of token requests for one
-// session is bounded, by the cause of the renewal:
+// Whatever resources and servers do, the number of token requests of one source is
+// bounded, by the cause of the renewal:
 //
 //   - stale or invalid: one renewal at a time. The first one that fails makes up to
 //     Config.MaxAttempts requests. After it the source rests for 1 s, then 2 s, and
@@ -58,7 +58,9 @@
 // once more before that. One that lives for less than a second counts as one
 // whose life is unknown.
 //
-// A nonce challenge adds at most 3 requests to each, a corrected clock one.
+// To each request, nonce challenges add at most 3 more, and a corrected clock one. A
+// wall clock that jumps ahead by more than the rest of a token's life costs a
+// renewal, and ends at most one rest a minute.
 //
 // # Time
 //
@@ -146,7 +148,8 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Observer is told what happens, for metrics. It is called from the
-	// goroutine that does the work and must return soon. Optional.
+	// goroutine that does the work, must return soon, and must not call the token
+	// source. Optional.
 	Observer func(Event)
 
 	// StaleBefore is how long before its expiry a token turns stale and is
@@ -372,18 +375,19 @@ func (c *Client) Session(ctx context.Context) (Session, error) {
 // be bound to the key of Config.DPoP if it is bound. No request is made: the
 // first call of the token source shows whether the server accepts it.
 //
-// If the session cannot be saved, the error is a [*StoreError] and nothing has
-// changed.
+// If the session cannot be saved, the error is a [*StoreError], and the token source
+// goes on with the session it had, unless the store has the new one all the same.
 func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 	if !isVSChars(refreshToken.Reveal()) {
 		return errors.New("oauth: the refresh token to import is empty or has characters that no token has: was it copied whole, without quotes and line breaks?")
 	}
 	s := Session{
 		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID, RefreshToken: refreshToken,
-		KeyThumbprint: c.thumbprint, TokenOrigin: c.tokenOrigin, Created: c.now().Round(0),
+		KeyThumbprint: c.thumbprint, TokenOrigin: c.tokenOrigin,
 	}
 	err := c.cfg.Store.Update(ctx, func(cur Session) (Session, error) {
 		s.Generation = cur.Generation + 1
+		s.Created = c.later(cur, c.source.view.Load().session)
 		return s, nil
 	})
 	if err != nil {
@@ -396,6 +400,19 @@ func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 
 // now is the time of day.
 func (c *Client) now() time.Time { return c.clock.Now().Wall() }
+
+// later is the time of day, or if that is not later than the beginning of the given
+// sessions, the moment after them: sessions are told from each other by when they
+// began, and a clock may stand still.
+func (c *Client) later(sessions ...Session) time.Time {
+	t := c.now()
+	for _, s := range sessions {
+		if !t.After(s.Created) {
+			t = s.Created.Add(1)
+		}
+	}
+	return t
+}
 
 // serverTime is the time of day as the server of the token endpoint sees it.
 func (c *Client) serverTime() time.Time {
@@ -418,10 +435,13 @@ func (c *Client) canUse(s Session) bool {
 }
 
 func (c *Client) emit(e Event) {
-	if c.cfg.Observer == nil && c.cfg.Logger == nil {
+	silent := c.source.silent.Load() && e.Kind != EventLogin && e.Kind != EventLogout
+	if silent || c.cfg.Observer == nil && c.cfg.Logger == nil {
 		return
 	}
-	e.Time = c.now()
+	if e.Time.IsZero() {
+		e.Time = c.now()
+	}
 	if c.cfg.Logger != nil {
 		LogEvents(c.cfg.Logger)(e)
 	}

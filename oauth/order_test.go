@@ -132,6 +132,8 @@ func TestRejectedTokenIsTheLastResort(t *testing.T) {
 		}
 		down = false
 		time.Sleep(2 * time.Minute)
+		wantToken(t, c.TokenSource(), "at-1") // nobody waits for a server that failed before
+		synctest.Wait()
 		if tok, err := c.TokenSource().Token(); err != nil || tok.AccessToken == "at-1" {
 			t.Errorf("%v, %v", tok, err)
 		}

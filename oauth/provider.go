@@ -89,7 +89,9 @@ type Provider struct {
 	// replaced already, from a client to which the response was lost. A server with
 	// reuse detection and no such grace ends the session instead (RFC 9700 §4.14.2).
 	// So unless RotationGrace is set, a refresh token whose outcome is unknown is
-	// not sent again while the access token is valid. Optional. Default: none.
+	// not sent again just because the access token is stale, but only when that is
+	// about to expire, was rejected by a resource, or TokenSource.Renew is called.
+	// Optional. Default: none.
 	RotationGrace time.Duration
 
 	// RevocationURL is the revocation endpoint (RFC 7009), which [Client.Logout]

@@ -153,6 +153,7 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 	err = s.c.cfg.Store.Update(f.ctx, func(stored Session) (Session, error) {
 		waited()
 		ran = true
+		f.locked = true
 		kept, sent, fnErr = s.step(f, stored)
 		if kept.IsZero() {
 			return stored, fnErr
@@ -160,6 +161,11 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 		return kept, nil // also with fnErr: the store is behind
 	})
 	waited()
+	f.locked = false
+	for _, e := range f.events {
+		s.c.emit(e)
+	}
+	f.events = nil
 	switch {
 	case !ran:
 		if f.ctx.Err() != nil && s.view.Load().closed {
@@ -194,6 +200,9 @@ func (s *TokenSource) step(f *flight, stored Session) (kept Session, sent Secret
 	if err := s.renewable(base); err != nil {
 		return kept, "", err
 	}
+	if s.doubtful(f, base) {
+		return kept, "", ErrOutcomeUnknown
+	}
 	start := s.c.clock.Now()
 	next, response, err := s.send(f, base)
 	rotated := next.RefreshToken != base.RefreshToken
@@ -211,12 +220,35 @@ func (s *TokenSource) step(f *flight, stored Session) (kept Session, sent Secret
 		})
 	}
 	if err == nil {
-		s.c.emit(Event{
+		s.tell(f, Event{
 			Kind: EventRenewed, Cause: f.cause, Duration: s.c.clock.Now().Since(start),
 			Generation: next.Generation, Rotated: rotated, Expiry: next.Expiry,
 		})
 	}
 	return kept, base.RefreshToken, err
+}
+
+// An interruptible store knows whether the process before was interrupted in its
+// Update, so that the outcome of its token request is not known.
+type interruptible interface {
+	Interrupted() (since time.Time, interrupted bool)
+}
+
+// doubtful reports whether the refresh token may have been replaced by a request
+// of another process, and can wait until the access token does not serve any more.
+func (s *TokenSource) doubtful(f *flight, base Session) bool {
+	store, ok := s.c.cfg.Store.(interruptible)
+	if !ok || f.cause != CauseStale || s.c.cfg.Provider.RotationGrace > 0 {
+		return false
+	}
+	if _, interrupted := store.Interrupted(); !interrupted {
+		return false
+	}
+	v := s.apply(func(v view, _ clock.Instant) view {
+		v.doubtful = base.RefreshToken
+		return v
+	})
+	return v.usable(s.c.clock.Now()) != nil
 }
 
 // renewable reports why no request can be made for a session.

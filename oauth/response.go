@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -96,10 +97,16 @@ func parseToken(body []byte) (tokenResponse, error) {
 		if whole && salvageErr == nil {
 			return response, nil
 		}
+		if m := refreshTokenMember.FindAllSubmatch(body, 2); response.refreshToken == "" && len(m) == 1 && isVSChars(string(m[0][1])) {
+			response.refreshToken = Secret(m[0][1])
+		}
 		return tokenResponse{refreshToken: response.refreshToken, refreshLife: response.refreshLife}, err
 	}
 	return readMembers(m)
 }
+
+// refreshTokenMember finds the refresh token in what is no JSON at all.
+var refreshTokenMember = regexp.MustCompile(`"refresh_token"\s*:\s*"([^"\\]+)"`)
 
 func readMembers(m map[string]json.RawMessage) (tokenResponse, error) {
 	var response tokenResponse
@@ -205,7 +212,7 @@ func stringMember(m map[string]json.RawMessage, name string) (string, error) {
 // parseLifetime reads expires_in: a number, or a string that holds one, of
 // seconds. 0 means unknown; so does less than a second, which is of no use.
 func parseLifetime(raw json.RawMessage) time.Duration {
-	seconds, err := strconv.ParseFloat(string(bytes.Trim(raw, `"`)), 64)
+	seconds, err := strconv.ParseFloat(string(bytes.Trim(raw, "\" ")), 64)
 	if err != nil && !math.IsInf(seconds, 1) || !(seconds >= 1) { // NaN is not >= 1 either
 		return 0
 	}

@@ -290,3 +290,21 @@ func freshUntil(s *oauth.Session, access string, life time.Duration) {
 	s.Obtained = time.Now()
 	s.Expiry = s.Obtained.Add(life)
 }
+
+// safeBuffer is a buffer for the output of a process.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

@@ -23,6 +23,8 @@ type TokenSource struct {
 	c    *Client
 	view atomic.Pointer[view] // never nil; replaced under mu
 
+	silent atomic.Bool // Close has returned: what the source does is not told any more
+
 	mu      sync.Mutex
 	looking *looking // the read of the store in progress; nil if there is none
 	saver   saver
@@ -40,6 +42,12 @@ type flight struct {
 	done     chan struct{}      // closed when token and err are set
 	token    *oauth2.Token
 	err      error
+
+	// events happened while the store was locked. They are told once the session is
+	// saved: an observer that blocks, panics, or writes to a closed pipe must not
+	// come between a new refresh token and the store.
+	locked bool
+	events []Event
 }
 
 func newTokenSource(c *Client) *TokenSource {
@@ -49,8 +57,8 @@ func newTokenSource(c *Client) *TokenSource {
 }
 
 // Token returns a token that is valid now. It is [TokenSource.TokenContext]
-// without a limit of the caller's own: a renewal takes Config.RenewTimeout and one
-// Config.RequestTimeout at most.
+// without a limit of the caller's own: a renewal takes Config.RenewTimeout, and
+// then what is left of the request that was sent last, with its nonce challenges.
 //
 // The token is shared with other callers and must not be changed. It holds no
 // refresh token.
@@ -92,6 +100,9 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 		select {
 		case <-f.done:
 		case <-ctx.Done():
+			if tok := s.view.Load().usable(s.c.clock.Now()); tok != nil {
+				return tok, nil
+			}
 			return nil, retry.Ended(ctx)
 		}
 		v := s.view.Load()
@@ -119,7 +130,7 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 // rest waits until another renewal may begin, and reports whether ctx allows it.
 func (s *TokenSource) rest(ctx context.Context) bool {
 	v := s.view.Load()
-	left := v.quiet - s.c.clock.Now().Since(v.failed)
+	left := v.quiet - s.c.clock.Now().Monotonic(v.failed)
 	if deadline, _ := ctx.Deadline(); time.Until(deadline) <= left {
 		return false // waiting would only turn an informative error into "deadline exceeded"
 	}
@@ -159,8 +170,8 @@ func (s *TokenSource) act() (verdict, *flight) {
 // for, a Retry-After of the server is. The token in hand goes on being served
 // until it is replaced.
 //
-// The server is asked 10 times in a row at most, and then once in 6 seconds: a call
-// in between gets the result of the last renewal.
+// There are 10 such renewals in a row at most, and then one in 6 seconds: a call in
+// between gets the result of the last one.
 func (s *TokenSource) Renew(ctx context.Context) (*oauth2.Token, error) {
 	if ctx.Err() != nil {
 		return nil, retry.Ended(ctx)
@@ -194,7 +205,7 @@ func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
 		return v.flight, nil, nil
 	case v.closed:
 		return nil, nil, ErrClosed
-	case v.failure != nil && now.Since(v.failed) < v.busy:
+	case v.failure != nil && !v.rested(now, v.failed, v.busy):
 		return nil, nil, v.failure
 	case v.mayForce(now):
 		return s.takeOff(CauseForced), nil, nil
@@ -207,7 +218,8 @@ func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
 // Invalidate says that a resource rejected the token (401). The next caller
 // waits for another one, but not more often than every 30 seconds: in between,
 // and while no other token can be had, the rejected one is served until it
-// expires, since other resources may accept it. A token that is not the current
+// expires, since other resources may accept it. It is not served any more once the
+// server has rejected the refresh token as well. A token that is not the current
 // one is ignored, because its successor is there already.
 func (s *TokenSource) Invalidate(rejected *oauth2.Token) {
 	if rejected == nil {
@@ -255,7 +267,7 @@ func (s *TokenSource) RequireTransportSecurity() bool { return true }
 // error is a [*PersistError]. Close can be called again.
 //
 // A closed source still serves its token while it is valid, and then fails with
-// [ErrClosed]. Once Close has returned, Config.Observer is not called any more.
+// [ErrClosed]. Once Close has returned, no work of the source calls Config.Observer.
 func (s *TokenSource) Close() error {
 	s.mu.Lock()
 	v := *s.view.Load()
@@ -279,6 +291,7 @@ func (s *TokenSource) Close() error {
 		looking.cancel()
 		within(ctx, looking.done)
 	}
+	defer s.silent.Store(true)
 	if s.view.Load().unsaved == nil {
 		return nil
 	}
@@ -352,14 +365,25 @@ func (s *TokenSource) readSince(start *view, stored Session, f *flight) view {
 		if next.need(next.looked) == CauseInvalid {
 			break // newer, and of no use
 		}
-		s.c.emit(Event{Kind: EventAdopted, Cause: causeOf(f), Generation: stored.Generation, Expiry: stored.Expiry})
+		s.tell(f, Event{Kind: EventAdopted, Cause: causeOf(f), Generation: stored.Generation, Expiry: stored.Expiry})
 	case toldReplaced:
-		s.c.emit(Event{Kind: EventReplaced, Cause: causeOf(f), Generation: stored.Generation, Expiry: stored.Expiry})
+		s.tell(f, Event{Kind: EventReplaced, Cause: causeOf(f), Generation: stored.Generation, Expiry: stored.Expiry})
 	case toldGone:
-		s.c.emit(Event{Kind: EventLogout})
+		s.tell(f, Event{Kind: EventLogout})
 	case toldNothing:
 	}
 	return next
+}
+
+// tell tells the observer what happened: after the store's lock was left, if the
+// renewal f holds it.
+func (s *TokenSource) tell(f *flight, e Event) {
+	if f != nil && f.locked {
+		e.Time = s.c.now()
+		f.events = append(f.events, e)
+		return
+	}
+	s.c.emit(e)
 }
 
 func causeOf(f *flight) Cause {

@@ -46,6 +46,7 @@ type view struct {
 	refusals uint64        // how many tokens were rejected so far
 	rejected clock.Instant // when the last renewal for that cause began
 	forced   clock.Instant // when Renew began a renewal last
+	credited clock.Instant // when a limit was last lifted by the wall clock alone
 	forcing  time.Duration // how long it takes from then until all of forcedBurst may be used again
 
 	// failure is why the last renewal failed; nil if it did not. It is shared
@@ -92,6 +93,11 @@ const (
 	// Renew may renew forcedBurst times in a row, and then once every forcedPause.
 	forcedPause = 6 * time.Second
 	forcedBurst = 10
+
+	// creditPause is how often the wall clock alone may end a rest. It has to after
+	// a computer slept, while the monotonic clock stood still; but a wall clock
+	// that is set again and again must not undo the limits.
+	creditPause = time.Minute
 
 	// lookEvery is how often the store is read while a token is fresh, so that a
 	// logout or another login elsewhere is noticed.
@@ -151,7 +157,8 @@ type verdict struct {
 //	stale, Synchronous       | wait           | serve      | wait
 //	invalid, not yet expired | wait           | serve      | wait
 //	rejected, not yet expired| wait           | serve      | wait
-//	rejected, session ended  | wait           | the error  | wait
+//	…, renewal failed        | serve          | serve      | serve, renew behind
+//	…, session ended         | wait           | the error  | wait
 //	expired or none          | wait           | the error  | wait
 //
 // A source rests when it is closed, while a failure is shared, after it renewed
@@ -160,7 +167,8 @@ type verdict struct {
 func (v *view) decide(now clock.Instant, synchronous bool) verdict {
 	cause := v.need(now)
 	usable := v.usable(now)
-	behind := cause == CauseStale && !synchronous
+	behind := usable != nil && !synchronous &&
+		(cause == CauseStale || cause == CauseRejected && v.failures > 0)
 	switch {
 	case cause == "":
 		if now.Since(v.looked) >= lookEvery && v.flight == nil && !v.closed {
@@ -206,20 +214,34 @@ func (v *view) need(now clock.Instant) Cause {
 // rejected; but if the server says that the session has ended as well, both mean the
 // same, and the user has to be told.
 func (v *view) usable(now clock.Instant) *oauth2.Token {
-	if v.token == nil || now.Since(v.born) >= v.expires || v.refused && errors.Is(v.failure, ErrLoginRequired) {
+	if v.token == nil || now.Since(v.born) >= v.expires || v.refused && sessionEnded(v.failure) {
 		return nil
 	}
 	return v.token
 }
+
+// sessionEnded reports whether it was the server that said "log in again".
+func sessionEnded(err error) bool {
+	var login *LoginRequiredError
+	return errors.As(err, &login) && (login.Reason == ReasonRejected || login.Reason == ReasonOutcomeUnknown)
+}
+
+// rested reports whether span has passed since an instant.
+func (v *view) rested(now, since clock.Instant, span time.Duration) bool {
+	return now.Monotonic(since) >= span || now.Since(since) >= span && v.hasCredit(now)
+}
+
+// hasCredit reports whether the wall clock alone may end a rest.
+func (v *view) hasCredit(now clock.Instant) bool { return now.Monotonic(v.credited) >= creditPause }
 
 // resting says why no renewal may begin now for this cause; nil if one may.
 func (v *view) resting(now clock.Instant, cause Cause) error {
 	switch {
 	case v.closed:
 		return ErrClosed
-	case v.failure != nil && now.Since(v.failed) < v.quiet:
+	case v.failure != nil && !v.rested(now, v.failed, v.quiet):
 		return v.failure
-	case cause == CauseRejected && now.Since(v.rejected) < rejectedPause && !errors.Is(v.failure, ErrLoginRequired):
+	case cause == CauseRejected && !v.rested(now, v.rejected, rejectedPause) && !errors.Is(v.failure, ErrLoginRequired):
 		return errRejectedAgain // once a session has ended, another look for a login costs no request
 	case cause == CauseStale && v.doubtful != "" && v.doubtful == v.session.RefreshToken:
 		return ErrOutcomeUnknown
@@ -236,8 +258,9 @@ func (v *view) supersedes(stored Session) bool {
 		// A login that the store never had; everything else was logged out.
 		return v.unsaved != nil && v.unsaved.login && !v.leaving
 	case !sameLogin(stored, v.session):
-		return v.unsaved != nil && v.unsaved.login &&
-			(sameLogin(stored, v.unsaved.replaced) || stored.Created.Before(v.session.Created))
+		// A login that was not saved yields to every other one but that which it was
+		// to replace: the clocks of two machines cannot tell which came first.
+		return v.unsaved != nil && v.unsaved.login && sameLogin(stored, v.unsaved.replaced)
 	case stored.RefreshToken == v.session.RefreshToken:
 		return stored.Generation < v.session.Generation
 	}
@@ -421,29 +444,44 @@ func (v view) loggedIn(s Session, u *unsaved, now clock.Instant, m margins) view
 
 // loggedOut forgets the session and everything that was about it.
 func (v view) loggedOut() view {
-	return view{flight: v.flight, epoch: v.epoch + 1, closed: v.closed, refusals: v.refusals, forced: v.forced, forcing: v.forcing}
+	return view{flight: v.flight, epoch: v.epoch + 1, closed: v.closed, refusals: v.refusals, forced: v.forced, forcing: v.forcing, credited: v.credited}
 }
 
 // launched is told that a renewal begins.
 func (v view) launched(f *flight, now clock.Instant) view {
 	v.flight = f
+	credit := v.failure != nil && now.Monotonic(v.failed) < v.quiet && f.cause != CauseForced
 	switch f.cause {
 	case CauseRejected:
+		credit = credit || now.Monotonic(v.rejected) < rejectedPause
 		v.rejected = now
 	case CauseForced:
-		v.forcing, v.forced = v.forcedLevel(now)+forcedPause, now
+		level, onCredit, _ := v.forcedLevel(now)
+		v.forcing, v.forced, credit = level+forcedPause, now, onCredit
+	}
+	if credit {
+		v.credited = now
 	}
 	return v
 }
 
-// forcedLevel is what is left of forcing.
-func (v *view) forcedLevel(now clock.Instant) time.Duration {
-	return max(0, v.forcing-now.Since(v.forced))
+// forcedLevel is what is left of forcing, by the monotonic clock if that is little
+// enough for another renewal, else by the wall clock (on credit). ok reports whether
+// Renew may begin one.
+func (v *view) forcedLevel(now clock.Instant) (level time.Duration, onCredit, ok bool) {
+	const most = (forcedBurst - 1) * forcedPause
+	level = max(0, v.forcing-now.Monotonic(v.forced))
+	if level <= most {
+		return level, false, true
+	}
+	level = max(0, v.forcing-now.Since(v.forced))
+	return level, true, level <= most && v.hasCredit(now)
 }
 
 // mayForce reports whether Renew may begin a renewal.
 func (v *view) mayForce(now clock.Instant) bool {
-	return v.forcedLevel(now) <= (forcedBurst-1)*forcedPause
+	_, _, ok := v.forcedLevel(now)
+	return ok
 }
 
 // landed is told that the renewal ended.

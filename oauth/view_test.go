@@ -254,24 +254,54 @@ func TestCooldownGrows(t *testing.T) {
 }
 
 func TestRenewMayBeCalledTenTimesInARow(t *testing.T) {
-	var v view
-	allowed := func(from, to time.Duration) (n int) {
-		for d := from; d < to; d += 100 * time.Millisecond {
-			if v.mayForce(at(d)) {
-				v = v.launched(&flight{cause: CauseForced}, at(d)).landed()
-				n++
-			}
-		}
-		return n
+	for name, wall := range map[string]func() time.Time{
+		"a right clock": time.Now,
+		"a clock that flaps": func() time.Time { // ahead by 3 hours in every other second
+			now := time.Now()
+			return now.Add(time.Duration(now.Unix()%2) * 3 * time.Hour)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var v view
+				c := clock.Clock{Wall: wall}
+				allowed := func(span time.Duration) (n int) {
+					for end := time.Now().Add(span); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+						if v.mayForce(c.Now()) {
+							v = v.launched(&flight{cause: CauseForced}, c.Now()).landed()
+							n++
+						}
+					}
+					return n
+				}
+				if n := allowed(time.Second); n != 10 {
+					t.Errorf("%d in the first second", n)
+				}
+				if n := allowed(time.Minute); n < 10 || n > 21 {
+					t.Errorf("%d in the next minute", n)
+				}
+				time.Sleep(10 * time.Minute)
+				if n := allowed(time.Second); n != 10 {
+					t.Errorf("%d after a pause", n)
+				}
+			})
+		})
 	}
-	if n := allowed(0, time.Second); n != 10 {
-		t.Errorf("%d in the first second", n)
+}
+
+// A computer that slept through a rest, while its monotonic clock stood still, need
+// not rest on; a wall clock that is set again and again ends no other rest.
+func TestWallClockEndsOneRestAMinute(t *testing.T) {
+	v := view{}.failedWith(errBusy, 5*time.Minute, at(0))
+	if v.resting(at(4*time.Minute), CauseInvalid) == nil {
+		t.Error("it rests no more, by neither clock")
 	}
-	if n := allowed(time.Second, 61*time.Second); n != 10 {
-		t.Errorf("%d in the next minute", n)
+	if err := v.resting(at(time.Hour), CauseInvalid); err != nil {
+		t.Errorf("after the sleep: %v", err)
 	}
-	if n := allowed(10*time.Minute, 10*time.Minute+time.Second); n != 10 {
-		t.Errorf("%d after a pause", n)
+	v = v.launched(&flight{cause: CauseInvalid}, at(time.Hour)).landed().failedWith(errBusy, 5*time.Minute, at(time.Hour))
+	if v.resting(at(2*time.Hour), CauseInvalid) == nil {
+		t.Error("the wall clock ended two rests at once")
 	}
 }
 
@@ -326,7 +356,7 @@ func TestSupersedes(t *testing.T) {
 		{"unsaved login, being logged out", leaving, Session{}, false},
 		{"unsaved login, the replaced one is stored", login, old, true},
 		{"unsaved login, the replaced one was renewed", login, oldRenewed, true},
-		{"unsaved login, an earlier one is stored", login, loginAt(-time.Minute, 9), true},
+		{"unsaved login, an earlier one is stored, by another clock", login, loginAt(-time.Minute, 9), false},
 		{"unsaved login, a later one is stored", login, loginAt(time.Minute, 9), false},
 		{"renewed login, never saved, nothing stored", loginRenewed, Session{}, true},
 		{"renewed login, never saved, the replaced one is stored", loginRenewed, old, true},

@@ -3,7 +3,10 @@
 // Linux and Windows may stand still while the computer sleeps.
 package clock
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // start is what monotonic readings count from. It lies in the past, so that a
 // reading is never 0, which stands for "none".
@@ -67,6 +70,15 @@ func (i Instant) Wall() time.Time { return i.wall }
 
 // IsZero reports whether i is the zero value.
 func (i Instant) IsZero() bool { return i == Instant{} }
+
+// Monotonic returns how much time passed between earlier and i by the monotonic
+// clock alone, and the longest span if one of them has no such reading.
+func (i Instant) Monotonic(earlier Instant) time.Duration {
+	if i.mono == 0 || earlier.mono == 0 {
+		return math.MaxInt64
+	}
+	return i.mono - earlier.mono
+}
 
 // Since returns how much time passed between earlier and i, by the clock that saw
 // more of it pass: a wall clock that was set back does not stretch a wait, and
