@@ -78,7 +78,10 @@ func newClient(t Transport, cfg *config, err error) *Client {
 type cleaner func(string) string
 
 func cleanerOf(secret Secret) cleaner {
-	return func(s string) string { return redact.Text(s, secret.Reveal()) }
+	return func(s string) string {
+		token := secret.Reveal()
+		return redact.Text(s, token, printable(token)) // identifiers lose their spaces
+	}
 }
 
 // A response cleans the texts in it that may be printed. With [explain], which does
@@ -111,19 +114,26 @@ func (t *Trace) clean(clean cleaner) {
 	t.RequestID, t.ServerTraceID = identifier(t.RequestID, clean), identifier(t.ServerTraceID, clean)
 }
 
-// identifier makes an identifier of the server fit for an error. It is cut after it
-// is cleaned: a part of a secret could not be found any more.
+// identifier sanitizes an identifier of the server. What is not printable goes before
+// the last cleaning, because to take it out can put a secret together again. The first
+// cleaning finds what white space is a part of. The cut comes last, because a part of a
+// secret could not be found any more.
 func identifier(id string, clean cleaner) string {
 	if id == "" {
 		return ""
 	}
-	id = strings.Map(func(r rune) rune {
+	id = printable(clean(printable(clean(id))))
+	return id[:min(len(id), maxIdentifier)]
+}
+
+// printable is s without everything but visible ASCII.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
 		if r < 0x21 || r > 0x7e {
 			return -1
 		}
 		return r
-	}, clean(id))
-	return id[:min(len(id), maxIdentifier)]
+	}, s)
 }
 
 // maxIdentifier is far above the length of a UUID, in bytes.

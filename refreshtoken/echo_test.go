@@ -87,6 +87,40 @@ func TestEchoes(t *testing.T) {
 	}
 }
 
+// TestEchoesInIdentifiers: what is taken out of an identifier does not put a token
+// together again.
+func TestEchoesInIdentifiers(t *testing.T) {
+	for _, token := range []string{someToken, oddToken, "opaque-token-0123456789"} {
+		for _, gap := range []string{"", " ", "\t", "\u00a0", "\u200b", "\xff", "\u2028", "\u202e"} {
+			for _, status := range []int{http.StatusOK, http.StatusForbidden} {
+				t.Run(fmt.Sprintf("%.6s/%q/%d", token, gap, status), func(t *testing.T) {
+					s := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+						for _, name := range []string{"X-Request-Id", "X-Server-Trace-Id"} {
+							w.Header().Set(name, "a"+gap+"b/"+token[:3]+gap+token[3:9]+gap+token[9:])
+						}
+						if status == http.StatusOK {
+							answerJSON(w, status, `{"id":"op1","done":true,"response":{"refreshTokenIds":["aje1"]}}`)
+							return
+						}
+						answerJSON(w, status, `{"code":7}`)
+					})
+					op, err := s.client().Revoke(t.Context(), refreshtoken.ByToken(token))
+					texts := []string{printed(err)}
+					if err == nil {
+						result, err := op.Wait(t.Context())
+						texts = append(texts, printed(result), printed(op.Status()), printed(err))
+						if result.RequestID != "ab/REDACTED" {
+							t.Errorf("got the request ID %q", result.RequestID)
+						}
+					}
+					checkSilence(t, token, texts...)
+					checkSilence(t, strings.ReplaceAll(token, " ", ""), texts...)
+				})
+			}
+		}
+	}
+}
+
 // checkSilence fails where a text holds the token, or much of it, in any form.
 func checkSilence(t *testing.T, token string, texts ...string) {
 	t.Helper()

@@ -284,14 +284,15 @@ func readBody(resp *http.Response) ([]byte, error) {
 }
 
 // redirectedTo names the host that a redirect leads to, and no more of the URL. The
-// URL is cleaned as a whole: a secret in it can be host and path at once.
+// URL is cleaned as a whole, because a secret in it can be host and path at once, and
+// the host once more, because to parse it undoes escapes.
 func redirectedTo(resp *http.Response, clean cleaner) string {
 	cleaned := http.Response{Header: http.Header{"Location": {clean(resp.Header.Get("Location"))}}, Request: resp.Request}
 	u, err := cleaned.Location()
 	if err != nil || u.Hostname() == "" {
 		return ""
 	}
-	return fmt.Sprintf(" to %q", u.Hostname())
+	return fmt.Sprintf(" to %q", clean(u.Hostname()))
 }
 
 // statusError reads a google.rpc.Status. Where the answer is anything else, the

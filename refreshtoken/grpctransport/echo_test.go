@@ -34,7 +34,7 @@ func TestEchoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	failure := &statuspb.Status{Code: int32(codes.Aborted), Message: token, Details: []*anypb.Any{value, {TypeUrl: token}}}
-	header := metadata.Pairs("x-request-id", token, "x-server-trace-id", "a "+token)
+	header := metadata.Pairs("x-request-id", token, "x-server-trace-id", "a "+token[:3]+" "+token[3:])
 	for name, r := range map[string]reply{
 		"error":       {header: header, err: status.ErrorProto(failure)},
 		"nobody":      {err: status.Error(codes.Unavailable, fmt.Sprintf("connection error: desc = %q", token))},
