@@ -68,7 +68,7 @@
 //	}
 //
 // No other 404 says that: neither the page of a proxy nor a NOT_FOUND about the
-// operation or the account.
+// operation or the account, nor one that does not say what is missing.
 //
 // # Housekeeping
 //

@@ -79,7 +79,7 @@ type APIError struct {
 	// Trace holds the identifiers that the server gave the exchange.
 	Trace
 
-	gone bool // see [question.gone]
+	gone bool // [question.gone] found evidence of that
 }
 
 // Error names the method, the code and the server's message, and for a

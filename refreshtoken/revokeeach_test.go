@@ -54,7 +54,7 @@ func names(n int) []string {
 func TestRevokeEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inUse := &refreshtoken.APIError{Code: refreshtoken.ErrFailedPrecondition}
-		r := &revoker{fails: map[string]error{"aje02": &refreshtoken.APIError{Code: refreshtoken.ErrNotFound}, "aje05": inUse}}
+		r := &revoker{fails: map[string]error{"aje02": &refreshtoken.APIError{Code: refreshtoken.ErrNotFound, Message: "there is no such refresh token"}, "aje05": inUse}}
 		start := time.Now()
 		var seen []refreshtoken.RevokeProgress
 		report, err := r.client().RevokeEach(t.Context(), append(names(8), "aje01"), refreshtoken.RevokeEachOptions{

@@ -14,8 +14,9 @@ import (
 // came, a response that does not follow the API a [*ResponseError], and an
 // exchange without a response a [*TransportError]. The Client fills in their
 // Method, and takes secrets out of their texts and out of the [Trace], which is as
-// the server sent it. [ErrNotFound] is only for a google.rpc.Status that a server sent: a Client
-// concludes from it that a refresh token is gone.
+// the server sent it. [ErrNotFound] is only for a google.rpc.Status that a server sent, with its
+// details, because a Client may conclude from them that a refresh token is gone: see
+// [ErrGone].
 //
 // A Transport is safe for concurrent use. Most users take the one behind
 // [NewClient].

@@ -6,12 +6,31 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/ycauth/ycauth-go/internal/redact"
 )
 
 // ErrGone is wrapped by the [*APIError] of a revocation whose refresh token the
 // service does not have: it expired, or was revoked before. [ErrNotFound] alone
 // says less, because an operation or an account can be missing too, and
 // so can a method at a wrong endpoint.
+//
+// A NOT_FOUND is about the refresh token only if it says so, in one of these ways:
+//
+//   - A google.rpc.ResourceInfo among the details has the type of a refresh token, and
+//     no name other than the ID that was asked for.
+//   - The message names a refresh token, or a token, and nothing else that could be
+//     missing, such as "there is no such refresh token". It has to consist of words that
+//     this package knows, in English, and of the ID.
+//
+// It is not if any ResourceInfo is about something else, or the reason of a
+// google.rpc.ErrorInfo names something else. Both transports see to it that a
+// server sent the NOT_FOUND, as a google.rpc.Status with HTTP 404 or over gRPC.
+//
+// The documentation of the API does not say what the service sends for a refresh token
+// that it does not have, and the text that the live service sends is unverified. If it
+// is none of the above, the error is an ErrNotFound without ErrGone, and the
+// token has to be looked for with [Client.List].
 //
 // Only a revocation of one token ([ByID], [ByToken]) can fail with it.
 var ErrGone = errors.New("the refresh token is gone")
@@ -30,16 +49,12 @@ func (t Target) question() question { return question{t.kind, t.id} }
 // one reports whether the question is about a single refresh token.
 func (q question) one() bool { return q.kind == targetID || q.kind == targetToken }
 
-// routingError is the message of a grpc-gateway that has no such route. It comes
-// as a google.rpc.Status with NOT_FOUND (grpc-gateway, runtime/errors.go,
-// DefaultRoutingErrorHandler), as if a resource were missing.
-const routingError = "Not Found"
-
 // gone reports whether e, which ended the revocation, says that the refresh token
-// does not exist. The transports make sure that a NOT_FOUND is a google.rpc.Status
-// that a server sent.
+// does not exist. A program forgets the session of such a token, so there must be
+// evidence: what is missing can be anything else. The transports make sure that a
+// NOT_FOUND is a google.rpc.Status that a server sent.
 func (q question) gone(e *APIError) bool {
-	if !q.one() || e.Code != ErrNotFound || e.Message == routingError {
+	if !q.one() || e.Code != ErrNotFound {
 		return false
 	}
 	// google.rpc.Code maps NOT_FOUND to 404. With any other status, something on the
@@ -47,24 +62,130 @@ func (q question) gone(e *APIError) bool {
 	if e.HTTPStatus != 0 && e.HTTPStatus != http.StatusNotFound {
 		return false
 	}
-	return !slices.ContainsFunc(e.Details, q.elsewhere)
+	evidence := q.named(e.Message)
+	for _, detail := range e.Details {
+		switch q.about(detail) {
+		case aboutOther:
+			return false
+		case aboutToken:
+			evidence = true
+		}
+	}
+	return evidence
 }
 
-// elsewhere reports whether a detail is a google.rpc.ResourceInfo ("Describes the
-// resource that is being accessed", google/rpc/error_details.proto) of something
-// other than the refresh token.
-func (q question) elsewhere(detail json.RawMessage) bool {
+// A subject is what a detail of an error is about.
+type subject int
+
+const (
+	aboutNothing subject = iota // that is known here
+	aboutToken
+	aboutOther
+)
+
+// about reads a google.rpc.ResourceInfo ("Describes the resource that is being
+// accessed") or ErrorInfo (google/rpc/error_details.proto). The former counts in
+// either spelling of its members: a server that is not protojson's writes the names of
+// the definition.
+func (q question) about(detail json.RawMessage) subject {
 	var info struct {
-		Type         string `json:"@type"`
-		ResourceType string `json:"resourceType"`
-		ResourceName string `json:"resourceName"`
+		Type          string `json:"@type"`
+		ResourceType  string `json:"resourceType"`
+		ResourceName  string `json:"resourceName"`
+		ResourceType2 string `json:"resource_type"`
+		ResourceName2 string `json:"resource_name"`
+		Reason        string `json:"reason"`
 	}
-	if json.Unmarshal(detail, &info) != nil || !strings.HasSuffix(info.Type, "/google.rpc.ResourceInfo") {
-		return false
+	if json.Unmarshal(detail, &info) != nil {
+		return aboutNothing
 	}
-	kind := strings.ToLower(strings.ReplaceAll(info.ResourceType, "_", ""))
-	return kind != "" && !strings.Contains(kind, "refreshtoken") ||
-		q.kind == targetID && info.ResourceName != "" && info.ResourceName != q.id
+	switch info.Type[strings.LastIndexByte(info.Type, '/')+1:] {
+	case "google.rpc.ErrorInfo":
+		if _, other := q.words(info.Reason); other {
+			return aboutOther
+		}
+		return aboutNothing // a reason alone is no evidence
+	case "google.rpc.ResourceInfo":
+	default:
+		return aboutNothing
+	}
+	for _, name := range []string{info.ResourceName, info.ResourceName2} {
+		if q.kind == targetID && name != "" && name != q.id {
+			return aboutOther
+		}
+	}
+	found := aboutNothing
+	for _, kind := range []string{info.ResourceType, info.ResourceType2} {
+		switch kind = strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(kind)); {
+		case kind == "":
+		case !strings.HasSuffix(kind, "refreshtoken"):
+			return aboutOther
+		default:
+			found = aboutToken
+		}
+	}
+	return found
+}
+
+// named reports whether a message names the refresh token as what is missing.
+func (q question) named(message string) bool {
+	token, other := q.words(message)
+	return token && !other
+}
+
+// plainWords are those of which a message about a missing refresh token consists, and
+// which name nothing that could be missing. Any other word may.
+var plainWords = wordSet("a an already any anymore be been by can cannot could does doesn't doesnt exist exists expired " +
+	"for find found given has have id is it longer missing no not of or requested revoked such that the there " +
+	"this unknown was were with")
+
+// tokenWords name the refresh token.
+var tokenWords = wordSet("refresh refreshtoken refreshtokens token tokens")
+
+func wordSet(words string) map[string]bool {
+	set := map[string]bool{}
+	for _, w := range strings.Fields(words) {
+		set[w] = true
+	}
+	return set
+}
+
+// minForeignID is the least length of an ID in a message about a token whose ID is not
+// known: those of the cloud have 20 characters.
+const minForeignID = 16
+
+// words reads a text of the server. token says that it names a token, and other that
+// it names, or may name, something else.
+func (q question) words(text string) (token, other bool) {
+	refresh, redacted := false, false
+	isWord := func(w string) bool {
+		w = strings.ToLower(w)
+		token = token || tokenWords[w] && w != "refresh"
+		refresh = refresh || strings.HasPrefix(w, "refresh") && tokenWords[w]
+		redacted = redacted || w == strings.ToLower(redact.Mark)
+		return tokenWords[w] || plainWords[w] || w == strings.ToLower(redact.Mark)
+	}
+	for _, w := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" .,:;!\"'`()[]<>=", r) }) {
+		if q.isID(w) {
+			continue
+		}
+		for _, part := range strings.FieldsFunc(w, func(r rune) bool { return r == '_' || r == '-' }) {
+			if !isWord(part) {
+				return token, true
+			}
+		}
+	}
+	// A credential in the message may be the IAM token, if it does not say which.
+	return token, redacted && !refresh
+}
+
+// isID reports whether a word is the ID of the refresh token. A token that
+// was given by itself can have any.
+func (q question) isID(word string) bool {
+	if q.kind == targetID {
+		return word == q.id
+	}
+	return len(word) >= minForeignID && strings.ContainsAny(word, "0123456789") && wrongOperationID(word) == ""
 }
 
 // foreign reports whether the metadata of an operation names other refresh tokens

@@ -2,9 +2,11 @@ package refreshtoken_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/ycauth/ycauth-go/refreshtoken"
@@ -38,7 +40,10 @@ func revokeThen(t *testing.T, revoke, poll reply) *server {
 	})
 }
 
-const resourceInfo = `{"@type":"type.googleapis.com/google.rpc.ResourceInfo",`
+const (
+	resourceInfo = `{"@type":"type.googleapis.com/google.rpc.ResourceInfo",`
+	errorInfo    = `{"@type":"type.googleapis.com/google.rpc.ErrorInfo",`
+)
 
 // TestVerdict is the only table of what a response says about a refresh token. What
 // is not certain must be an error that is no ErrGone, since a program forgets the
@@ -55,10 +60,12 @@ func TestVerdict(t *testing.T) {
 		byToken      string
 	}{
 		{"the token is missing", missing, running, gone, gone},
-		{"as a string", jsonReply(404, `{"code":"5"}`), running, gone, gone},
+		{"as a string", jsonReply(404, `{"code":"5","message":"RefreshToken not found."}`), running, gone, gone},
 		{"with its ResourceInfo", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"iam.refreshToken","resourceName":"aje1"}]}`), running, gone, gone},
 		{"with a ResourceInfo that names nothing", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"refresh_token"},5]}`), running, gone, gone},
-		{"with another detail", jsonReply(404, `{"code":5,"details":[{"@type":"x/google.rpc.RequestInfo","resourceName":"aje2"}]}`), running, gone, gone},
+		{"with a ResourceInfo in snake case", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resource_type":"refresh_token","resource_name":"aje1"}]}`), running, gone, gone},
+		{"with a reason", jsonReply(404, `{"code":5,"message":"Token not found","details":[`+errorInfo+`"reason":"REFRESH_TOKEN_NOT_FOUND","domain":"iam"}]}`), running, gone, gone},
+		{"with another detail", jsonReply(404, `{"code":5,"message":"token not found","details":[{"@type":"x/google.rpc.RequestInfo","resourceName":"aje2"}]}`), running, gone, gone},
 
 		{"page of a proxy", reply{404, "text/html", "<h1>404 Not Found</h1>"}, running, failed, failed},
 		{"page of a proxy that is a Status", reply{404, "text/html", missing.body}, running, failed, failed},
@@ -85,10 +92,10 @@ func TestVerdict(t *testing.T) {
 		{"nothing revoked", done(`"response":{}`), running, failed, failed},
 		{"nothing revoked, by an empty list", running, done(`"metadata":{"refreshTokenIds":["aje1"]},"response":{"refreshTokenIds":[]}`), failed, failed},
 		{"a response of another kind", done(`"response":{"@type":"type.googleapis.com/yandex.cloud.iam.v1.Key","refreshTokenIds":["aje1"]}`), running, failed, failed},
-		{"metadata of another kind", done(`"metadata":{"@type":"x/y.Z","refreshTokenIds":["aje2"]},"error":{"code":5}`), running, gone, gone},
+		{"metadata of another kind", done(`"metadata":{"@type":"x/y.Z","refreshTokenIds":["aje2"]},"error":{"code":5,"message":"refresh_token: not found"}`), running, gone, gone},
 		{"a response of its kind", done(`"response":{"@type":"type.googleapis.com/yandex.cloud.iam.v1.RevokeRefreshTokenResponse","refreshTokenIds":["aje1"]}`), running, revoked, revoked},
 		{"another token revoked", running, done(`"response":{"refreshTokenIds":["aje2"]}`), failed, revoked},
-		{"an operation that turns to another token", running, done(`"metadata":{"refreshTokenIds":["aje2"]},"error":{"code":5}`), failed, gone},
+		{"an operation that turns to another token", running, done(`"metadata":{"refreshTokenIds":["aje2"]},"error":{"code":5,"message":"no such refresh token"}`), failed, gone},
 
 		{"the operation finds no token", running, done(`"error":{"code":5,"message":"there is no such refresh token"}`), gone, gone},
 		{"the operation finds no account", running, done(`"error":{"code":5,"details":[` + resourceInfo + `"resourceType":"subject"}]}`), failed, failed},
@@ -130,6 +137,92 @@ func TestVerdict(t *testing.T) {
 				checkFailure(t, err)
 			}
 		})
+	}
+}
+
+// TestGoneTakesEvidence: a NOT_FOUND of a revocation is about the refresh token only
+// if it says so, in the response to the revocation and at the end of its operation.
+func TestGoneTakesEvidence(t *testing.T) {
+	const (
+		gone, kept = true, false
+		foreignID  = "ajeb0f3k7u1q9d5s2n8p"
+	)
+	about := func(members string) string {
+		return `{"code":5,"message":"x","details":[` + resourceInfo + members + `}]}`
+	}
+	message := func(m string) string { return fmt.Sprintf(`{"code":5,"message":%q}`, m) }
+	for _, c := range []struct {
+		status        string
+		byID, byToken bool
+	}{
+		{message("there is no such refresh token"), gone, gone},
+		{message("Refresh token not found"), gone, gone},
+		{message("RefreshToken aje1 not found"), gone, kept},
+		{message(`Refresh token with id "aje1" not found.`), gone, kept},
+		{message("Token aje1 not found"), gone, kept},
+		{message("refresh-token 'aje2' was not found"), kept, kept},
+		{message("The refresh token " + foreignID + " does not exist"), kept, gone},
+		{message("refresh token " + someToken + " has expired or been revoked"), gone, gone},
+		{message("refresh_token_id: refresh_token not found"), gone, gone},
+		{about(`"resource_type":"yandex.cloud.iam.v1.RefreshToken","resource_name":"aje1"`), gone, gone},
+		{about(`"resourceType":"refresh-token"`), gone, gone},
+
+		{message("UserAccount aje1 not found"), kept, kept},
+		{message("UserAccount " + foreignID + " not found"), kept, kept},
+		{message("Subject aje123 not found"), kept, kept},
+		{message("Operation fdv123 not found"), kept, kept},
+		{message("the operation of the refresh token was not found"), kept, kept},
+		{message("the subject of refresh token aje1 was not found"), kept, kept},
+		{message("IAM token not found"), kept, kept},
+		{message("access token not found"), kept, kept},
+		{message("token " + someToken + " not found"), kept, kept},
+		{message("page token not found"), kept, kept},
+		{message("refresh token service not found"), kept, kept},
+		{message("RefreshTokenService not found"), kept, kept},
+		{message("no such method: RefreshToken.Revoke"), kept, kept},
+		{message("refresh token не найден"), kept, kept},
+		{message(strings.Repeat("token ", 100) + "operation"), kept, kept},
+		{message("not found"), kept, kept},
+		{message("Not Found"), kept, kept},
+		{message("no such method"), kept, kept},
+		{message("refresh"), kept, kept},
+		{message("aje1 not found"), kept, kept},
+		{message(""), kept, kept},
+		{`{"code":5}`, kept, kept},
+		{`{"code":5,"message":"Token not found","details":[` + errorInfo + `"reason":"SUBJECT_NOT_FOUND","domain":"iam"}]}`, kept, kept},
+		{`{"code":5,"details":[` + errorInfo + `"reason":"REFRESH_TOKEN_NOT_FOUND","domain":"iam"}]}`, kept, kept},
+		{`{"code":5,"message":"token not found","details":[` + resourceInfo + `"resource_type":"operation"}]}`, kept, kept},
+		{about(`"resource_type":"user-account","resource_name":"aje"`), kept, kept},
+		{about(`"resourceType":"user-account","resourceName":"aje1"`), kept, kept},
+		{about(`"resourceType":"refreshToken","resource_type":"operation"`), kept, kept},
+		{about(`"resourceType":"refreshTokenService"`), kept, kept},
+		{about(`"resourceName":"aje1"`), kept, kept},
+		{about(`"resource_type":"refreshToken","resource_name":"aje2"`), kept, gone},
+	} {
+		for way, revoke := range map[string]reply{
+			"at once":   jsonReply(404, c.status),
+			"operation": jsonReply(200, `{"id":"op1","done":true,"error":`+c.status+`}`),
+		} {
+			t.Run(way+"/"+c.status, func(t *testing.T) {
+				client := revokeThen(t, revoke, revoke).client()
+				for _, target := range []struct {
+					refreshtoken.Target
+					want bool
+				}{
+					{refreshtoken.ByID("aje1"), c.byID},
+					{refreshtoken.ByToken("opaque-token-0123456789"), c.byToken},
+					{refreshtoken.AllMine(), kept},
+				} {
+					op, err := client.Revoke(t.Context(), target.Target)
+					if err == nil {
+						_, err = op.Wait(t.Context())
+					}
+					if got := errors.Is(err, refreshtoken.ErrGone); got != target.want || !errors.Is(err, refreshtoken.ErrNotFound) {
+						t.Errorf("%v: gone is %v, want %v: %v", target.Target, got, target.want, err)
+					}
+				}
+			})
+		}
 	}
 }
 

@@ -67,7 +67,7 @@ func TestVerdict(t *testing.T) {
 		{"no such method", reply{header: answered, err: status.Error(codes.Unimplemented, "404")}, running, false, false},
 		{"the operation is missing", running, reply{header: answered, err: missing}, false, false},
 		{"the operation finds no token", running, done(&operationpb.Operation{Id: "ajo1",
-			Result: &operationpb.Operation_Error{Error: &statuspb.Status{Code: int32(codes.NotFound)}}}), false, true},
+			Result: &operationpb.Operation_Error{Error: &statuspb.Status{Code: int32(codes.NotFound), Message: "there is no such refresh token"}}}), false, true},
 		{"revoked", running, done(&operationpb.Operation{Id: "ajo1", Result: packed("aje1")}), true, false},
 		{"nothing revoked", running, done(&operationpb.Operation{Id: "ajo1", Result: packed()}), false, false},
 		{"another token revoked", running, done(&operationpb.Operation{Id: "ajo1", Result: packed("aje2")}), false, false},
