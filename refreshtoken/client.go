@@ -92,8 +92,10 @@ type response interface{ clean(cleaner) }
 func (p *Page) clean(clean cleaner) { p.Trace.clean(clean) }
 
 func (o *Operation) clean(clean cleaner) {
-	if o.ID != clean(o.ID) {
-		o.ID = "" // an operation is not asked for with a credential in its ID
+	// An operation is not asked for with a credential in its ID. One that has ended
+	// is not asked for at all, and then an ID that cannot be does no harm.
+	if o.ID != clean(o.ID) || o.ended() && wrongOperationID(o.ID) != "" {
+		o.ID = ""
 	}
 	texts := []*string{&o.Description, &o.CreatedBy, &o.Metadata.SubjectID}
 	for i := range o.Metadata.RefreshTokenIDs {

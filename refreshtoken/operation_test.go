@@ -122,6 +122,7 @@ func TestMalformedOperation(t *testing.T) {
 		{"both, not done", `{"id":"op1","error":{"code":5},"response":{}}`, "both an error and a response"},
 		{"response, not done", `{"id":"op1","response":{}}`, "is not done"},
 		{"no ID", `{"done":false}`, "its ID is empty"},
+		{"ID is another method", `{"id":"fdv9:cancel"}`, "its ID holds a character"},
 		{"ID leads elsewhere", `{"id":"../iam/v1/secrets"}`, "its ID holds a character"},
 		{"done is a string", `{"id":"op1","done":"true"}`, "done is not a boolean"},
 		{"error is a string", `{"id":"op1","error":"secret-value"}`, "error is not an object"},
@@ -171,23 +172,23 @@ func TestOperationErrorCodes(t *testing.T) {
 
 func TestOperation(t *testing.T) {
 	s := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.EscapedPath() != "/base/operations/op1:x@y" || r.Header.Get("Idempotency-Key") != "" {
+		if r.Method != http.MethodGet || r.URL.EscapedPath() != "/base/operations/op1_x-Y" || r.Header.Get("Idempotency-Key") != "" {
 			t.Errorf("got %s %s %v", r.Method, r.URL.EscapedPath(), r.Header)
 		}
 		if n == 1 {
-			answerJSON(w, http.StatusOK, `{"id":"op1:x@y","description":"Revoke","createdAt":"2025-01-02T03:04:05Z","createdBy":"aje9",
+			answerJSON(w, http.StatusOK, `{"id":"op1_x-Y","description":"Revoke","createdAt":"2025-01-02T03:04:05Z","createdBy":"aje9",
 				"modifiedAt":"2025-01-02T03:04:06Z","metadata":{"subjectId":"aje9","refreshTokenIds":["a"]}}`)
 			return
 		}
-		answerJSON(w, http.StatusOK, strings.Replace(doneAtAll, "op1", "op1:x@y", 1))
+		answerJSON(w, http.StatusOK, strings.Replace(doneAtAll, "op1", "op1_x-Y", 1))
 	})
 	c := s.client(refreshtoken.WithEndpoint("https://iam.example"), refreshtoken.WithOperationEndpoint(s.URL+"/base/"))
-	op, err := c.Operation(t.Context(), "op1:x@y")
+	op, err := c.Operation(t.Context(), "op1_x-Y")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := refreshtoken.Operation{
-		ID: "op1:x@y", Description: "Revoke", CreatedBy: "aje9",
+		ID: "op1_x-Y", Description: "Revoke", CreatedBy: "aje9",
 		CreatedAt:  time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC),
 		ModifiedAt: time.Date(2025, 1, 2, 3, 4, 6, 0, time.UTC),
 		Metadata:   refreshtoken.RevokeMetadata{SubjectID: "aje9", RefreshTokenIDs: []string{"a"}},
@@ -204,12 +205,27 @@ func TestOperation(t *testing.T) {
 }
 
 func TestOperationRefusesIDs(t *testing.T) {
-	for _, id := range []string{"", ".", "..", "a/b", `a\b`, "a%2Fb", "a?b", "a#b", "a b", "a\n", "я", strings.Repeat("a", 257)} {
+	for _, id := range []string{"", ".", "..", "a/b", `a\b`, "a%2Fb", "a?b", "a#b", "a b", "a\n", "я", "fdv9:cancel", ":cancel", "a.b", "a@b", "a~", "a;b", "a\x7f", strings.Repeat("a", 257)} {
 		s := serve(t, answer(http.StatusOK, doneAtAll))
 		_, err := s.client().Operation(t.Context(), id)
 		wantText(t, as[*refreshtoken.ArgumentError](t, err).Error(), "operation ID", "RevokeOperation")
 		if n := len(s.seen()); n != 0 {
 			t.Errorf("%q was sent", id)
+		}
+	}
+}
+
+// TestOperationIDOfTheServer: an ID that no request may carry ends no revocation that
+// has ended, and is not told.
+func TestOperationIDOfTheServer(t *testing.T) {
+	for _, id := range []string{"fdv9:cancel", "../a", `a\u200bb`} {
+		s := operation(t, `{"id":"`+id+`","done":true,"response":{"refreshTokenIds":["aje1"]}}`)
+		op, err := s.client().Revoke(t.Context(), refreshtoken.ByID("aje1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result, err := op.Wait(t.Context()); err != nil || result.OperationID != "" || op.ID() != "" || len(s.seen()) != 1 {
+			t.Errorf("%s: got %+v and %v after %d requests", id, result, err, len(s.seen()))
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Revoke starts to revoke the refresh tokens that t selects (Yandex Cloud IAM API,
@@ -43,7 +44,8 @@ func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error)
 }
 
 // Operation returns the revocation with an ID, as [RevokeOperation.ID] told it
-// before, to wait for its end in another process for example.
+// before, to wait for its end in another process for example. The ID has at most 256
+// characters, all of them ASCII letters, digits, "-" and "_".
 //
 // The error is an [*ArgumentError], an [*APIError], a [*ResponseError] or a
 // [*TransportError].
@@ -78,21 +80,19 @@ func (c *Client) newOperation(method, id string, state *Operation, asked questio
 const maxOperationID = 256
 
 // wrongOperationID says why an ID must not become a segment of a path; "" when it
-// may. An ID comes from outside, and a request carries credentials: it must not
-// lead to another resource, not even behind a proxy that decodes %2F.
+// may. An ID comes from outside, and a request carries credentials, so it must not
+// lead to another resource or to another method: {id}:cancel is one of the operation
+// service. The IDs of the cloud are letters and digits.
 func wrongOperationID(id string) string {
 	switch {
 	case id == "":
 		return "is empty"
 	case len(id) > maxOperationID:
 		return fmt.Sprintf("is longer than %d bytes", maxOperationID)
-	case id == "." || id == "..":
-		return "is a dot segment"
-	}
-	for _, r := range id {
-		if r <= 0x20 || r >= 0x7f || r == '/' || r == '\\' || r == '%' || r == '?' || r == '#' {
-			return "holds a character that no ID has"
-		}
+	case strings.Trim(id, operationIDCharacters) != "":
+		return "holds a character other than letters of ASCII, digits, - and _"
 	}
 	return ""
 }
+
+const operationIDCharacters = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
