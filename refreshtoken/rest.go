@@ -167,16 +167,12 @@ func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, b
 // A progress tells how far a request came. A RoundTripper that authenticates can make
 // requests of its own with the same ctx, and so with the same trace, before it makes
 // this one.
-type progress struct {
-	connects atomic.Bool // for some request: the RoundTripper reports what it does
-	sent     atomic.Bool // this request
-}
+type progress struct{ sent atomic.Bool }
 
 const clientRequestID = "X-Client-Request-Id"
 
 func (p *progress) trace(call Call) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		GetConn: func(string) { p.connects.Store(true) },
 		WroteHeaderField: func(name string, value []string) {
 			if strings.EqualFold(name, clientRequestID) && slices.Contains(value, call.ClientRequestID) {
 				p.sent.Store(true)
@@ -198,14 +194,12 @@ func (p *progress) retryable(err error) bool {
 		return true
 	case errors.As(err, &inner): // an exchange of a token source
 		return false
-	case p.connects.Load():
-		// No connection for this request, or none for that of a token source. net/http
-		// returns the former as it is; the latter is inside the error of the source.
-		_, network := err.(net.Error)                                 //nolint:errorlint // only the outermost
-		return network || err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // only the outermost
 	}
-	var network net.Error
-	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	// No connection for this request, or a token source that failed. net/http returns
+	// the error of the former as it is; that of the latter is inside another one, or is
+	// the deadline of the source's own ctx: the ctx of the call has not ended.
+	_, network := err.(net.Error)                                                                    //nolint:errorlint // only the outermost
+	return network && err != context.DeadlineExceeded || err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // only the outermost
 }
 
 func (t *rest) setHeader(h http.Header, call Call, hasBody bool) {

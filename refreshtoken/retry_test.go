@@ -169,7 +169,12 @@ func TestRoundTripperErrors(t *testing.T) {
 		{"of a token source without a network", &url.Error{Op: "Post", URL: "https://auth.example/token", Err: &net.OpError{Op: "dial", Err: loginRequired}}, 1},
 		{"of the network", &net.OpError{Op: "read", Err: errors.New("reset")}, 4},
 		{"end of file", io.EOF, 4},
-		{"unexpected end of file", fmt.Errorf("x: %w", io.ErrUnexpectedEOF), 4},
+		{"unexpected end of file", io.ErrUnexpectedEOF, 4},
+		{"of a token source on a socket", fmt.Errorf("vault: %w", &net.OpError{Op: "dial", Net: "unix", Err: syscall.ECONNREFUSED}), 1},
+		{"of a token source, its own deadline", fmt.Errorf("vault: %w", context.DeadlineExceeded), 1},
+		{"of a token source, its own deadline alone", context.DeadlineExceeded, 1},
+		{"of a token source, end of file", fmt.Errorf("vault: %w", io.EOF), 1},
+		{"of a token source, unexpected end of file", fmt.Errorf("vault: %w", io.ErrUnexpectedEOF), 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := 0
