@@ -108,7 +108,7 @@ type ContextSigner interface {
 // A Prover makes DPoP proofs with one key. It is safe for concurrent use if its
 // signer is.
 type Prover struct {
-	signer  crypto.Signer
+	signer  func() crypto.Signer // not the Signer itself, as fmt reads the fields of a struct that holds a Prover
 	alg     algorithm
 	jwk     jose.JSONWebKey
 	header  []byte // base64url of the JOSE header, which is the same in every proof
@@ -164,7 +164,7 @@ func New(signer crypto.Signer, opts ...Option) (*Prover, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Prover{signer: signer, alg: alg, jwk: jwk, header: header}, nil
+	return &Prover{signer: func() crypto.Signer { return signer }, alg: alg, jwk: jwk, header: header}, nil
 }
 
 // algorithm is one row of RFC 7518 §3.1 or RFC 8037 §3.1.

@@ -150,12 +150,13 @@ func (p *Prover) sign(ctx context.Context, input []byte) ([]byte, error) {
 		h.Write(input)
 		message = h.Sum(nil)
 	}
+	signer := p.signer()
 	var sig []byte
 	var err error
-	if s, ok := p.signer.(ContextSigner); ok {
+	if s, ok := signer.(ContextSigner); ok {
 		sig, err = s.SignContext(ctx, message, p.alg.opts)
 	} else {
-		sig, err = p.signer.Sign(rand.Reader, message, p.alg.opts)
+		sig, err = signer.Sign(rand.Reader, message, p.alg.opts)
 	}
 	if err != nil {
 		return nil, err
