@@ -116,7 +116,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if crossOrigin(req) {
 		closeBody = false
-		return t.base().RoundTrip(req)
+		resp, err := t.base().RoundTrip(req)
+		if err == nil {
+			resp.Request = req // for crossOrigin of the next redirect
+		}
+		return resp, err
 	}
 	if _, err := wire.CheckURL(req.URL.Scheme + "://" + req.URL.Host); err != nil {
 		return nil, fmt.Errorf("dpop: credentials are not sent to this URL: its address %w", err)

@@ -761,6 +761,41 @@ func TestTransportCrossOriginRedirect(t *testing.T) {
 	}
 }
 
+// A Base may make requests of its own, as those that record or trace do. The chain of
+// redirects then leads to the caller's requests all the same.
+func TestTransportRedirectThroughAnotherBase(t *testing.T) {
+	for _, tok := range []*oauth2.Token{dpopToken("bound"), {AccessToken: "plain"}} {
+		var there []string
+		away := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			there = append(there, r.URL.Path)
+			for _, name := range []string{"Authorization", "DPoP"} {
+				if v := r.Header.Get(name); v != "" {
+					t.Errorf("%s at the other origin: %s: %s", r.URL.Path, name, v)
+				}
+			}
+			if r.URL.Path == "/1" {
+				http.Redirect(w, r, "/2", http.StatusFound)
+			}
+		}))
+		defer away.Close()
+		home := httptest.NewServer(http.RedirectHandler(away.URL+"/1", http.StatusFound))
+		defer home.Close()
+		tr := newTransport(t, oauth2.StaticTokenSource(tok))
+		inner := tr.Base
+		tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+			out, err := http.NewRequestWithContext(r.Context(), r.Method, r.URL.String(), r.Body)
+			if err != nil {
+				return nil, err
+			}
+			out.Header = r.Header
+			return inner.RoundTrip(out)
+		})
+		if resp := get(t, tr, home.URL); resp.StatusCode != 200 || !slices.Equal(there, []string{"/1", "/2"}) {
+			t.Errorf("status %d, requests at the other origin: %v", resp.StatusCode, there)
+		}
+	}
+}
+
 // Where it cannot be told which request led to a redirect, credentials stay home.
 func TestTransportUnknownOrigin(t *testing.T) {
 	for name, cause := range map[string]*http.Response{
