@@ -78,25 +78,22 @@ const (
 
 // setBack is how far our wall clock was set back since the last look.
 func (s *serverClock) setBack(now clock.Instant) time.Duration {
-	return now.Since(s.at) - now.Wall().Sub(s.at.Wall())
+	return max(0, -now.Set(s.at))
 }
 
-// Learn takes the Date header out of a response of the server of u. The request
-// was sent and the response received at these times by the clock that the proofs
-// are made with. It should see every response.
+// Learn takes the Date header out of a response of the server of u. It was received
+// at this time, by the clock that the proofs are made with, and roundTrip after the
+// request was sent, by a monotonic clock. Learn should see every response.
 //
 // A response that took more than 10 seconds says too little about the present and is
 // ignored, and so is one that a cache kept for a while, which its Age header shows
 // (RFC 9111 §5.1), and one with several Date headers.
-func (c *Clocks) Learn(u *url.URL, h http.Header, sent, received time.Time) {
+func (c *Clocks) Learn(u *url.URL, h http.Header, received time.Time, roundTrip time.Duration) {
 	dates := h.Values("Date")
 	if age := h.Get("Age"); len(dates) != 1 || (age != "" && age != "0") {
 		return
 	}
 	date, err := http.ParseTime(dates[0])
-	// By the wall clock, as a monotonic reading may have missed a sleep during which
-	// the response was waiting.
-	roundTrip := received.Round(0).Sub(sent.Round(0))
 	if err != nil || roundTrip < 0 || roundTrip > maxRoundTrip {
 		return
 	}
@@ -143,13 +140,16 @@ func (c *Clocks) least(now clock.Instant) time.Duration {
 	return least
 }
 
-// Rejected is told that the server of u rejected a proof that was made with the
-// correction used, and reports whether a new proof would fare better: if so,
-// [Clocks.Correction] has changed. Learn must have seen the rejection before.
+// Rejected is told that the server of u rejected a proof, and reports whether one made
+// now would fare better, with now plus [Clocks.Correction] for its iat. The rejected
+// proof was made age ago, by a monotonic clock, with this iat. Learn must have seen the
+// rejection before.
 //
 // If the Date of the server was used already, it may be that of a proxy with a
 // wrong clock, so that our own clock is tried once.
-func (c *Clocks) Rejected(u *url.URL, used time.Duration, now time.Time) bool {
+func (c *Clocks) Rejected(u *url.URL, iat time.Time, age time.Duration, now time.Time) bool {
+	// The correction that gives the same proof now. Our clock may have been set since.
+	used := iat.Add(age).Sub(now.Round(0))
 	i := clock.At(now)
 	c.mu.Lock()
 	defer c.mu.Unlock()

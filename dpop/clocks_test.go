@@ -40,10 +40,14 @@ func dateHeader(t time.Time, more ...string) http.Header {
 // exchange is one request to a server whose clock is off by skew, and returns how
 // far the proof was from the server's time.
 func (w *clocksWorld) exchange(host string, skew time.Duration) time.Duration {
-	sent := w.now()
 	off := w.off(host, skew)
-	w.c.Learn(w.url(host), dateHeader(time.Now().Add(skew)), sent, w.now())
+	w.c.Learn(w.url(host), dateHeader(time.Now().Add(skew)), w.now(), 0)
 	return off
+}
+
+// rejected is told that a proof of just now with this correction was rejected.
+func (w *clocksWorld) rejected(u *url.URL, used time.Duration) bool {
+	return w.c.Rejected(u, w.now().Add(used), 0, w.now())
 }
 
 // off is how far a proof made now is from the server's time.
@@ -84,7 +88,7 @@ func TestClocksJumps(t *testing.T) {
 					if got := w.off("a", server); got.Abs() > second {
 						t.Errorf("after another look: %v off", got)
 					}
-					if jump > 0 && !w.c.Rejected(w.url("a"), used, w.now()) {
+					if jump > 0 && !w.rejected(w.url("a"), used) {
 						t.Error("another proof is said to fare no better")
 					}
 					time.Sleep(hour)
@@ -144,7 +148,7 @@ func TestClocksLearn(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var c Clocks
 			u := parseURL(t, "https://h/")
-			c.Learn(u, tt.h, tt.sent, tt.received)
+			c.Learn(u, tt.h, tt.received, tt.received.Sub(tt.sent))
 			got := c.Correction(parseURL(t, "https://H:443/other"), tt.received)
 			if (got - tt.want).Abs() > 100*time.Millisecond { // what the test itself takes
 				t.Errorf("correction %v, want %v", got, tt.want)
@@ -157,15 +161,18 @@ func TestClocksLearn(t *testing.T) {
 }
 
 // The time between the request and the response may have a sleep of the computer
-// in it, and then the Date is as old as that.
+// in it, and then the Date is as old as that. A clock that was set looks the same. The
+// Date is taken in both cases, as the first proof that it makes wrong brings another
+// Date.
 func TestClocksSleepDuringTheRequest(t *testing.T) {
 	clocksTest(t, "", func(t *testing.T, w *clocksWorld) {
-		sent := w.now()
 		date := dateHeader(time.Now())
-		w.ours += hour
-		w.c.Learn(w.url("a"), date, sent, w.now())
-		if got := w.c.Correction(w.url("a"), w.now()); got != 0 {
-			t.Errorf("the Date from before the sleep gave %v", got)
+		w.ours += hour // the monotonic clock and that of the bubble stand still
+		w.c.Learn(w.url("a"), date, w.now(), 0)
+		for _, want := range []time.Duration{-hour, 0, 0} {
+			if got := w.exchange("a", hour); (got - want).Abs() > second {
+				t.Errorf("a proof is %v off, want %v", got, want)
+			}
 		}
 	})
 }
@@ -199,10 +206,10 @@ func TestClocksRejected(t *testing.T) {
 		if used != 0 {
 			t.Fatalf("correction %v", used)
 		}
-		if !w.c.Rejected(w.url("a"), used, w.now()) || w.off("a", 3*second).Abs() > second {
+		if !w.rejected(w.url("a"), used) || w.off("a", 3*second).Abs() > second {
 			t.Errorf("after the rejection: %v off", w.off("a", 3*second))
 		}
-		if w.c.Rejected(w.url("a"), w.c.Correction(w.url("a"), w.now()), w.now()) {
+		if w.rejected(w.url("a"), w.c.Correction(w.url("a"), w.now())) {
 			t.Error("and again")
 		}
 		w.exchange("a", 3*second)
@@ -219,7 +226,7 @@ func TestClocksRejected(t *testing.T) {
 			want bool
 		}{{is + second, true}, {is - second, true}, {is - second + 1, false}, {is + second - 1, false}} {
 			w.c.m[origin(u)].belief = settled // so that nothing else is tried
-			if got := w.c.Rejected(u, tt.used, w.now()); got != tt.want {
+			if got := w.rejected(u, tt.used); got != tt.want {
 				t.Errorf("used %v of %v: %v", tt.used, is, got)
 			}
 		}
@@ -229,35 +236,58 @@ func TestClocksRejected(t *testing.T) {
 		w.exchange("a", hour) // a wrong Date
 		used := w.c.Correction(u, w.now())
 		for i := range 3 {
-			if !w.c.Rejected(u, used, w.now()) || w.c.Correction(u, w.now()) != 0 {
+			if !w.rejected(u, used) || w.c.Correction(u, w.now()) != 0 {
 				t.Errorf("proof %d is not made anew by our own clock", i)
 			}
 		}
-		if !w.c.Rejected(u, second, w.now()) || w.c.Correction(u, w.now()) != 0 {
+		if !w.rejected(u, second) || w.c.Correction(u, w.now()) != 0 {
 			t.Error("a proof of another time changes what is tried")
 		}
 		for i := range 3 {
-			if !w.c.Rejected(u, 0, w.now()) || w.c.Correction(u, w.now()) != used {
+			if !w.rejected(u, 0) || w.c.Correction(u, w.now()) != used {
 				t.Errorf("proof %d is not made anew by the Date", i)
 			}
 		}
 	})
 	clocksTest(t, "clocks that agree", func(t *testing.T, w *clocksWorld) {
 		w.exchange("a", 0)
-		if w.c.Rejected(w.url("a"), 0, w.now()) || w.off("a", 0) != 0 {
+		if w.rejected(w.url("a"), 0) || w.off("a", 0) != 0 {
 			t.Error("another proof is said to fare better")
 		}
 	})
 	clocksTest(t, "a server that was never seen", func(t *testing.T, w *clocksWorld) {
-		if w.c.Rejected(w.url("a"), 0, w.now()) || len(w.c.m) != 0 {
+		if w.rejected(w.url("a"), 0) || len(w.c.m) != 0 {
 			t.Error("another proof is said to fare better")
+		}
+	})
+	clocksTest(t, "the clock was set right before the rejection", func(t *testing.T, w *clocksWorld) {
+		w.ours = -2 * hour
+		u := w.url("a")
+		iat := w.now()
+		time.Sleep(second)
+		w.c.Learn(u, dateHeader(time.Now()), w.now(), second)
+		w.ours = 0
+		w.c.Learn(u, dateHeader(time.Now()), w.now(), second) // another response
+		if !w.c.Rejected(u, iat, second, w.now()) {
+			t.Error("the time of day is another one than that of the proof, which is said to be no better")
+		}
+		if got := w.off("a", 0); got.Abs() > second {
+			t.Errorf("%v off", got)
+		}
+	})
+	clocksTest(t, "a proof that waited", func(t *testing.T, w *clocksWorld) {
+		w.exchange("a", 0)
+		iat := w.now()
+		time.Sleep(time.Minute) // for a person, say
+		if w.c.Rejected(w.url("a"), iat, time.Minute, w.now()) {
+			t.Error("our clock is that of the server, and another proof is said to fare better")
 		}
 	})
 	clocksTest(t, "a jump between the proof and the rejection", func(t *testing.T, w *clocksWorld) {
 		w.exchange("a", 0)
 		used := w.c.Correction(w.url("a"), w.now())
 		w.ours -= 3 * hour
-		if !w.c.Rejected(w.url("a"), used, w.now()) {
+		if !w.rejected(w.url("a"), used) {
 			t.Error("the clock was set back by 3 h, and the same proof is said to be no better")
 		}
 		if got := w.off("a", 0); got.Abs() > second {
@@ -272,7 +302,7 @@ func TestClocksWrongDate(t *testing.T) {
 	reject := func(w *clocksWorld, date time.Duration) bool {
 		used := w.c.Correction(w.url("a"), w.now())
 		w.exchange("a", date)
-		return w.c.Rejected(w.url("a"), used, w.now())
+		return w.rejected(w.url("a"), used)
 	}
 	for _, wrong := range []time.Duration{5 * second, -6 * second, 2 * hour, -2 * hour} {
 		clocksTest(t, fmt.Sprint(wrong), func(t *testing.T, w *clocksWorld) {
@@ -321,7 +351,7 @@ func TestClocksWrongDate(t *testing.T) {
 	clocksTest(t, "our clock was set back before the rejection", func(t *testing.T, w *clocksWorld) {
 		w.exchange("a", 2*hour)
 		w.ours -= hour
-		if !w.c.Rejected(w.url("a"), w.c.Correction(w.url("a"), w.now()), w.now()) || w.c.Correction(w.url("a"), w.now()) != 0 {
+		if !w.rejected(w.url("a"), w.c.Correction(w.url("a"), w.now())) || w.c.Correction(w.url("a"), w.now()) != 0 {
 			t.Errorf("our own clock is not tried, but %v", w.c.Correction(w.url("a"), w.now()))
 		}
 	})
@@ -370,7 +400,7 @@ func TestClocksOtherOrigins(t *testing.T) {
 			if dates {
 				w.exchange("new", 0)
 			}
-			if !w.c.Rejected(w.url("new"), used, w.now()) {
+			if !w.rejected(w.url("new"), used) {
 				t.Error("one refused proof does not mend it")
 			}
 			for range 2 {
@@ -379,7 +409,7 @@ func TestClocksOtherOrigins(t *testing.T) {
 				}
 				time.Sleep(hour)
 			}
-			if dates && w.c.Rejected(w.url("new"), w.c.Correction(w.url("new"), w.now()), w.now()) {
+			if dates && w.rejected(w.url("new"), w.c.Correction(w.url("new"), w.now())) {
 				t.Error("and again")
 			}
 			if got := w.off("wrong", 2*hour); got.Abs() > second {
@@ -395,15 +425,15 @@ func TestClocksOtherOrigins(t *testing.T) {
 			if got := w.off("dateless", 0); got.Abs() > second {
 				t.Errorf("%v off", got)
 			}
-			if !w.c.Rejected(u, w.c.Correction(u, w.now()), w.now()) || w.c.Correction(u, w.now()) != 0 {
+			if !w.rejected(u, w.c.Correction(u, w.now())) || w.c.Correction(u, w.now()) != 0 {
 				t.Error("our own clock is not tried")
 			}
 			time.Sleep(hour)
-			if !w.c.Rejected(u, 0, w.now()) {
+			if !w.rejected(u, 0) {
 				t.Error("our own clock is not given up")
 			}
 		}
-		w.c.Rejected(u, w.c.Correction(u, w.now()), w.now())
+		w.rejected(u, w.c.Correction(u, w.now()))
 		w.exchange("dateless", 0)
 		if got := w.off("dateless", 0); got.Abs() > second {
 			t.Errorf("after a Date: %v off", got)
@@ -414,7 +444,7 @@ func TestClocksOtherOrigins(t *testing.T) {
 		w.exchange("a", 0)
 		u := w.url("dateless")
 		w.ours = 0
-		if !w.c.Rejected(u, w.c.Correction(u, w.now()), w.now()) {
+		if !w.rejected(u, w.c.Correction(u, w.now())) {
 			t.Error("our own clock is not tried")
 		}
 		w.exchange("a", 0)
@@ -422,7 +452,7 @@ func TestClocksOtherOrigins(t *testing.T) {
 			t.Errorf("%v off", got)
 		}
 		w.ours -= hour // what others need follows, so nothing else is there to try
-		if w.c.Rejected(u, w.c.Correction(u, w.now()), w.now()) {
+		if w.rejected(u, w.c.Correction(u, w.now())) {
 			t.Error("another proof is said to fare better")
 		}
 	})
@@ -431,10 +461,10 @@ func TestClocksOtherOrigins(t *testing.T) {
 			w.ours = -2 * hour
 			w.exchange("a", 0)
 			u := w.url(fmt.Sprint(roundTrip))
-			w.c.Rejected(u, w.c.Correction(u, w.now()), w.now())
+			w.rejected(u, w.c.Correction(u, w.now()))
 			w.ours = 0
-			w.c.Learn(w.url("a"), dateHeader(time.Now()), w.now().Add(-roundTrip), w.now())
-			if got := w.c.Rejected(u, 0, w.now()); got != (roundTrip == second) {
+			w.c.Learn(w.url("a"), dateHeader(time.Now()), w.now(), roundTrip)
+			if got := w.rejected(u, 0); got != (roundTrip == second) {
 				t.Errorf("others need %v: %v", w.c.Correction(u, w.now()), got)
 			}
 		}
@@ -442,7 +472,7 @@ func TestClocksOtherOrigins(t *testing.T) {
 	clocksTest(t, "a correction that is barely one", func(t *testing.T, w *clocksWorld) {
 		for used, want := range map[time.Duration]bool{second: true, -second: true, second - 1: false, 1 - second: false} {
 			u := w.url(fmt.Sprint(used))
-			if got := w.c.Rejected(u, used, w.now()); got != want {
+			if got := w.rejected(u, used); got != want {
 				t.Errorf("%v: %v", used, got)
 			}
 		}
@@ -468,7 +498,7 @@ func TestClocksBounded(t *testing.T) {
 				t.Errorf("origin %d is known: %v", i, known)
 			}
 		}
-		w.c.Rejected(w.url("one more"), hour, w.now())
+		w.rejected(w.url("one more"), hour)
 		if len(w.c.m) != maxOrigins {
 			t.Errorf("%d origins", len(w.c.m))
 		}
@@ -485,12 +515,12 @@ func TestClocksConcurrently(t *testing.T) {
 			for range 300 {
 				now := time.Now()
 				for _, u := range []*url.URL{own, shared} {
-					c.Learn(u, dateHeader(now.Add(hour)), now, now)
+					c.Learn(u, dateHeader(now.Add(hour)), now, 0)
 					used := c.Correction(u, now)
 					if (used - hour).Abs() > 2*second {
 						t.Errorf("correction %v", used)
 					}
-					c.Rejected(u, used+2*second, now)
+					c.Rejected(u, now.Add(used+2*second), 0, now)
 				}
 			}
 		})

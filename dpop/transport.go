@@ -32,7 +32,8 @@ import (
 //   - with a nonce, if the server demands one (use_dpop_nonce, §9) and it differs
 //     from the one that was sent, three times at most;
 //   - with a corrected time, if the server rejected the proof (invalid_dpop_proof)
-//     and its clock differs from the one that the proof was made by, once;
+//     and its clock differs from the one that the proof was made by, once, or twice
+//     if the clock of this computer was set meanwhile;
 //   - with another token, if the server gives no error code or blames the token
 //     (invalid_token, RFC 6750 §3.1) and Source has another one, once. Any other
 //     code, for instance insufficient_user_authentication (RFC 9470), says that
@@ -134,7 +135,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	closeBody = false // the first attempt closes it
 	body := req.Body
-	for nonces, proofTried, tokenTried := 0, false, false; ; {
+	var rejected []clock.Instant // when the proofs were made that the server rejected
+	for nonces, tokenTried := 0, false; ; {
 		a := &attempt{t: t, req: req, tok: tok}
 		resp, err := a.do(body)
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
@@ -146,8 +148,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			again = nonces < maxNonces && a.gaveNewNonce(resp.Header)
 			nonces++
 		case codeInvalidProof:
-			again = !proofTried && a.betterProof()
-			proofTried = true
+			again = a.betterProof(rejected)
+			rejected = append(rejected, a.made)
 		case codeInvalidToken, "":
 			if !tokenTried {
 				tok, again = t.replacement(req, tok)
@@ -204,8 +206,9 @@ type attempt struct {
 	out *http.Request // with credentials
 	tok *oauth2.Token
 
-	nonce      string        // in the proof
-	correction time.Duration // of our clock, for the proof
+	nonce string        // in the proof
+	iat   time.Time     // in the proof
+	made  clock.Instant // when the proof was
 
 	mu    sync.Mutex
 	conns int           // that the request was sent on
@@ -253,8 +256,7 @@ func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	}
 	resp.Request = a.req
 	t.nonces().Learn(a.req.URL, resp.Header)
-	now := received.Wall()
-	t.clocks().Learn(a.req.URL, resp.Header, now.Add(-received.Since(a.sent)), now)
+	t.clocks().Learn(a.req.URL, resp.Header, received.Wall(), received.MonotonicSince(a.sent))
 	return resp, nil
 }
 
@@ -265,14 +267,15 @@ func (a *attempt) prove() error {
 		return errors.New("dpop: the access token is bound to a key, and Transport.Prover is nil")
 	}
 	a.nonce = t.nonces().Nonce(a.req.URL)
-	now := t.clock().Now().Wall()
-	a.correction = t.clocks().Correction(a.req.URL, now)
+	a.made = t.clock().Now()
+	now := a.made.Wall()
+	a.iat = now.Add(t.clocks().Correction(a.req.URL, now))
 	claims := Claims{
 		Method:      a.req.Method,
 		URL:         targetURI(a.req),
 		Nonce:       a.nonce,
 		AccessToken: a.tok.AccessToken,
-		IssuedAt:    now.Add(a.correction),
+		IssuedAt:    a.iat,
 	}
 	if claims.Method == "" {
 		claims.Method = http.MethodGet
@@ -317,12 +320,18 @@ func (a *attempt) gaveNewNonce(h http.Header) bool {
 	return isDPoP(a.tok) && hasNonce(h) && h.Get(NonceHeader) != a.nonce
 }
 
-// betterProof reports whether another proof can fare better than the rejected one.
-func (a *attempt) betterProof() bool {
-	if !isDPoP(a.tok) {
+// betterProof reports whether another proof can fare better than this one, and those
+// that were rejected before.
+func (a *attempt) betterProof(rejected []clock.Instant) bool {
+	if !isDPoP(a.tok) || len(rejected) > 1 {
 		return false
 	}
-	better := a.t.clocks().Rejected(a.req.URL, a.correction, a.t.clock().Now().Wall())
+	now := a.t.clock().Now()
+	// A second correction helps if our clock was set after the first look at a Date.
+	if len(rejected) == 1 && now.Set(rejected[0]).Abs() < worthRetrying {
+		return false
+	}
+	better := a.t.clocks().Rejected(a.req.URL, a.iat, now.MonotonicSince(a.made), now.Wall())
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return better || a.conns > 1 // the server may have seen it twice

@@ -159,3 +159,52 @@ func TestCooldownSurvivesTheClock(t *testing.T) {
 		})
 	}
 }
+
+// Whenever the clock of the day is set, which is at the latest when it is next read, no
+// renewal fails, and the whole costs one more proof.
+func TestClockSetAtAnyReading(t *testing.T) {
+	prover := newProver(t)
+	offs := []time.Duration{0, 2 * time.Hour, -2 * time.Hour, 90 * time.Second, -90 * time.Second}
+	for _, off := range offs {
+		for _, then := range offs {
+			for at := 1; at < 40; at++ {
+				synctest.Test(t, func(t *testing.T) {
+					var rejected, readings atomic.Int32
+					srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+						if time.Since(time.Unix(claimsOf(t, r).IAT, 0)).Abs() > time.Minute {
+							rejected.Add(1)
+							return answer(400, `{"error":"invalid_dpop_proof"}`, "Date", time.Now().UTC().Format(http.TimeFormat)), nil
+						}
+						return dated(n, r)
+					})
+					c, _ := newClient(t, srv, func(cfg *oauth.Config) {
+						cfg.DPoP = prover
+						cfg.Clock = func() time.Time {
+							if int(readings.Add(1)) < at {
+								return time.Now().Add(off)
+							}
+							return time.Now().Add(then)
+						}
+					})
+					for i := range 3 {
+						if _, err := c.TokenSource().Renew(t.Context()); err != nil {
+							t.Errorf("clock off by %v, by %v from reading %d on: renewal %d: %v", off, then, at, i+1, err)
+						}
+						time.Sleep(time.Minute)
+					}
+					closeSource(t, c)
+					most := int32(0)
+					if off != 0 {
+						most++ // to see that the clock is wrong
+					}
+					if then != off {
+						most++
+					}
+					if n := rejected.Load(); n > most {
+						t.Errorf("clock off by %v, by %v from reading %d on: %d proofs were rejected, want at most %d", off, then, at, n, most)
+					}
+				})
+			}
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/internal/clock"
 	"github.com/ycauth/ycauth-go/internal/redact"
 	"github.com/ycauth/ycauth-go/internal/retry"
 	"github.com/ycauth/ycauth-go/internal/wire"
@@ -156,15 +157,16 @@ const maxChallenges = 3
 // attempt sends the request once; and again, with another proof, for refusals
 // that spend nothing: the server wants another nonce, or our clock is wrong.
 func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
-	for challenges, clockTried := 0, false; ; {
-		now := c.now()
-		used := c.clocks.Correction(c.tokenURL, now)
-		response, newNonce, err := c.send(ctx, g, now.Add(used))
+	var rejected []clock.Instant // when the proofs were made that the server rejected
+	for challenges := 0; ; {
+		made := c.clock.Now()
+		iat := made.Wall().Add(c.clocks.Correction(c.tokenURL, made.Wall()))
+		response, newNonce, err := c.send(ctx, g, iat)
 		var server *ServerError
 		if err == nil || c.cfg.DPoP == nil || !errors.As(err, &server) {
 			return response, err
 		}
-		if g.uncut && challenges == 0 && !clockTried {
+		if g.uncut && challenges == 0 && len(rejected) == 0 {
 			// The renewal is begun. A program that ends waits for one more round trip.
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), c.cfg.RequestTimeout)
@@ -173,12 +175,23 @@ func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
 		switch {
 		case server.Code == "use_dpop_nonce" && newNonce && challenges < maxChallenges:
 			challenges++
-		case server.Code == "invalid_dpop_proof" && !clockTried && c.clocks.Rejected(c.tokenURL, used, c.now()):
-			clockTried = true
+		case server.Code == "invalid_dpop_proof" && c.betterProof(made, iat, rejected):
+			rejected = append(rejected, made)
 		default:
 			return response, err
 		}
 	}
+}
+
+// betterProof reports whether another proof can fare better than the rejected one,
+// and those that were rejected before.
+func (c *Client) betterProof(made clock.Instant, iat time.Time, rejected []clock.Instant) bool {
+	now := c.clock.Now()
+	// A second correction helps if our clock was set after the first look at a Date.
+	if len(rejected) > 1 || len(rejected) == 1 && now.Set(rejected[0]).Abs() < time.Second {
+		return false
+	}
+	return c.clocks.Rejected(c.tokenURL, iat, now.MonotonicSince(made), now.Wall())
 }
 
 // send makes one HTTP exchange with a proof of its own. newNonce reports whether
@@ -210,8 +223,8 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time) (_ toke
 		return tokenResponse{}, false, err
 	}
 	body, err := readBody(resp)
-	received := c.clock.Now() // if the clock was set meanwhile, only the time that passed counts
-	c.clocks.Learn(c.tokenURL, resp.Header, received.Wall().Add(-received.Since(sent)), received.Wall())
+	received := c.clock.Now()
+	c.clocks.Learn(c.tokenURL, resp.Header, received.Wall(), received.MonotonicSince(sent))
 	newNonce = c.nonces.Learn(c.tokenURL, resp.Header)
 	response, err := c.parseResponse(resp, body, err, g)
 	response.sent = sent // the life began when the server issued the token, not when we read it

@@ -130,7 +130,7 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 // rest waits until another renewal may begin, and reports whether ctx allows it.
 func (s *TokenSource) rest(ctx context.Context) bool {
 	v := s.view.Load()
-	left := v.quiet - s.c.clock.Now().Monotonic(v.failed)
+	left := v.quiet - s.c.clock.Now().MonotonicSince(v.failed)
 	if deadline, _ := ctx.Deadline(); time.Until(deadline) <= left {
 		return false // waiting would only turn an informative error into "deadline exceeded"
 	}

@@ -228,11 +228,11 @@ func sessionEnded(err error) bool {
 
 // rested reports whether span has passed since an instant.
 func (v *view) rested(now, since clock.Instant, span time.Duration) bool {
-	return now.Monotonic(since) >= span || now.Since(since) >= span && v.hasCredit(now)
+	return now.MonotonicSince(since) >= span || now.Since(since) >= span && v.hasCredit(now)
 }
 
 // hasCredit reports whether the wall clock alone may end a rest.
-func (v *view) hasCredit(now clock.Instant) bool { return now.Monotonic(v.credited) >= creditPause }
+func (v *view) hasCredit(now clock.Instant) bool { return now.MonotonicSince(v.credited) >= creditPause }
 
 // resting says why no renewal may begin now for this cause; nil if one may.
 func (v *view) resting(now clock.Instant, cause Cause) error {
@@ -450,10 +450,10 @@ func (v view) loggedOut() view {
 // launched is told that a renewal begins.
 func (v view) launched(f *flight, now clock.Instant) view {
 	v.flight = f
-	credit := v.failure != nil && now.Monotonic(v.failed) < v.quiet && f.cause != CauseForced
+	credit := v.failure != nil && now.MonotonicSince(v.failed) < v.quiet && f.cause != CauseForced
 	switch f.cause {
 	case CauseRejected:
-		credit = credit || now.Monotonic(v.rejected) < rejectedPause
+		credit = credit || now.MonotonicSince(v.rejected) < rejectedPause
 		v.rejected = now
 	case CauseForced:
 		level, onCredit, _ := v.forcedLevel(now)
@@ -470,7 +470,7 @@ func (v view) launched(f *flight, now clock.Instant) view {
 // Renew may begin one.
 func (v *view) forcedLevel(now clock.Instant) (level time.Duration, onCredit, ok bool) {
 	const most = (forcedBurst - 1) * forcedPause
-	level = max(0, v.forcing-now.Monotonic(v.forced))
+	level = max(0, v.forcing-now.MonotonicSince(v.forced))
 	if level <= most {
 		return level, false, true
 	}

@@ -71,13 +71,21 @@ func (i Instant) Wall() time.Time { return i.wall }
 // IsZero reports whether i is the zero value.
 func (i Instant) IsZero() bool { return i == Instant{} }
 
-// Monotonic returns how much time passed between earlier and i by the monotonic
-// clock alone, and the longest span if one of them has no such reading.
-func (i Instant) Monotonic(earlier Instant) time.Duration {
+// MonotonicSince returns how much time passed between earlier and i by the monotonic
+// clock alone, which nobody sets. It is the longest span if one of them is the zero
+// value.
+func (i Instant) MonotonicSince(earlier Instant) time.Duration {
 	if i.mono == 0 || earlier.mono == 0 {
 		return math.MaxInt64
 	}
 	return i.mono - earlier.mono
+}
+
+// Set returns how far the wall clock was moved between earlier and i: ahead if the
+// result is positive, back if it is negative. A sleep that the monotonic clock did not
+// count looks like a move ahead. Neither may be the zero value.
+func (i Instant) Set(earlier Instant) time.Duration {
+	return i.wall.Sub(earlier.wall) - i.MonotonicSince(earlier)
 }
 
 // Since returns how much time passed between earlier and i, by the clock that saw

@@ -146,3 +146,23 @@ func TestBefore(t *testing.T) {
 		}
 	})
 }
+
+// What passed by the monotonic clock alone, and what the wall clock made of it.
+func TestSet(t *testing.T) {
+	for _, jump := range []time.Duration{0, time.Hour, -time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			var off time.Duration
+			c := Clock{Wall: func() time.Time { return time.Now().Add(off) }}
+			earlier := c.Now()
+			time.Sleep(time.Minute)
+			off = jump
+			now := c.Now()
+			if got := now.MonotonicSince(earlier); got != time.Minute {
+				t.Errorf("%v by the monotonic clock, want a minute", got)
+			}
+			if got := now.Set(earlier); got != jump {
+				t.Errorf("set by %v, want %v", got, jump)
+			}
+		})
+	}
+}
