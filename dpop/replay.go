@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"sync"
 	"time"
+
+	"github.com/ycauth/ycauth-go/internal/clock"
 )
 
 // replays remembers proofs for as long as they would be accepted: "In the context
@@ -26,12 +28,13 @@ type proofID [16]byte
 
 type replayEntry struct {
 	id    proofID
-	until int64 // Unix time in seconds
+	until clock.Limit
 }
 
-// add remembers a proof until the given time and reports whether it is new. It
-// holds at most limit entries, which must be at least 1.
-func (r *replays) add(htu, jti string, now, until time.Time, limit int) bool {
+// add remembers a proof for the given time, by both clocks: the wall clock may be set
+// ahead and put right, and a proof is young again when it is set back. It reports
+// whether the proof is new. It holds at most limit entries, which must be at least 1.
+func (r *replays) add(htu, jti string, now clock.Instant, life time.Duration, limit int) bool {
 	sum := sha256.Sum256([]byte(htu + "\x00" + jti)) // neither holds a NUL: a URL cannot, and it comes first
 	id := proofID(sum[:])
 	r.mu.Lock()
@@ -42,7 +45,7 @@ func (r *replays) add(htu, jti string, now, until time.Time, limit int) bool {
 	if r.known == nil {
 		r.known = make(map[proofID]struct{})
 	}
-	for r.count > 0 && (r.count >= limit || r.queue[r.head].until < now.Unix()) {
+	for r.count > 0 && (r.count >= limit || r.queue[r.head].until.Passed(now)) {
 		delete(r.known, r.queue[r.head].id)
 		r.head = (r.head + 1) % len(r.queue)
 		r.count--
@@ -51,7 +54,7 @@ func (r *replays) add(htu, jti string, now, until time.Time, limit int) bool {
 		r.grow(limit)
 	}
 	r.known[id] = struct{}{}
-	r.queue[(r.head+r.count)%len(r.queue)] = replayEntry{id, until.Unix()}
+	r.queue[(r.head+r.count)%len(r.queue)] = replayEntry{id, now.Limit(life)}
 	r.count++
 	return true
 }

@@ -6,13 +6,21 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/ycauth/ycauth-go/internal/clock"
 )
 
-func TestReplays(t *testing.T) {
-	now := time.Unix(1_000_000, 0)
+func TestReplays(t *testing.T) { synctest.Test(t, testReplays) }
+
+func testReplays(t *testing.T) {
+	start := time.Now()
 	var r replays
-	add := func(htu, jti string, now time.Time) bool { return r.add(htu, jti, now, now.Add(time.Minute), 100) }
+	add := func(htu, jti string, after time.Duration) bool {
+		time.Sleep(time.Until(start.Add(after)))
+		return r.add(htu, jti, clock.Clock{}.Now(), time.Minute, 100)
+	}
 	for _, step := range []struct {
 		name, htu, jti string
 		after          time.Duration
@@ -28,7 +36,7 @@ func TestReplays(t *testing.T) {
 		{"something new", "https://h/", "c", 2 * time.Minute, true},
 		{"forgotten", "https://h/", "a", 2 * time.Minute, true},
 	} {
-		if got := add(step.htu, step.jti, now.Add(step.after)); got != step.want {
+		if got := add(step.htu, step.jti, step.after); got != step.want {
 			t.Errorf("%s: %v", step.name, got)
 		}
 	}
@@ -38,10 +46,10 @@ func TestReplays(t *testing.T) {
 }
 
 func TestReplaysBounded(t *testing.T) {
-	now := time.Unix(1_000_000, 0)
+	now := clock.Clock{}.Now()
 	var r replays
 	const limit = 50
-	add := func(i int) bool { return r.add("https://h/", strconv.Itoa(i), now, now.Add(time.Minute), limit) }
+	add := func(i int) bool { return r.add("https://h/", strconv.Itoa(i), now, time.Minute, limit) }
 	for i := range 10_000 {
 		if !add(i) {
 			t.Fatalf("%d is not new", i)
@@ -62,12 +70,12 @@ func TestReplaysBounded(t *testing.T) {
 
 // With a lower limit than before, the surplus goes.
 func TestReplaysLimitLowered(t *testing.T) {
-	now := time.Unix(1_000_000, 0)
+	now := clock.Clock{}.Now()
 	var r replays
 	for i := range 100 {
-		r.add("https://h/", strconv.Itoa(i), now, now.Add(time.Minute), 100)
+		r.add("https://h/", strconv.Itoa(i), now, time.Minute, 100)
 	}
-	r.add("https://h/", "x", now, now.Add(time.Minute), 1)
+	r.add("https://h/", "x", now, time.Minute, 1)
 	if len(r.known) != 1 {
 		t.Errorf("%d remembered", len(r.known))
 	}
@@ -77,7 +85,7 @@ func TestReplaysLimitLowered(t *testing.T) {
 // after they were replaced several times, which is when a map is largest.
 func TestReplaysMemory(t *testing.T) {
 	const limit, most = 100_000, 8_000_000
-	now := time.Unix(1_000_000, 0)
+	now := clock.Clock{}.Now()
 	heap := func() int64 {
 		runtime.GC()
 		var m runtime.MemStats
@@ -88,7 +96,7 @@ func TestReplaysMemory(t *testing.T) {
 	r := new(replays)
 	for _, n := range []int{limit, limit / 2, 3 * limit} {
 		for i := range n {
-			r.add("https://h/", strconv.Itoa(n+i), now, now.Add(time.Minute), limit)
+			r.add("https://h/", strconv.Itoa(n+i), now, time.Minute, limit)
 		}
 		if got := heap() - before; got > most {
 			t.Errorf("%d entries take %d bytes, want %d at most", len(r.known), got, most)
@@ -98,19 +106,21 @@ func TestReplaysMemory(t *testing.T) {
 }
 
 // Entries leave in the order in which they came, also when the ring has gone
-// round, and with fractions of a second not before their time.
-func TestReplaysExpiry(t *testing.T) {
-	start := time.Unix(1_000_000, 999_999_999)
+// round, and not before their time.
+func TestReplaysExpiry(t *testing.T) { synctest.Test(t, testReplaysExpiry) }
+
+func testReplaysExpiry(t *testing.T) {
 	var r replays
 	for i := range 1000 {
-		now := start.Add(time.Duration(i) * time.Second)
-		if !r.add("https://h/", strconv.Itoa(i), now, now.Add(70*time.Second), 100_000) {
+		time.Sleep(time.Second)
+		now := clock.Clock{}.Now()
+		if !r.add("https://h/", strconv.Itoa(i), now, 70*time.Second, 100_000) {
 			t.Fatalf("%d is not new", i)
 		}
 		if want := min(i+1, 71); len(r.known) != want || r.count != want || len(r.queue) > 256 {
 			t.Fatalf("after %d: %d known, %d counted, want %d; room for %d", i, len(r.known), r.count, want, len(r.queue))
 		}
-		if oldest := max(0, i-70); r.add("https://h/", strconv.Itoa(oldest), now, now, 100_000) {
+		if oldest := max(0, i-70); r.add("https://h/", strconv.Itoa(oldest), now, 0, 100_000) {
 			t.Fatalf("%d was forgotten at %d", oldest, i)
 		}
 	}
@@ -118,14 +128,14 @@ func TestReplaysExpiry(t *testing.T) {
 
 // Of many that bring the same proof at once, one is the first.
 func TestReplaysConcurrently(t *testing.T) {
-	now := time.Unix(1_000_000, 0)
+	now := clock.Clock{}.Now()
 	var r replays
 	var first atomic.Int32
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for i := range 200 {
-				if r.add("https://h/", strconv.Itoa(i), now, now.Add(time.Minute), 1000) {
+				if r.add("https://h/", strconv.Itoa(i), now, time.Minute, 1000) {
 					first.Add(1)
 				}
 			}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/ycauth/ycauth-go/internal/clock"
 	"github.com/ycauth/ycauth-go/internal/strictjson"
 )
 
@@ -92,6 +93,9 @@ type Verifier struct {
 	// is rejected while it would still be young enough. When that many are
 	// remembered, the oldest is forgotten early. Each takes up to 80 bytes. A server
 	// of several processes needs a common memory instead.
+	//
+	// A clock that is set ahead and put right makes nothing forgotten. One that is set
+	// back makes proofs young again that were forgotten before as too old.
 	// Optional. Default: 100 000, at most 8 MB.
 	MaxReplays int
 
@@ -188,7 +192,8 @@ func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	if v.CheckNonce != nil && (c.Nonce == "" || !v.CheckNonce(c.Nonce)) { // 10
 		return nil, &ProofError{"the nonce is missing or not accepted any more", ErrUseNonce}
 	}
-	now := v.now()
+	instant := clock.Clock{Wall: v.Now}.Now()
+	now := instant.Wall()
 	issued := time.Unix(c.IssuedAt, 0)
 	if age := now.Sub(issued); age > v.window() { // 11
 		return nil, &ProofError{fmt.Sprintf("made %v ago (iat): the prover's clock is behind, or the proof is old", age.Round(time.Second)), ErrIssuedAt}
@@ -209,20 +214,13 @@ func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	if limit <= 0 {
 		limit = 100_000
 	}
-	if !v.seen.add(htu, c.ID, now, issued.Add(v.window()), limit) { // §11.1
+	if !v.seen.add(htu, c.ID, instant, issued.Add(v.window()).Sub(now), limit) { // §11.1
 		return nil, &ProofError{"the same proof was sent before (jti)", ErrReplay}
 	}
 	return &VerifiedProof{
 		ID: c.ID, Method: c.Method, URL: htu, IssuedAt: issued, Nonce: c.Nonce,
 		Key: header.key, Thumbprint: jkt, Certificates: header.chain,
 	}, nil
-}
-
-func (v *Verifier) now() time.Time {
-	if v.Now != nil {
-		return v.Now()
-	}
-	return time.Now()
 }
 
 func (v *Verifier) maxAge() time.Duration {

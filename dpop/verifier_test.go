@@ -22,6 +22,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -369,9 +370,12 @@ func TestVerifyWithoutSense(t *testing.T) {
 	}
 }
 
-func TestVerifyReplay(t *testing.T) {
-	now := testTime
-	v := Verifier{Now: func() time.Time { return now }, MaxAge: 30 * time.Second, Leeway: 5 * time.Second}
+func TestVerifyReplay(t *testing.T) { synctest.Test(t, testVerifyReplay) }
+
+func testVerifyReplay(t *testing.T) {
+	start := time.Now()
+	now := func() time.Time { return testTime.Add(time.Since(start)) }
+	v := Verifier{Now: now, MaxAge: 30 * time.Second, Leeway: 5 * time.Second}
 	proof := forge(t, nil)
 	if _, err := v.Verify(proof, wantPOST); err != nil {
 		t.Fatal(err)
@@ -383,7 +387,8 @@ func TestVerifyReplay(t *testing.T) {
 		"written in other ways": forge(t, claim("htu", "https://AUTH.example.com:443/oauth/./token?x")),
 	} {
 		_, err := v.Verify(again, wantPOST)
-		t.Run(name, func(t *testing.T) { wantProofError(t, err, "sent before", ErrReplay) })
+		t.Log(name)
+		wantProofError(t, err, "sent before", ErrReplay)
 	}
 	if _, err := v.Verify(forge(t, claim("jti", "another")), wantPOST); err != nil {
 		t.Errorf("another id: %v", err)
@@ -392,16 +397,16 @@ func TestVerifyReplay(t *testing.T) {
 		t.Errorf("another target: %v", err)
 	}
 	// It is remembered as long as it would be accepted, to the second.
-	now = testTime.Add(35 * time.Second)
+	time.Sleep(35 * time.Second)
 	fresh := func(id string) string {
-		return forge(t, func(f *forgery) { f.payload["iat"], f.payload["jti"] = now.Unix(), id })
+		return forge(t, func(f *forgery) { f.payload["iat"], f.payload["jti"] = now().Unix(), id })
 	}
 	if _, err := v.Verify(fresh("between"), wantPOST); err != nil { // makes room, but not of this
 		t.Fatal(err)
 	}
 	_, err := v.Verify(proof, wantPOST)
 	wantProofError(t, err, "sent before", ErrReplay)
-	now = now.Add(time.Second)
+	time.Sleep(time.Second)
 	_, err = v.Verify(proof, wantPOST)
 	wantProofError(t, err, "36s ago", ErrIssuedAt)
 	if _, err := v.Verify(fresh("after"), wantPOST); err != nil {
@@ -661,6 +666,38 @@ func FuzzVerifySigned(f *testing.F) {
 		htu, err := normalizeURL(c.HTU)
 		if err != nil || htu != tokenURL || c.HTM != "POST" || c.JTI == "" || math.Abs(c.IAT-float64(testTime.Unix())) > 71 {
 			t.Fatalf("accepted: %s", payload)
+		}
+	})
+}
+
+// A clock that is set ahead and put right does not make the server forget the proofs
+// that it saw before.
+func TestVerifyReplayAfterTheClockWasSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var off time.Duration
+		v := Verifier{Now: func() time.Time { return time.Now().Add(off) }}
+		p := newProver(t, p256Key())
+		want := Expected{Method: "POST", URL: tokenURL}
+		verify := func(proof string, err error) {
+			t.Helper()
+			if _, got := v.Verify(proof, want); !errors.Is(got, err) {
+				t.Errorf("after %v: %v, want %v", off, got, err)
+			}
+		}
+		old := makeProof(t, p, Claims{IssuedAt: v.Now()})
+		verify(old, nil)
+		time.Sleep(10 * time.Second)
+		off = 2 * hour
+		ahead := makeProof(t, p, Claims{IssuedAt: v.Now()})
+		verify(ahead, nil)
+		off = 0
+		verify(old, ErrReplay)
+		time.Sleep(2 * hour)
+		verify(ahead, ErrReplay)
+		time.Sleep(2 * time.Minute)
+		verify(makeProof(t, p, Claims{IssuedAt: v.Now()}), nil)
+		if n := len(v.seen.known); n != 1 {
+			t.Errorf("%d proofs are remembered, want the last one", n)
 		}
 	})
 }

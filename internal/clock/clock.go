@@ -36,9 +36,20 @@ type Limit struct {
 	wall int64
 }
 
-// Limit returns the end of the span d, which is not over while Since(i) < d.
+// forever is longer than any program runs. A wall clock that counts nanoseconds in 64
+// bits ends in the year 2262.
+const forever = 100 * 365 * 24 * time.Hour
+
+// Limit returns the end of the span d, which is not over while Since(i) < d. A span of
+// more than a century ends after one.
 func (i Instant) Limit(d time.Duration) Limit {
+	d = min(d, forever)
 	return Limit{i.mono + d, i.wall.UnixNano() + int64(d)}
+}
+
+// Passed reports whether i is after l by both clocks.
+func (l Limit) Passed(i Instant) bool {
+	return i.mono > l.mono && i.wall.UnixNano() > l.wall
 }
 
 // Before reports whether it is before l by both clocks. For l = i.Limit(d) it is

@@ -1,6 +1,7 @@
 package clock
 
 import (
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,6 +164,39 @@ func TestSet(t *testing.T) {
 			if got := now.Set(earlier); got != jump {
 				t.Errorf("set by %v, want %v", got, jump)
 			}
+		})
+	}
+}
+
+// A limit has passed when both clocks say so.
+func TestPassed(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		span, sleep time.Duration
+		jump        time.Duration
+		want        bool
+	}{
+		{"before", time.Minute, time.Minute - 1, 0, false},
+		{"at the end", time.Minute, time.Minute, 0, false},
+		{"after", time.Minute, time.Minute + 1, 0, true},
+		{"set ahead", time.Minute, time.Second, time.Hour, false},
+		{"at the end, set ahead", time.Minute, time.Minute, time.Hour, false},
+		{"set back", time.Minute, time.Hour, -time.Hour, false},
+		{"at the end, set back after it", time.Minute, 2 * time.Minute, -time.Minute, false},
+		{"after, set ahead", time.Minute, time.Minute + 1, time.Hour, true},
+		{"without end", math.MaxInt64, 1000 * time.Hour, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var off time.Duration
+				c := Clock{Wall: func() time.Time { return time.Now().Add(off) }}
+				limit := c.Now().Limit(tt.span)
+				time.Sleep(tt.sleep)
+				off = tt.jump
+				if got := limit.Passed(c.Now()); got != tt.want {
+					t.Errorf("passed: %v", got)
+				}
+			})
 		})
 	}
 }
