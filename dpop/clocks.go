@@ -43,8 +43,9 @@ const (
 // mends it.
 //
 // A server whose Date was not seen yet gets the smallest correction that any other
-// server needed. It is usually our own clock that is wrong, and wrong for all of
-// them; but it is taken to be right as long as one server agrees with it.
+// server needs. If our own clock is wrong, it is wrong by the same amount for every
+// server with a right one. But if one of them agrees with our clock, ours is probably
+// right, and the new server gets no correction.
 //
 // The zero value is ready. A Clocks is safe for concurrent use, and may be shared
 // by all clients of a program. It keeps at most 128 origins, dropping the one that

@@ -4,7 +4,7 @@
 // A refresh or access token that is bound to a key is worthless without it. The
 // holder proves possession of the key with every request, by a small signed JWT,
 // the DPoP proof. This package makes proofs ([Prover]), attaches them to the
-// requests of an [net/http.Client] ([Transport]), remembers the nonces that servers
+// requests of a [net/http.Client] ([Transport]), remembers the nonces that servers
 // demand in them ([Nonces]) and how far the servers' clocks are from ours ([Clocks]),
 // keeps a key in a file ([LoadOrGenerateKeyFile]) and checks proofs on the server's
 // side ([Verifier]).
@@ -51,7 +51,7 @@
 //
 // # Requests
 //
-// [Transport] does all of this for the requests of an [net/http.Client] to a
+// [Transport] does all of this for the requests of a [net/http.Client] to a
 // protected resource if the token is of type DPoP. It sends tokens of type Bearer
 // as they are. The requests to a token endpoint, which bind a token to the key in
 // the first place, are made by package oauth.

@@ -63,6 +63,9 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 	}
 	if err := durable.Create(path, data, 0o600); err != nil {
 		if errors.Is(err, fs.ErrExist) {
+			if reason := dangling(path); reason != "" {
+				return nil, &KeyFileError{path, reason, fs.ErrExist}
+			}
 			return nil, &KeyFileError{path, "there is a file already, and it is not overwritten: load it, or remove it if no session needs its key", fs.ErrExist}
 		}
 		return nil, &KeyFileError{path, "cannot write", err}
@@ -99,7 +102,8 @@ func LoadKeyFile(path string) (crypto.Signer, error) {
 
 // LoadOrGenerateKeyFile is [LoadKeyFile], or [GenerateKeyFile] if there is no file
 // yet. Processes that race end with the same key. A file that cannot be used stays
-// as it is, and the error is that of LoadKeyFile.
+// as it is, and the error is that of LoadKeyFile. So does a symbolic link that leads to
+// no file: no key is generated.
 //
 // On a file system without hard links (FAT, some network file systems) the file
 // does not appear at once, and a process that comes a moment after the first one
@@ -119,7 +123,11 @@ func LoadOrGenerateKeyFile(path string) (crypto.Signer, error) {
 func readKeyFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
 	if err != nil {
-		return nil, &KeyFileError{path, "cannot open", withoutPath(err)}
+		reason := "cannot open"
+		if link := dangling(path); link != "" {
+			reason = link
+		}
+		return nil, &KeyFileError{path, reason, withoutPath(err)}
 	}
 	defer f.Close()
 	// The open file is looked at, not the name: the name could change hands.
@@ -145,8 +153,24 @@ func readKeyFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, &KeyFileError{path, "cannot read", err}
 	}
-	durable.Tidy(path, fi) // a key that a crash of GenerateKeyFile left a second time
+	// A key that a crash of GenerateKeyFile left a second time is beside the file itself.
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		durable.Tidy(target, fi)
+	}
 	return data, nil
+}
+
+// dangling is the reason why path cannot be used if it is a symbolic link that leads to
+// nothing, or else "".
+func dangling(path string) (reason string) {
+	target, err := os.Readlink(path)
+	if err != nil {
+		return ""
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return fmt.Sprintf("it is a symbolic link to %q, which does not exist: remove the link, or generate the key there", target)
 }
 
 // withoutPath drops the path, which is in KeyFileError already.

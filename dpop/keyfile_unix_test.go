@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -157,11 +158,18 @@ func TestKeyFileLinks(t *testing.T) {
 	if _, err := LoadKeyFile(link); err == nil || !strings.Contains(err.Error(), "mode 0644") {
 		t.Errorf("through a link to an exposed file: %v", err)
 	}
-	if key, err := LoadOrGenerateKeyFile(dangling); key != nil || !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("through a link to nothing: %v, %v", key, err)
-	}
-	if _, err := GenerateKeyFile(dangling); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("over a link to nothing: %v", err)
+	for name, tt := range map[string]struct {
+		f    func(string) (crypto.Signer, error)
+		want error
+	}{
+		"Load": {LoadKeyFile, fs.ErrNotExist}, "LoadOrGenerate": {LoadOrGenerateKeyFile, fs.ErrNotExist}, "Generate": {GenerateKeyFile, fs.ErrExist},
+	} {
+		key, err := tt.f(dangling)
+		var kfe *KeyFileError
+		if key != nil || !errors.Is(err, tt.want) || !errors.As(err, &kfe) || kfe.Path != dangling ||
+			!strings.Contains(kfe.Reason, `symbolic link to "none", which does not exist`) {
+			t.Errorf("%s through a link to nothing: %v, %v", name, key, err)
+		}
 	}
 	if _, err := LoadKeyFile(loop); !errors.Is(err, syscall.ELOOP) {
 		t.Errorf("through a loop: %v", err)
@@ -172,8 +180,14 @@ func TestKeyFileLinks(t *testing.T) {
 // A crash while the key was written can leave it under a second name, where
 // removing the file would not remove the key.
 func TestKeyFileLeftBehind(t *testing.T) {
+	for _, through := range []bool{false, true} {
+		testKeyFileLeftBehind(t, through)
+	}
+}
+
+func testKeyFileLeftBehind(t *testing.T, through bool) {
 	for name, load := range map[string]func(string) (crypto.Signer, error){"Load": LoadKeyFile, "LoadOrGenerate": LoadOrGenerateKeyFile} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s/link=%v", name, through), func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "key.pem")
 			if _, err := GenerateKeyFile(path); err != nil {
@@ -184,7 +198,14 @@ func TestKeyFileLeftBehind(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := load(path); err != nil {
+			given := path
+			if through {
+				given = filepath.Join(t.TempDir(), "link.pem")
+				if err := os.Symlink(path, given); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := load(given); err != nil {
 				t.Fatal(err)
 			}
 			folder(t, dir, "backup.pem", "key.pem") // a name that was chosen stays

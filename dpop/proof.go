@@ -27,10 +27,10 @@ type Claims struct {
 	// 9110 §9.1).
 	Method string
 
-	// URL is the absolute http or https URL of the request (htu), without user
-	// information. Query and fragment are left out of the proof, and the rest is
-	// normalised as RFC 3986 §6.2.2 and §6.2.3 say, so the request's own URL can
-	// be given. International host names have to be in their ASCII form.
+	// URL is the absolute http or https URL of the request (htu). One with user
+	// information (user:password@) is rejected: no server sees that part. Query and
+	// fragment are left out of the proof, and the rest is normalised as RFC 3986
+	// §6.2.2 and §6.2.3 say. International host names must be in their ASCII form.
 	URL string
 
 	// Nonce is the newest DPoP-Nonce that the server sent, at most 4096 octets.

@@ -139,7 +139,7 @@ type VerifiedProof struct {
 }
 
 // VerifyRequest is [Verifier.Verify] for the one DPoP header of a request; a
-// request with none or several is rejected with a [*ProofError]. want.URL has to
+// request with none or several is rejected with a [*ProofError]. want.URL must
 // be given because a server behind a proxy does not see what the client asked
 // for. want.Method is taken from the request if it is empty.
 func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof, error) {
