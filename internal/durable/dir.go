@@ -154,6 +154,27 @@ func (p *Pending) Truncate() error {
 	return do(Op{Kind: Truncate, Path: p.dir.path(p.next)}, func() error { return p.file.Truncate(0) })
 }
 
+// Reserve makes sure that a content of size bytes can be written later, as far as
+// the system can tell: a full disk, a quota or a limit of the process is an error
+// now. The pending file must be empty, and is empty afterwards unless it cannot be
+// truncated. Whoever dies in between leaves zeros, which are no content.
+//
+// On Linux, on file systems that know fallocate(2), nobody else can take the
+// room. Elsewhere it is only looked for.
+func (p *Pending) Reserve(size int) error {
+	// This alone meets the limit on the size of files, RLIMIT_FSIZE.
+	zeros := make([]byte, size)
+	err := do(Op{Kind: Probe, Path: p.dir.path(p.next), Data: zeros}, func() error {
+		_, err := p.file.WriteAt(zeros, 0)
+		return err
+	})
+	if err := errors.Join(err, p.Truncate()); err != nil {
+		return err
+	}
+	// After the truncation, because that gives blocks back.
+	return do(Op{Kind: Reserve, Path: p.dir.path(p.next)}, func() error { return allocate(p.file, int64(size)) })
+}
+
 // Touch sets the time of the pending file's last change.
 func (p *Pending) Touch(at time.Time) error { return p.dir.root.Chtimes(p.next, at, at) }
 

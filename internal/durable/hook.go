@@ -7,7 +7,7 @@ type Op struct {
 	Kind OpKind
 	Path string // of the file, or of the directory for MakeDir and SyncDir
 	To   string // the new name, for Rename and Link
-	Data []byte // what is written, for Write
+	Data []byte // what is written, for Write and Probe
 }
 
 // An OpKind is what an [Op] does.
@@ -16,7 +16,9 @@ type OpKind string
 // The steps.
 const (
 	OpenFile OpKind = "open"     // for writing; the file is created if it is missing
+	Probe    OpKind = "probe"    // write bytes of no meaning, which a Truncate removes
 	Truncate OpKind = "truncate" // to nothing
+	Reserve  OpKind = "reserve"  // blocks past the end of the file, where the system can
 	Write    OpKind = "write"    // at the start of the file
 	SyncFile OpKind = "fsync"
 	Rename   OpKind = "rename"

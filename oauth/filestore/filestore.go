@@ -38,7 +38,11 @@
 // holds the lock. The wait lasts at most 20 milliseconds longer than the lock is
 // held. Processes get it in no particular order.
 //
-// The file of the next session is open before fn is called. When fn returns, the
+// The file of the next session is open and has room, 8 KiB more than the last one
+// needed, before fn is called: a full disk, a quota or a limit on the size of files
+// is an error before a refresh token is spent. On Linux, on file systems that know
+// fallocate(2), nobody can take the room meanwhile; elsewhere it is only looked
+// for, and network file systems may tell later. When fn returns, the
 // session is written to it at once, which is all it takes to survive the death of
 // the process. Then the file is flushed to the disk and takes the name of the old
 // one. So whatever dies, the process or the machine, there is the old session or

@@ -3,6 +3,9 @@
 package filestore_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,8 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/filestore"
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
 )
 
 // within fails the test if f hangs.
@@ -122,6 +127,64 @@ func TestLeftByOthers(t *testing.T) {
 	})
 	if !errors.Is(err, filestore.ErrInsecure) || !strings.Contains(err.Error(), "run chmod 600") {
 		t.Errorf("got %v, want ErrInsecure", err)
+	}
+}
+
+// A refresh token is not spent where its successor could not be stored. The limit
+// on the size of files stands for a full disk.
+func TestDiskFull(t *testing.T) {
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(l syscall.Rlimit) {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways})
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prover, err := dpop.New(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := srv.OAuthConfig(prover)
+	s := open(t)
+	config.Store = s
+	c, err := oauth.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: srv.OpenURL}); err != nil {
+		t.Fatal(err)
+	}
+	ts := c.TokenSource()
+	defer ts.Close()
+
+	full := before
+	full.Cur = 256 // enough for the lock
+	limit(full)
+	_, err = ts.Renew(t.Context())
+	limit(before)
+	var e *oauth.StoreError
+	if !errors.As(err, &e) || !errors.Is(err, syscall.EFBIG) {
+		t.Errorf("got %v, want a *oauth.StoreError", err)
+	}
+	if n := srv.Count(iamtest.EndpointToken, "refresh_token"); n != 0 {
+		t.Errorf("%d requests were made, want none", n)
+	}
+	stored, err := s.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state := srv.Introspect(stored.RefreshToken.Reveal()).State; state != iamtest.TokenCurrent {
+		t.Errorf("the stored refresh token is %s", state)
+	}
+	if _, err := ts.Renew(t.Context()); err != nil {
+		t.Errorf("with room again: %v", err)
 	}
 }
 

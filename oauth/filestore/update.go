@@ -22,6 +22,10 @@ import (
 // A session that fn returns survives the death of the process as soon as it is
 // written, before it is flushed to the disk: the next Update, of this process or
 // another, finishes what the dead one began, and hands the new session to its fn.
+//
+// fn is not called where the next session would have no room: 8 KiB more than the
+// last one. That holds for an Update that would remove the session, too; Discard
+// needs no room.
 func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
 	u, err := s.begin(ctx)
 	if err != nil {
@@ -32,6 +36,9 @@ func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Sessio
 		return err
 	}
 	old, _ := u.current.Encode() // now, because nothing should delay what follows fn
+	if err := u.reserve(len(old) + headroom); err != nil {
+		return err
+	}
 	// If fn panics or the process dies, the empty file stays, and says so.
 	next, err := fn(u.current)
 	if err != nil {
@@ -178,6 +185,21 @@ func (u *update) empty(left []byte, since time.Time) error {
 	return nil
 }
 
+// headroom is how much longer than the last session the next one can be without a
+// surprise, in bytes: tokens have some KiB at most.
+const headroom = 8 << 10
+
+// reserve looks for the room of the next session before fn is called: if fn spends
+// a refresh token, it is too late.
+func (u *update) reserve(size int) error {
+	if err := u.pending.Reserve(size); err != nil {
+		u.withdraw(false)
+		return failed(u.s.nextPath(), "has no room for the next session, so the Update did not begin: "+
+			"free some space on the disk, or raise the limit", err)
+	}
+	return nil
+}
+
 // withdraw ends an Update that changes nothing. doubt says that the outcome of
 // its fn is unknown.
 func (u *update) withdraw(doubt bool) {
@@ -185,8 +207,8 @@ func (u *update) withdraw(doubt bool) {
 	case doubt:
 		_ = u.pending.Close()
 	case !u.since.IsZero():
+		_ = u.pending.Close() // first: Windows may set the time of a write at the end only
 		_ = u.pending.Touch(u.since)
-		_ = u.pending.Close()
 	default:
 		_ = u.pending.Discard()
 	}

@@ -2,7 +2,8 @@
 // directory that package durable writes to.
 //
 // It believes in no more than POSIX promises: what was written to a file since
-// its last fsync is there, or not, or cut off, or zeros; a name that was given,
+// its last fsync is there, or not, or cut off, or zeros, or before what a
+// truncation should have removed; a name that was given,
 // changed or removed since the last fsync of the directory has that fate on its
 // own.
 package powerloss
@@ -62,6 +63,7 @@ func (d *Disk) Steps() []durable.Op {
 // An inode is a file, whatever its names.
 type inode struct {
 	now, synced []byte
+	cut         []byte // what a truncation removed that is not on the disk yet
 	dirty       bool
 }
 
@@ -99,11 +101,11 @@ func (d *Disk) Crash(steps []durable.Op, chance *rand.Rand, into string) error {
 				alter(func(n names) { n[name] = file })
 			}
 		case durable.Truncate:
-			file.now, file.dirty = nil, true
-		case durable.Write:
+			file.now, file.cut, file.dirty = nil, file.now, true
+		case durable.Write, durable.Probe:
 			file.now, file.dirty = slices.Concat(op.Data, file.now[min(len(op.Data), len(file.now)):]), true
 		case durable.SyncFile:
-			file.synced, file.dirty = file.now, false
+			file.synced, file.cut, file.dirty = file.now, nil, false
 		case durable.Rename:
 			alter(func(n names) { n[to] = file; delete(n, name) })
 		case durable.Link:
@@ -139,13 +141,15 @@ func (f *inode) left(chance *rand.Rand) []byte {
 	if !f.dirty {
 		return f.synced
 	}
-	switch chance.IntN(4) {
+	switch chance.IntN(5) {
 	case 0:
 		return f.synced
 	case 1:
 		return f.now[:chance.IntN(len(f.now)+1)]
 	case 2:
 		return make([]byte, len(f.now))
+	case 3: // the truncation is not there, and what was written since is
+		return slices.Concat(f.now, f.cut[min(len(f.now), len(f.cut)):])
 	}
 	return f.now
 }
