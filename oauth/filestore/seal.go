@@ -16,7 +16,8 @@ type Option func(*Store) error
 // WithSeal encrypts the session on disk with key, an AEAD such as AES-256-GCM.
 // [github.com/ycauth/ycauth-go/oauth/keyringstore.Key] keeps one in the keyring
 // of the operating system. Nonces are random: a key whose nonces have less than
-// 96 bits, unless they have none because it draws its own, is rejected.
+// 96 bits, unless they have none because it draws its own, is rejected, and so is a
+// nil key.
 //
 // A session that was stored in the clear is read, and sealed by the next Update
 // that does not fail. A copy of the old file may remain on the disk, in its free
@@ -24,6 +25,9 @@ type Option func(*Store) error
 // [ErrSealed] and [ErrSealKey].
 func WithSeal(key cipher.AEAD) Option {
 	return func(s *Store) error {
+		if key == nil {
+			return errors.New("a seal without a key: leave WithSeal out to store sessions in the clear")
+		}
 		if n := key.NonceSize(); n != 0 && n < minNonce {
 			return fmt.Errorf("a seal with nonces of %d bytes, which is not enough for random ones", n)
 		}

@@ -204,9 +204,11 @@ type shortNonce struct{ cipher.AEAD }
 func (shortNonce) NonceSize() int { return 8 }
 
 func TestSealUnfit(t *testing.T) {
-	var e *filestore.Error
-	_, err := filestore.New(filepath.Join(t.TempDir(), "sessions"), "default", filestore.WithSeal(shortNonce{aead(1)}))
-	if !errors.As(err, &e) || !strings.Contains(err.Error(), "nonces of 8 bytes") {
-		t.Errorf("got %v, want a *filestore.Error", err)
+	for text, key := range map[string]cipher.AEAD{"nonces of 8 bytes": shortNonce{aead(1)}, "without a key": nil} {
+		var e *filestore.Error
+		_, err := filestore.New(filepath.Join(t.TempDir(), "sessions"), "default", filestore.WithSeal(key))
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, want a *filestore.Error that says %q", err, text)
+		}
 	}
 }
