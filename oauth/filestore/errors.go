@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/ycauth/ycauth-go/internal/durable"
 	"github.com/ycauth/ycauth-go/internal/filelock"
 )
 
@@ -16,14 +17,21 @@ var (
 	// ErrInsecure is matched by errors about a directory or file that others than
 	// the user of this process can access, or that belong to somebody else.
 	ErrInsecure = filelock.ErrInsecure
+
+	// ErrNotSynced is matched by errors of [Store.Update] and [Store.Discard] that
+	// come after the change was made: Load has the new session, or none after a
+	// removal, and so do other processes, but a failure of the power may bring the
+	// old one back. Callers that take an error of an [oauth.Store] to mean that
+	// nothing was stored are wrong about this one.
+	ErrNotSynced = durable.ErrNotSynced
 )
 
 // An Error says what is wrong with a file or directory, and what helps. It never
-// holds content of a file. What it matches besides [ErrProfileName] and
-// [ErrInsecure]:
+// holds content of a file. What it matches besides [ErrProfileName],
+// [ErrInsecure] and [ErrNotSynced]:
 //
 //   - [oauth.ErrSessionFormat]: the file is corrupt, cut off, of another
-//     version, or something else altogether. Nothing was overwritten. It matches
+//     version, or something else altogether. It was not overwritten. It matches
 //     [ErrSealed] or [ErrSealKey], too, if the session is sealed.
 //   - errors of the operating system, such as [fs.ErrPermission].
 type Error struct {

@@ -145,7 +145,10 @@ func (s *Store) Path() string { return s.path }
 
 func (s *Store) nextPath() string { return filepath.Join(s.dir, s.profile+nextSuffix) }
 
-// Load implements [oauth.Store]. It reads the file anew at every call. Errors
+// Load implements [oauth.Store]. It reads the file anew at every call. A new
+// session that a killed process wrote but could not put in its place is unknown to
+// Load until somebody calls Update: after a first login that was killed at that
+// moment, Load returns [oauth.ErrNoSession], and Update finds the session. Errors
 // that match neither ctx's nor [oauth.ErrNoSession] are of type [*Error].
 func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 	if ctx.Err() != nil {

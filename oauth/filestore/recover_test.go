@@ -195,6 +195,9 @@ func TestLeftWithoutSession(t *testing.T) {
 	if err := os.Rename(s.Path(), next(s)); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Load(t.Context()); !errors.Is(err, oauth.ErrNoSession) {
+		t.Errorf("before an Update: %v does not match ErrNoSession", err)
+	}
 	err := s.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) { return current, nil })
 	if err != nil {
 		t.Fatal(err)
@@ -329,6 +332,9 @@ func TestErrorTellsTheState(t *testing.T) {
 			if !errors.As(err, &e) || !errors.Is(err, why) || !strings.Contains(err.Error(), tc.text) {
 				t.Errorf("got %v, want %q", err, tc.text)
 			}
+			if got := errors.Is(err, filestore.ErrNotSynced); got != (tc.load == 2) {
+				t.Errorf("%v matches ErrNotSynced: %v, and Load finds generation %d", err, got, tc.load)
+			}
 			if got, err := s.Load(t.Context()); err != nil || got.Generation != tc.load {
 				t.Errorf("Load finds generation %d, %v, want %d", got.Generation, err, tc.load)
 			}
@@ -351,7 +357,7 @@ func TestErrorTellsTheState(t *testing.T) {
 		return nil
 	}})()
 	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) { return oauth.Session{}, nil })
-	if !errors.Is(err, why) || !strings.Contains(err.Error(), "may come back") {
+	if !errors.Is(err, why) || !errors.Is(err, filestore.ErrNotSynced) || !strings.Contains(err.Error(), "may come back") {
 		t.Errorf("a removal: got %v", err)
 	}
 }

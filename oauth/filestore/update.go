@@ -15,9 +15,10 @@ import (
 )
 
 // Update implements [oauth.Store]. Errors that are neither fn's nor match ctx's
-// are of type [*Error]. If fn was called, such an error says whether the old
-// session is still stored, or the new one is and only a failure of the power can
-// undo that.
+// are of type [*Error]. If fn was called, such an error says which session is
+// stored: the old one; the old one, while the new one lies beside it and is what
+// the next Update finds; or, if the error matches [ErrNotSynced], the new one,
+// which only a failure of the power can undo.
 //
 // A session that fn returns survives the death of the process as soon as it is
 // written, before it is flushed to the disk: the next Update, of this process or
