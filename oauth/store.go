@@ -2,6 +2,9 @@ package oauth
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"log/slog"
 	"sync"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
@@ -50,15 +53,29 @@ type Store interface {
 // session is lost when the process ends, and its refresh token with it, if the
 // server rotates refresh tokens.
 func NewMemoryStore() Store {
-	return &memoryStore{updating: make(chan struct{}, 1)}
+	return &memoryStore{updating: make(chan struct{}, 1), session: new(Session)}
 }
 
 type memoryStore struct {
 	updating chan struct{} // a lock whose wait ends with a ctx
 
-	mu      sync.Mutex
-	session Session
+	mu sync.Mutex
+
+	// Behind a pointer, because package fmt prints what lies in a pointer to a
+	// struct for a wrong verb, such as %s, where it cannot call Format: in an
+	// unexported field of the caller's.
+	session *Session
 }
+
+// String keeps fmt from reading the session, whose methods it cannot call in an
+// unexported field.
+func (m *memoryStore) String() string { return "oauth.MemoryStore" }
+
+// Format implements [fmt.Formatter] for every verb, for the same reason.
+func (m *memoryStore) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, m.String()) }
+
+// LogValue implements [slog.LogValuer].
+func (m *memoryStore) LogValue() slog.Value { return slog.StringValue(m.String()) }
 
 func (m *memoryStore) Load(ctx context.Context) (Session, error) {
 	if err := ctx.Err(); err != nil {
@@ -90,7 +107,7 @@ func (m *memoryStore) Update(ctx context.Context, fn func(Session) (Session, err
 		return err
 	}
 	m.mu.Lock()
-	m.session = next.clone()
+	*m.session = next.clone()
 	m.mu.Unlock()
 	return nil
 }
