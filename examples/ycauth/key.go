@@ -102,7 +102,7 @@ func (a *app) openProfile(ctx context.Context) (profile, error) {
 type keyInitFlags struct {
 	keyFlags
 	algorithm, pin, touch string
-	overwrite             bool
+	overwrite, yes        bool
 }
 
 func (a *app) keyInitCommand() *cobra.Command {
@@ -113,7 +113,8 @@ func (a *app) keyInitCommand() *cobra.Command {
 		Long: "Makes a key and chooses it for the profile. A profile that has a session keeps its\n" +
 			"key, without which the session is lost: log out first.\n\n" +
 			"On a YubiKey the key is made by the card and never leaves it. A slot that is in use\n" +
-			"is left alone, unless --overwrite destroys the key that is there, for ever.",
+			"is left alone. --overwrite destroys the key that is there, for ever, after a typed\n" +
+			"confirmation or with --yes.",
 		Example: "  ycauth key init --key yubikey --slot 9c --touch-policy always",
 		Args:    noArgs,
 	}
@@ -122,6 +123,7 @@ func (a *app) keyInitCommand() *cobra.Command {
 	f.StringVar(&flags.pin, "pin-policy", "", "when the YubiKey wants its PIN: "+strings.Join(names(pinPolicies), ", ")+" (default: once)")
 	f.StringVar(&flags.touch, "touch-policy", "", "when the YubiKey wants a touch: "+strings.Join(names(touchPolicies), ", ")+" (default: cached, one touch for 15 s)")
 	f.BoolVar(&flags.overwrite, "overwrite", false, "destroy the key that is in the slot")
+	f.BoolVarP(&flags.yes, "yes", "y", false, "ask no confirmation")
 	flags.register(cmd)
 	complete(cmd, "algorithm", cobra.FixedCompletions(names(algorithms), cobra.ShellCompDirectiveNoFileComp))
 	complete(cmd, "pin-policy", cobra.FixedCompletions(names(pinPolicies), cobra.ShellCompDirectiveNoFileComp))
@@ -219,7 +221,7 @@ func (a *app) makeKeyOnCard(ctx context.Context, _ string, flags keyInitFlags) (
 	if err != nil {
 		return keyChoice{}, err
 	}
-	spec := piv.KeySpec{Overwrite: flags.overwrite}
+	spec := piv.KeySpec{Overwrite: flags.overwrite && flags.yes}
 	if spec.Algorithm, err = named("algorithm", flags.algorithm, algorithms); err != nil {
 		return keyChoice{}, err
 	}
@@ -230,9 +232,28 @@ func (a *app) makeKeyOnCard(ctx context.Context, _ string, flags keyInitFlags) (
 		return keyChoice{}, err
 	}
 	key, err := piv.Generate(ctx, options, spec)
+	if errors.Is(err, piv.ErrSlotOccupied) && flags.overwrite {
+		if options.Serial, err = a.confirmOverwrite(ctx, err); err != nil {
+			return keyChoice{}, err
+		}
+		spec.Overwrite = true
+		key, err = piv.Generate(ctx, options, spec)
+	}
 	if err != nil {
 		return keyChoice{}, err
 	}
 	defer key.Close()
 	return onCard(key)
+}
+
+// confirmOverwrite asks before the key in the slot that occupied is about is
+// destroyed. It returns the card's serial number, so that no other card can take
+// the place of the one that the user was asked about.
+func (a *app) confirmOverwrite(ctx context.Context, occupied error) (serial uint32, err error) {
+	var where *piv.Error
+	if !errors.As(occupied, &where) || where.Serial == 0 {
+		return 0, occupied
+	}
+	statement := fmt.Sprintf("Slot %v of YubiKey %d is in use. The key in it is about to be destroyed, for ever.", where.Slot, where.Serial)
+	return where.Serial, a.confirm(ctx, statement, fmt.Sprintf("overwrite %v", where.Slot), "the key was left alone")
 }

@@ -21,10 +21,7 @@ var flagNames = strings.NewReplacer(
 	"RevokeEachOptions.Concurrency", "--concurrency",
 	"WithEndpoint", "--iam-endpoint", "WithOperationEndpoint", "--operation-endpoint",
 	"ByID is", "the ID is", "ByID has", "the ID has", "ByToken is", "the refresh token is", "ByToken holds", "the refresh token holds", "ByToken has", "the refresh token has",
-	"KeySpec.Overwrite destroys", "--overwrite destroys",
-	"set Options.Prompt", "run it in a terminal",
-	"set KeySpec.ManagementKey, or have it stored", "have it stored",
-	"; to believe another maker set Options.Trust", "",
+	"to overwrite it destroys", "--overwrite destroys",
 	"call Store.Discard, and log in again", "run \"ycauth logout --local\", and log in again",
 )
 

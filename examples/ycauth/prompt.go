@@ -21,7 +21,10 @@ type cardPrompt struct {
 	mute bool // the caller of the program says that nobody can be asked
 }
 
-var _ piv.LastTryPrompt = cardPrompt{}
+var (
+	_ piv.LastTryPrompt = cardPrompt{}
+	_ piv.BusyPrompt    = cardPrompt{}
+)
 
 func (a *app) prompt() piv.Prompt { return cardPrompt{a: a, mute: a.unattended} }
 
@@ -30,6 +33,10 @@ var errNoTerminal = codedError{exitKey, errors.New("the YubiKey wants its PIN an
 // PIN reads the PIN without echo.
 func (p cardPrompt) PIN(ctx context.Context, r piv.PINRequest) (string, error) {
 	question := fmt.Sprintf("PIN of YubiKey %d", r.Serial)
+	if r.FactoryPIN {
+		const notice = "YubiKey %d still has the PIN of the factory, which protects nothing. Change it with \"ykman piv access change-pin\".\n"
+		question = fmt.Sprintf(notice, r.Serial) + question
+	}
 	switch {
 	case r.LastTry:
 		question += " (last try)"
@@ -59,19 +66,33 @@ func (p cardPrompt) ask(ctx context.Context, read func(terminal) (string, error)
 
 // Touch says that the card waits, for as long as it does.
 func (p cardPrompt) Touch(_ context.Context, r piv.TouchRequest) (done func()) {
-	const request = "Touch your YubiKey %d"
+	return p.announce(fmt.Sprintf("Touch your YubiKey %d", r.Serial))
+}
+
+// Busy says that another program keeps the card, for as long as it does.
+func (p cardPrompt) Busy(_ context.Context, r piv.BusyRequest) (done func()) {
+	which := "the YubiKey"
+	if r.Serial != 0 {
+		which = fmt.Sprintf("YubiKey %d", r.Serial)
+	}
+	return p.announce("Another program is using " + which + ", perhaps waiting for a touch")
+}
+
+// announce tells the person what the program waits for, and takes it back when that
+// is over, on terminals that can do so.
+func (p cardPrompt) announce(text string) (done func()) {
 	if p.a.stderr.smart {
-		p.a.stderr.transient(request, r.Serial)
+		p.a.stderr.transient("%s", text)
 		return func() { p.a.stderr.transient("") }
 	}
 	if !p.mute && !isTerminal(p.a.stderr.w) {
 		if t, ok := p.a.openTerminal(); ok { // stderr is a file, and the person is here
 			defer t.close()
-			fmt.Fprintf(t.out, request+"\n", r.Serial)
+			fmt.Fprintln(t.out, text)
 			return nil
 		}
 	}
-	p.a.say(request, r.Serial)
+	p.a.say("%s", text)
 	return nil
 }
 
@@ -127,11 +148,15 @@ func ask(ctx context.Context, t terminal, read func(terminal) (string, error)) (
 // readHidden reads a line without echo. It stops the echo before it asks, because
 // a PIN that is typed at once must not be seen either: [term.ReadPassword] after
 // the question would be too late. The terminal sends no signals meanwhile, and
-// Ctrl-C is read here.
+// Ctrl-C is read here. What the question says before its last line is shown first.
 func (a *app) readHidden(t terminal, question string) (string, error) {
 	state, err := term.MakeRaw(int(t.in.Fd()))
 	if err != nil {
 		return "", err
+	}
+	if i := strings.LastIndexByte(question, '\n'); i >= 0 {
+		fmt.Fprint(t.out, strings.ReplaceAll(question[:i+1], "\n", "\r\n")) // the terminal is raw
+		question = question[i+1:]
 	}
 	secret, err := term.NewTerminal(readWriter{t.in, t.out}, "").ReadPassword(question)
 	err = errors.Join(err, term.Restore(int(t.in.Fd()), state))
@@ -161,8 +186,9 @@ func readLine(t terminal, question string) (string, error) {
 // that is fed by a pipe says --yes.
 func (a *app) canConfirm() bool { return isTerminal(a.stdin) }
 
-// confirm has the user type a text before something that cannot be undone.
-func (a *app) confirm(ctx context.Context, statement, word string) error {
+// confirm has the user type a text before something that cannot be undone. kept is
+// what the user is told where they do not.
+func (a *app) confirm(ctx context.Context, statement, word, kept string) error {
 	t, ok := a.openTerminal()
 	if !ok || !a.canConfirm() {
 		return usagef("%s Nobody can be asked here: add --yes if you are sure", statement)
@@ -175,7 +201,7 @@ func (a *app) confirm(ctx context.Context, statement, word string) error {
 	case err != nil && !errors.Is(err, io.EOF):
 		return err
 	case typed != word:
-		return codedError{exitFailure, errors.New("not confirmed: nothing was revoked")}
+		return codedError{exitFailure, errors.New("not confirmed: " + kept)}
 	}
 	return nil
 }

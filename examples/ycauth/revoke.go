@@ -197,6 +197,7 @@ func (a *app) confirmRevoke(ctx context.Context, flags revokeFlags, n int) error
 	if flags.yes || n >= 0 && n <= 1 && flags.subjectID == "" && !flags.allMine {
 		return nil
 	}
+	const kept = "nothing was revoked"
 	whose := " of yours"
 	switch {
 	case flags.subjectID != "":
@@ -210,13 +211,13 @@ func (a *app) confirmRevoke(ctx context.Context, flags revokeFlags, n int) error
 	}
 	switch {
 	case flags.allMine:
-		return a.confirm(ctx, "All refresh tokens of yours, the one behind this session included, are about to be revoked: "+many+".", "revoke all")
+		return a.confirm(ctx, "All refresh tokens of yours, the one behind this session included, are about to be revoked: "+many+".", "revoke all", kept)
 	case flags.whole():
-		return a.confirm(ctx, "All refresh tokens"+whose+" are about to be revoked: "+many+".", "revoke all")
+		return a.confirm(ctx, "All refresh tokens"+whose+" are about to be revoked: "+many+".", "revoke all", kept)
 	case n < 0:
-		return a.confirm(ctx, "All matching refresh tokens"+whose+" are about to be revoked: "+many+".", "revoke all")
+		return a.confirm(ctx, "All matching refresh tokens"+whose+" are about to be revoked: "+many+".", "revoke all", kept)
 	}
-	return a.confirm(ctx, "About to be revoked: "+many+whose+".", fmt.Sprintf("revoke %d", n))
+	return a.confirm(ctx, "About to be revoked: "+many+whose+".", fmt.Sprintf("revoke %d", n), kept)
 }
 
 // revokeTarget revokes all tokens of a target with one request.

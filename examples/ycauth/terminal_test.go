@@ -71,13 +71,16 @@ func (s *screen) wait(ctx context.Context, pattern string, from int) (match stri
 	}
 }
 
-// fingerKey is where a script keeps the channel whose receiver is a card that
-// waits for a touch.
-type fingerKey struct{}
+// actionsKey is where a script keeps what a line of a dialogue can do besides
+// typing, by the name of the line.
+type actionsKey struct{}
+
+type actions map[string]func(context.Context) error
 
 // terminal CODE SCREEN DIALOGUE PROGRAM… runs a program on a pseudo-terminal. The
 // lines of the file DIALOGUE are what to wait for ("? pattern"), and what to do
-// then: type a line ("> text"), press Ctrl-C ("^C"), touch the card ("touch").
+// then: type a line ("> text"), press Ctrl-C ("^C"), touch the card ("touch"), have
+// another program let go of it ("release").
 // /dev/null is none. SCREEN gets what was on the screen.
 func runTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -94,8 +97,8 @@ func runTerminal(ts *testscript.TestScript, neg bool, args []string) {
 		defer close(s.end)
 		_, _ = io.Copy(s, tty) // EIO when the program has ended
 	}()
-	finger, _ := ts.Value(fingerKey{}).(chan struct{})
-	err = converse(ctx, s, tty, finger, ts.ReadFile(args[2]))
+	acts, _ := ts.Value(actionsKey{}).(actions)
+	err = converse(ctx, s, tty, acts, ts.ReadFile(args[2]))
 	if err != nil {
 		cancel()
 	}
@@ -110,7 +113,7 @@ func runTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func converse(ctx context.Context, s *screen, tty io.Writer, finger chan struct{}, dialogue string) error {
+func converse(ctx context.Context, s *screen, tty io.Writer, acts actions, dialogue string) error {
 	at := 0
 	for line := range strings.Lines(dialogue) {
 		kind, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
@@ -125,18 +128,18 @@ func converse(ctx context.Context, s *screen, tty io.Writer, finger chan struct{
 			if _, err := io.WriteString(tty, rest+"\r"); err != nil {
 				return err
 			}
-		case "touch":
-			select {
-			case finger <- struct{}{}:
-			case <-ctx.Done():
-				return errors.New("the card did not wait for a touch")
-			}
 		case "^C":
 			if _, err := tty.Write([]byte{3}); err != nil {
 				return err
 			}
 		default:
-			return errors.New("no line of a dialogue: " + line)
+			act, ok := acts[kind]
+			if !ok {
+				return errors.New("no line of a dialogue: " + line)
+			}
+			if err := act(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,25 +32,47 @@ func TestYubiKey(t *testing.T) {
 			return false
 		}
 	})
+	var other *pivtest.Holder
 	params := scripts("testdata/yubikey")
 	setup := params.Setup
 	params.Setup = func(env *testscript.Env) error {
 		env.Setenv("TEST_CARD_MAKER", maker)
-		env.Values[fingerKey{}] = finger
+		env.Values[actionsKey{}] = actions{
+			"touch":   func(ctx context.Context) error { return touch(ctx, finger) },
+			"release": func(context.Context) error { return other.Release() },
+		}
 		err := setup(env)
 		env.Values[iamKey{}].(*iamCommand).maker = piv.Trust{Roots: card.CA().Roots(), Intermediates: card.CA().IntermediatePool()}
 		return err
 	}
 	params.Cmds["card"] = func(ts *testscript.TestScript, neg bool, args []string) {
+		if args[0] == "hold" {
+			var err error
+			other, err = card.Hold(context.Background(), pivtest.HoldOptions{Exclusive: true})
+			ts.Check(err)
+			ts.Defer(other.Kill)
+			return
+		}
 		runCard(ts, card, finger, args)
 	}
 	testscript.Run(t, params)
 }
 
+// touch touches the card as soon as it blinks.
+func touch(ctx context.Context, finger chan<- struct{}) error {
+	select {
+	case finger <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return errors.New("the card did not wait for a touch")
+	}
+}
+
 // card insert and card remove move the card. card touch touches it as soon as it
 // blinks, once; card touchy has somebody do so from now on. card tries changes how
 // many wrong PINs it allows. card unused checks that it was used for nothing since
-// the last card forget.
+// the last card forget. card hold has another program keep it, until a dialogue says
+// release.
 func runCard(ts *testscript.TestScript, card *pivtest.Card, finger chan<- struct{}, args []string) {
 	switch args[0] {
 	case "insert":
