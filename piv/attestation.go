@@ -118,6 +118,9 @@ func VerifyAttestation(chain []*x509.Certificate, trust Trust) (*Attestation, er
 		return nil, becausef(ErrAttestation, "a chain has the slot's and the card's certificate, this has %s",
 			plural(len(chain), "certificate", "certificates"))
 	}
+	if slices.Contains(chain, nil) {
+		return nil, becausef(ErrAttestation, "a certificate of the chain is nil")
+	}
 	a, err := parseAttestation(chain[0])
 	if err != nil {
 		return nil, because(ErrAttestation, err)

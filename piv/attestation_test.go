@@ -193,6 +193,10 @@ func TestVerifyRefuses(t *testing.T) {
 	}{
 		{"nothing", nil, Trust{}, false},
 		{"slot alone", yubikey5[:1], Trust{}, false},
+		{"nil", []*x509.Certificate{nil, nil}, Trust{}, false},
+		{"card nil", []*x509.Certificate{yubikey5[0], nil}, Trust{}, false},
+		{"intermediate nil", []*x509.Certificate{yubikey5[0], yubikey5[1], nil}, Trust{}, false},
+		{"not parsed", []*x509.Certificate{{}, {}}, Trust{}, false},
 		{"not a slot's certificate", []*x509.Certificate{yubikey5[1], yubikey5[1]}, Trust{}, false},
 		{"other card", []*x509.Certificate{yubikey5[0], yubikey4[1]}, Trust{}, true},
 		{"other card, old", []*x509.Certificate{yubikey4[0], yubikey5[1]}, Trust{}, true},
