@@ -366,7 +366,7 @@ func TestSlotWithKeyAgreement(t *testing.T) {
 	c := &conn{token: agreeing{public: private.PublicKey()}, card: Card{Firmware: Version{5, 7, 4}}}
 	_, err = c.slot(SlotKeyManagement)
 	wantError(t, err, ErrUnsupported)
-	wantError(t, c.vacant(SlotKeyManagement), ErrSlotOccupied)
+	wantError(t, c.vacant(SlotKeyManagement, nil), ErrSlotOccupied)
 }
 
 // agreeing is a card with a key that does not sign.

@@ -65,11 +65,14 @@ func (k KeySpec) validate() error {
 // A slot that is in use is left alone, [ErrSlotOccupied], unless the spec says
 // Overwrite. In use means that there is a key or a certificate. Firmware before
 // 5.3 does not tell whether it holds an imported key without certificate, so a
-// signature is tried there, without the PIN; a slot that answers in an unknown
-// way counts as in use.
+// signature is tried there, without the PIN but perhaps with a touch; a slot that
+// answers in an unknown way counts as in use.
 //
 // With the key goes a certificate into the slot, since other programs take a slot
 // without one for empty. It names this package and certifies nothing.
+//
+// The card forgets the management key and the PIN afterwards, so that nobody else
+// can change its keys.
 //
 // RSA keys take the card many seconds. When ctx ends, Generate returns at once,
 // but the card may be at it already: look into the slot before the next try.
@@ -107,7 +110,7 @@ type generating struct {
 	spec KeySpec
 	pin  pinEntry
 
-	vacant    *conn // through which the slot was seen to be empty; nobody else can fill it
+	vacant    *conn // through which the slot was seen to be empty in this turn; nobody else can fill it
 	protected bool  // the management key is taken from the card
 }
 
@@ -121,7 +124,7 @@ func (g *generating) run(s *session) (*Key, error) {
 			return nil, err
 		}
 		if !g.spec.Overwrite && g.vacant != c {
-			if err := c.vacant(g.opts.Slot); err != nil {
+			if err := c.vacant(g.opts.Slot, g.announce(s)); err != nil {
 				return nil, err
 			}
 			g.vacant = c
@@ -135,7 +138,8 @@ func (g *generating) run(s *session) (*Key, error) {
 				if err := g.pin.ask(s, c); err != nil {
 					return nil, err
 				}
-				continue // with whatever connection there is by now
+				g.vacant = nil // another Generate of this process can have had a turn
+				continue       // with whatever connection there is by now
 			}
 			if managementKey, err = g.storedKey(s, c); err != nil {
 				return nil, err
@@ -162,16 +166,16 @@ func (g *generating) generate(s *session, c *conn, managementKey []byte) (*Key, 
 	}
 	s.final = true
 	delete(c.slots, g.opts.Slot)
-	public, err := g.command(s, c, managementKey, touch)
+	public, err := g.create(s, c, managementKey, touch)
+	if pcscCode(err) == 0 {
+		// A card keeps the management key's rights for whoever comes next, as long as
+		// any program has it open.
+		if left := c.leave(); err == nil {
+			err = left
+		}
+	}
 	if err != nil {
 		return nil, err
-	}
-	der, err := marker(public, g.opts.Slot)
-	if err == nil {
-		err = c.store(managementKey, g.opts.Slot, der)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the key was generated, but no certificate could be stored for it: %w", err)
 	}
 	key, err := newKey(s.sys, g.opts, c)
 	if err != nil {
@@ -185,6 +189,22 @@ func (g *generating) generate(s *session, c *conn, managementKey []byte) (*Key, 
 			key.info.pin, key.info.touch)
 	}
 	return key, nil
+}
+
+// create makes the key and stores its certificate.
+func (g *generating) create(s *session, c *conn, managementKey []byte, touch TouchPolicy) (crypto.PublicKey, error) {
+	public, err := g.command(s, c, managementKey, touch)
+	if err != nil {
+		return nil, err
+	}
+	der, err := marker(public, g.opts.Slot)
+	if err == nil {
+		err = c.store(managementKey, g.opts.Slot, der)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key was generated, but no certificate could be stored for it: %w", err)
+	}
+	return public, nil
 }
 
 // command sends the command, and announces the touch that the management key
@@ -221,8 +241,22 @@ func (g *generating) storedKey(s *session, c *conn) ([]byte, error) {
 	return key, err
 }
 
+// announcer has the touch announced that a signature with a key takes. stop ends
+// that.
+type announcer func(public crypto.PublicKey) (stop func())
+
+// announce is for keys that are only suspected to be in the slot.
+func (g *generating) announce(s *session) announcer {
+	return func(public crypto.PublicKey) (stop func()) {
+		if g.opts.Prompt == nil {
+			return func() {}
+		}
+		return announceTouch(s.ctx, touchDelayOf(public), g.opts.Prompt, TouchRequest{Serial: s.target.serial, Slot: g.opts.Slot})
+	}
+}
+
 // vacant returns [ErrSlotOccupied] unless a slot is known to be empty.
-func (c *conn) vacant(slot Slot) error {
+func (c *conn) vacant(slot Slot, touch announcer) error {
 	_, err := c.slot(slot)
 	switch {
 	case err == nil:
@@ -235,7 +269,7 @@ func (c *conn) vacant(slot Slot) error {
 	case c.card.Firmware.hasMetadata():
 		return c.noCertificate(slot)
 	}
-	return c.noHiddenKey(slot)
+	return c.noHiddenKey(slot, touch)
 }
 
 // noCertificate: a certificate alone is somebody's too. Firmware before 5.3 was
@@ -253,8 +287,9 @@ func (c *conn) noCertificate(slot Slot) error {
 
 // noHiddenKey looks for an imported key without certificate on firmware that
 // cannot show it: a card has "incorrect data" to say to an attempt at signing
-// only where there is no key of that algorithm.
-func (c *conn) noHiddenKey(slot Slot) error {
+// only where there is no key of that algorithm. One that needs a touch and no PIN
+// waits for the touch.
+func (c *conn) noHiddenKey(slot Slot, touch announcer) error {
 	hash := make([]byte, 32)
 	for _, probe := range []struct {
 		public crypto.PublicKey
@@ -265,7 +300,9 @@ func (c *conn) noHiddenKey(slot Slot) error {
 		{&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 1023), E: 65537}, crypto.SHA256},
 		{&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 2047), E: 65537}, crypto.SHA256},
 	} {
+		stop := touch(probe.public)
 		_, err := c.sign(slot, probe.public, hash, probe.opts)
+		stop()
 		switch {
 		case statusOf(err) == statusIncorrectData:
 		case pcscCode(err) != 0:

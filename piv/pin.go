@@ -17,6 +17,23 @@ const (
 	pinVerified                 // the card has it
 )
 
+// leave sends the card to another of its applications and back, so that it forgets
+// what it was shown: the PIN and the management key. Its error is that of PC/SC. A
+// card without the other application does not forget.
+func (c *conn) leave() error {
+	var err error
+	if c.card.Firmware.hasSerial() {
+		_, err = c.formFactor()
+	} else {
+		_, err = c.serial()
+	}
+	c.leftApplication()
+	if pcscCode(err) != 0 {
+		return err
+	}
+	return nil
+}
+
 // leftApplication notes that the card was sent to another of its applications,
 // which makes it forget the PIN.
 func (c *conn) leftApplication() { c.pin = pinMissing }
@@ -56,16 +73,9 @@ func (c *conn) knowTries() error {
 	if err := c.countTries(); err != nil || c.tries > 0 {
 		return err
 	}
-	var err error
-	if c.card.Firmware.hasSerial() {
-		_, err = c.formFactor()
-	} else {
-		_, err = c.serial()
-	}
-	if err != nil && pcscCode(err) != 0 {
+	if err := c.leave(); err != nil {
 		return err
 	}
-	c.leftApplication()
 	if err := c.countTries(); err != nil {
 		return err
 	}

@@ -85,6 +85,7 @@ type TouchRequest struct {
 	Slot Slot
 
 	// Policy is TouchPolicyAlways, TouchPolicyCached or, for an imported key on
-	// firmware before 5.3, unknown (0).
+	// firmware before 5.3, unknown (0). Generate tries such a key there, to find out
+	// whether the slot is in use.
 	Policy TouchPolicy
 }
