@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"time"
 )
@@ -33,8 +34,26 @@ type KeySpec struct {
 	// ManagementKey is the card's management key, 16, 24 or 32 bytes. Optional.
 	// Default: the factory's; if the card refuses that one, the key that is
 	// stored on the card under the PIN, for which the Prompt is asked.
-	ManagementKey []byte
+	ManagementKey ManagementKey
 }
+
+// ManagementKey is a card's management key. It does not print: every verb of package
+// fmt, encoding/json and log/slog show "REDACTED" in its place.
+type ManagementKey []byte
+
+// String implements [fmt.Stringer].
+func (k ManagementKey) String() string {
+	if len(k) == 0 {
+		return ""
+	}
+	return "REDACTED"
+}
+
+// Format implements [fmt.Formatter].
+func (k ManagementKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+
+// MarshalText implements [encoding.TextMarshaler], and with it JSON and slog.
+func (k ManagementKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 func (k KeySpec) withDefaults() KeySpec {
 	if k.Algorithm == 0 {
