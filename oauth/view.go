@@ -232,7 +232,9 @@ func (v *view) rested(now, since clock.Instant, span time.Duration) bool {
 }
 
 // hasCredit reports whether the wall clock alone may end a rest.
-func (v *view) hasCredit(now clock.Instant) bool { return now.MonotonicSince(v.credited) >= creditPause }
+func (v *view) hasCredit(now clock.Instant) bool {
+	return now.MonotonicSince(v.credited) >= creditPause
+}
 
 // resting says why no renewal may begin now for this cause; nil if one may.
 func (v *view) resting(now clock.Instant, cause Cause) error {
