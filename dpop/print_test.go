@@ -27,8 +27,8 @@ const printedToken = "SECRET-ACCESS-TOKEN"
 
 // traces are the ways in which fmt writes the key or the token.
 func traces(key crypto.Signer) []string {
-	var raw []byte
-	found := []string{printedToken, fmt.Sprintf("%x", printedToken), fmt.Sprintf("%X", printedToken), strings.Trim(fmt.Sprint([]byte(printedToken)), "[]")}
+	raw := []byte(printedToken)
+	found := []string{printedToken, fmt.Sprintf("%x", raw), fmt.Sprintf("%X", raw), strings.Trim(fmt.Sprint(raw), "[]")}
 	switch key := key.(type) {
 	case ed25519.PrivateKey:
 		raw = key.Seed()

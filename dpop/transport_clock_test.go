@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -260,11 +261,11 @@ func (j *judge) RoundTrip(r *http.Request) (*http.Response, error) {
 	h := dateHeader(time.Now())
 	_, err := j.verifier.VerifyRequest(r, Expected{URL: r.URL.String()})
 	if j.nonces {
-		last := fmt.Sprint(j.requests)
+		last := strconv.Itoa(j.requests)
 		if p := r.Header.Get("DPoP"); err == nil && takeNonce(p) != last {
 			err = &ProofError{Reason: "nonce", Err: ErrUseNonce}
 		}
-		h.Set(NonceHeader, fmt.Sprint(j.requests+1))
+		h.Set(NonceHeader, strconv.Itoa(j.requests+1))
 	}
 	j.requests++
 	if err == nil {
