@@ -20,8 +20,10 @@
 //     exclude each other.
 //   - work.next, during an Update: the next session, until it has the name of the
 //     last one. A process that dies can leave it, with the only copy of a new
-//     refresh token; the next Update takes it over. An empty one says that an
-//     Update did not come to its end, see [Store.Interrupted].
+//     refresh token; the next Update takes it over, unless a newer release wrote it
+//     in a form that this one does not know: that is an error, because it may have
+//     spent the stored refresh token. An empty one says that an Update did not come
+//     to its end, see [Store.Interrupted].
 //
 // Windows has no such modes: there the access rules of the directory apply, and
 // the default directory, below the user's profile, is the user's own.
@@ -69,8 +71,10 @@
 package filestore
 
 import (
+	"bytes"
 	"context"
 	"crypto/cipher"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -196,6 +200,23 @@ func (s *Store) decode(data []byte) (session oauth.Session, plain bool, err erro
 	session, err = decodePlain(data)
 	return session, true, err
 }
+
+// newerRelease reports whether data is a whole file of a version that this release
+// does not know. What was cut off may be of any version, and is of no use to any.
+func newerRelease(data []byte) bool {
+	var plain struct {
+		Version int64 `json:"version"`
+	}
+	if isSealed(data) {
+		line, _, found := bytes.Cut(data, []byte("\n"))
+		_, err := fmt.Sscanf(string(line), sealedPrefix+", version %d", &plain.Version)
+		return found && err == nil && plain.Version > knownVersion
+	}
+	return len(data) <= maxFile && json.Unmarshal(data, &plain) == nil && plain.Version > knownVersion
+}
+
+// knownVersion is that of both forms, sealed and in the clear.
+const knownVersion = 1
 
 func decodePlain(data []byte) (oauth.Session, error) {
 	session, err := oauth.DecodeSession(data)

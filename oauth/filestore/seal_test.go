@@ -199,6 +199,49 @@ func TestSealedIsLeft(t *testing.T) {
 	put(t, sealed, session(2))
 }
 
+// What a newer release left is neither used nor discarded: the session that is
+// stored may be spent.
+func TestNewerReleaseIsLeft(t *testing.T) {
+	plain, err := session(3).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := []byte("ycauth-go sealed session, version 2, generation 3\n1234567890123456789012345678")
+	for name, left := range map[string][]byte{
+		"in the clear": bytes.Replace(plain, []byte(`"version":1`), []byte(`"version":2`), 1),
+		"sealed":       sealed,
+	} {
+		for kind, opts := range stores {
+			t.Run(name+", the store is "+kind, func(t *testing.T) {
+				s := in(t, filepath.Join(t.TempDir(), "sessions"), opts...)
+				put(t, s, session(2))
+				if err := os.WriteFile(next(s), left, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
+					t.Error("Update called fn")
+					return session(4), nil
+				})
+				var e *filestore.Error
+				if !errors.Is(err, oauth.ErrSessionFormat) || !errors.As(err, &e) || e.Path != next(s) ||
+					!strings.Contains(err.Error(), "update this program") {
+					t.Errorf("got %v, want ErrSessionFormat about %s", err, next(s))
+				}
+				if now, err := os.ReadFile(next(s)); err != nil || !bytes.Equal(now, left) {
+					t.Errorf("the file was changed (%v)", err)
+				}
+				if got, err := s.Load(t.Context()); err != nil || got.Generation != 2 {
+					t.Errorf("Load finds generation %d, %v", got.Generation, err)
+				}
+				if err := s.Discard(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				put(t, s, session(1))
+			})
+		}
+	}
+}
+
 type shortNonce struct{ cipher.AEAD }
 
 func (shortNonce) NonceSize() int { return 8 }
