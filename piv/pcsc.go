@@ -66,8 +66,15 @@ func numbered(err error) error {
 			return &pcscError{code, err}
 		}
 	}
+	if strings.Contains(err.Error(), shortResponse) {
+		return &pcscError{pcscNotTransacted, err}
+	}
 	return err
 }
+
+// shortResponse is in go-piv's error for a response without a status word, which
+// has no number and no type (v2.6.0, Transmit).
+const shortResponse = "scard response too short"
 
 // returnCode reads the PC/SC return code from go-piv's error for it. The type and
 // its only field are not exported (go-piv/piv-go#179), and its text is for people:
