@@ -28,7 +28,8 @@
 // From the middle of a page on, the next one is fetched; see [ListOptions]
 // NoLookahead. Breaking out of the loop leaks nothing. A page without tokens does not
 // end the listing. A page token that the server sends twice does, with
-// [ErrPageTokenRepeated].
+// [ErrPageTokenRepeated], and so do 100 pages without tokens in a row, with a
+// [*ResponseError].
 //
 // The tokens of another account are listed with [ListOptions] SubjectID. The
 // caller then needs one of the roles organization-manager.viewer,

@@ -52,7 +52,8 @@ type Page struct {
 // An error comes with a nil token and ends the iteration; the tokens before it
 // are good. It is an [*ArgumentError], an [*APIError], a [*ResponseError] (which
 // wraps [ErrPageTokenRepeated] where the server would let the listing go round in
-// circles) or a [*TransportError]. To go on after an error, iterate over
+// circles, and also comes after 100 pages in a row that hold no token and are not the
+// last) or a [*TransportError]. To go on after an error, iterate over
 // [Client.Pages] and keep the last NextPageToken.
 func (c *Client) List(ctx context.Context, opts ListOptions) iter.Seq2[*RefreshToken, error] {
 	opts.Filter = opts.Filter.clone() // the caller may change its own while iterating
@@ -86,6 +87,10 @@ func (c *Client) Pages(ctx context.Context, opts ListOptions) iter.Seq2[*Page, e
 	}
 }
 
+// maxEmptyPages in a row end a listing: the server may filter after it has paged, but a
+// listing that yields nothing cannot be left by its loop.
+const maxEmptyPages = 100
+
 // pages calls yield with each page, until that returns false or there is an error,
 // which comes without a page. ahead begins to fetch the page after this one.
 func (c *Client) pages(ctx context.Context, opts ListOptions, yield func(page *Page, err error, ahead func()) bool) {
@@ -98,7 +103,7 @@ func (c *Client) pages(ctx context.Context, opts ListOptions, yield func(page *P
 	pages := c.lookahead(ctx, opts.NoLookahead)
 	defer pages.stop()
 	pages.req = req
-	asked := pageTokens{}
+	asked, empty := pageTokens{}, 0
 	for {
 		asked.add(req.PageToken)
 		page, err := pages.next()
@@ -106,18 +111,28 @@ func (c *Client) pages(ctx context.Context, opts ListOptions, yield func(page *P
 			yield(nil, err, nothing)
 			return
 		}
+		if empty++; len(page.RefreshTokens) > 0 {
+			empty = 0
+		}
 		next, trace, ahead := page.NextPageToken, page.Trace, nothing
-		repeated := asked.has(next)
-		if next != "" && !repeated {
+		var wrong *ResponseError // with the page that would come next
+		switch {
+		case next == "":
+		case asked.has(next):
+			wrong = &ResponseError{Method: methodList, Err: ErrPageTokenRepeated, Trace: trace,
+				Reason: ErrPageTokenRepeated.Error() + ", so that the listing would never end; the pages so far are good"}
+		case empty >= maxEmptyPages:
+			wrong = &ResponseError{Method: methodList, Trace: trace, Reason: fmt.Sprintf(
+				"the server sent %d empty pages in a row, so that the listing may never end; it goes on from the last NextPageToken of Pages", maxEmptyPages)}
+		default:
 			req.PageToken = next
 			pages.req, ahead = req, pages.begin
 		}
 		if !yield(page, nil, ahead) || next == "" {
 			return
 		}
-		if repeated {
-			yield(nil, &ResponseError{Method: methodList, Err: ErrPageTokenRepeated, Trace: trace,
-				Reason: ErrPageTokenRepeated.Error() + ", so that the listing would never end; the pages so far are good"}, nothing)
+		if wrong != nil {
+			yield(nil, wrong, nothing)
 			return
 		}
 	}

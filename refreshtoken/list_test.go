@@ -213,6 +213,61 @@ func TestListEndsWhereThePageTokenRepeats(t *testing.T) {
 	}
 }
 
+// TestEmptyPages: a listing ends after 100 of them in a row, however many it has
+// altogether.
+func TestEmptyPages(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		total    int            // of the pages of the server; 0: there is no end
+		tokens   map[int]string // by the number of the page
+		requests int
+		want     string
+		fails    bool
+	}{
+		{"no end", 0, nil, 100, "", true},
+		{"no end after a token", 0, map[int]string{1: "a"}, 101, "a", true},
+		{"the last one is the 100th", 100, nil, 100, "", false},
+		{"the 101st has a token", 102, map[int]string{101: "a"}, 100, "", true},
+		{"the 100th has a token", 180, map[int]string{100: "a"}, 180, "a", false},
+	} {
+		for _, noLookahead := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/%v", c.name, noLookahead), func(t *testing.T) {
+				n := 0
+				client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+					if n++; n > 200 {
+						return nil, errors.New("there is no end")
+					}
+					page := &refreshtoken.Page{Trace: refreshtoken.Trace{RequestID: fmt.Sprintf("r%d", n)}}
+					if id := c.tokens[n]; id != "" {
+						page.RefreshTokens = []*refreshtoken.RefreshToken{{ID: id}}
+					}
+					if n != c.total {
+						page.NextPageToken = fmt.Sprintf("p%d", n)
+					}
+					return page, nil
+				}})
+				pages, got := 0, ""
+				var err error
+				for page, e := range client.Pages(t.Context(), refreshtoken.ListOptions{NoLookahead: noLookahead}) {
+					if e != nil {
+						err = e
+						break
+					}
+					pages++
+					got += ids(page.RefreshTokens)
+				}
+				if got != c.want || n != c.requests || pages != c.requests || (err != nil) != c.fails {
+					t.Errorf("got %q and %v after %d requests for %d pages, want %q after %d", got, err, n, pages, c.want, c.requests)
+				}
+				if err != nil {
+					e := as[*refreshtoken.ResponseError](t, err)
+					wantText(t, e.Error(), "refreshtoken: List: ", "100 empty pages in a row", fmt.Sprintf("request id r%d", n))
+				}
+			})
+		}
+	}
+}
+
 func TestPages(t *testing.T) {
 	s := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Request-Id", fmt.Sprintf("r%d", n))
