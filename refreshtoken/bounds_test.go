@@ -117,8 +117,10 @@ func TestPollingDefaultsOneByOne(t *testing.T) {
 		polling     refreshtoken.Polling
 		least, most time.Duration // of the last wait, which is the longest but for jitter
 	}{
-		{refreshtoken.Polling{Initial: time.Second}, 2500 * time.Millisecond, 7500 * time.Millisecond},
-		{refreshtoken.Polling{Max: time.Minute}, 30 * time.Second, 90 * time.Second},
+		{refreshtoken.Polling{Initial: time.Second}, 2500 * time.Millisecond, 5 * time.Second},
+		{refreshtoken.Polling{Max: time.Minute}, 30 * time.Second, time.Minute},
+		{refreshtoken.Polling{Max: 100 * time.Millisecond}, 50 * time.Millisecond, 100 * time.Millisecond},
+		{refreshtoken.Polling{Initial: time.Minute}, 2500 * time.Millisecond, 5 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var polls []time.Duration
@@ -128,6 +130,14 @@ func TestPollingDefaultsOneByOne(t *testing.T) {
 			}
 			if _, err := op.Wait(t.Context()); err != nil {
 				t.Fatal(err)
+			}
+			for i := range polls[1:] {
+				if wait := polls[i+1] - polls[i]; wait > c.most {
+					t.Errorf("%+v: a wait was %v", c.polling, wait)
+				}
+			}
+			if polls[0] > c.most {
+				t.Errorf("%+v: the first wait was %v", c.polling, polls[0])
 			}
 			if last := polls[29] - polls[28]; last < c.least || last > c.most {
 				t.Errorf("%+v: the last wait was %v", c.polling, last)

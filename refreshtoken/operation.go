@@ -91,7 +91,8 @@ func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 		if state := op.Status(); state.ended() {
 			return op.outcome(&state)
 		}
-		if !sleep(ctx, waits.NextBackOff()) {
+		// Jitter reaches half above the interval: it must not exceed Max either.
+		if !sleep(ctx, min(waits.NextBackOff(), op.client.polling.Max)) {
 			return nil, op.interrupted(ctx)
 		}
 		if err := op.poll(ctx); err != nil {

@@ -97,13 +97,14 @@ type RetryPolicy struct {
 // WithRetry sets how often a request is made again.
 func WithRetry(p RetryPolicy) Option { return func(c *config) { c.retry = p } }
 
-// Polling says how often [RevokeOperation.Wait] asks for the state of an operation. The total time is bounded by the ctx of Wait alone.
+// Polling says how often [RevokeOperation.Wait] asks for the state of an operation. The
+// total time is bounded by the ctx of Wait alone.
 type Polling struct {
 	// Initial is the wait before the first request, before jitter. Later waits
 	// grow by half each time.
 	// Optional. Default: 500 ms.
 	Initial time.Duration
-	// Max is the longest wait between two requests.
+	// Max is the longest wait, the first one and jitter included.
 	// Optional. Default: 5 s.
 	Max time.Duration
 }
@@ -134,6 +135,7 @@ func newConfig(opts []Option) *config {
 	if c.polling.Max <= 0 {
 		c.polling.Max = 5 * time.Second
 	}
+	c.polling.Initial = min(c.polling.Initial, c.polling.Max)
 	return c
 }
 
