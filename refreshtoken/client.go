@@ -87,7 +87,10 @@ func cleanerOf(secret Secret) cleaner {
 // A response cleans the texts in it that may be printed. With [explain], which does
 // the same for errors, this is the boundary that everything a server sends goes
 // through: a server may send back what it was sent, in any place.
-type response interface{ clean(cleaner) }
+type response interface {
+	comparable
+	clean(cleaner)
+}
 
 func (p *Page) clean(clean cleaner) { p.Trace.clean(clean) }
 
@@ -164,6 +167,9 @@ func call[T response](ctx context.Context, c *Client, method string, clean clean
 	}
 	return retry.Do(ctx, policy, func(ctx context.Context, _ int) (T, error) {
 		v, err := send(ctx, Call{ClientRequestID: newUUID(), ClientTraceID: c.traceID, clean: clean})
+		if err == nil && v == zero { // a Transport that others write
+			err = &ResponseError{Reason: "the transport returned neither a response nor an error"}
+		}
 		if err == nil {
 			v.clean(clean)
 			return v, nil
@@ -189,7 +195,10 @@ func explain(err error, method string, clean cleaner) error {
 		response.Method, response.Reason = method, clean(response.Reason)
 		response.clean(clean)
 	case errors.As(err, &transport):
-		transport.Method, transport.text = method, clean(transport.Err.Error())
+		transport.Method = method
+		if transport.Err != nil {
+			transport.text = clean(transport.Err.Error())
+		}
 	default:
 		return &TransportError{Method: method, Err: err, text: clean(err.Error())}
 	}

@@ -79,6 +79,8 @@ type APIError struct {
 	// Trace holds the identifiers that the server gave the exchange.
 	Trace
 
+	ofOperation bool // it ended an operation, also where that has no ID
+
 	gone bool // [question.gone] found evidence of that
 }
 
@@ -193,7 +195,11 @@ type TransportError struct {
 // Error names the method and the cause.
 func (e *TransportError) Error() string {
 	text := e.text
-	if text == "" {
+	switch {
+	case text != "":
+	case e.Err == nil:
+		text = "the exchange failed"
+	default:
 		text = redact.Text(e.Err.Error())
 	}
 	return "refreshtoken: " + e.Method + ": " + text
@@ -208,10 +214,14 @@ func (e *TransportError) MarshalText() ([]byte, error) { return []byte(e.Error()
 
 // Unwrap returns the cause and, for a temporary error, [ErrUnavailable].
 func (e *TransportError) Unwrap() []error {
-	if e.Temporary {
-		return []error{e.Err, ErrUnavailable}
+	var errs []error
+	if e.Err != nil {
+		errs = append(errs, e.Err)
 	}
-	return []error{e.Err}
+	if e.Temporary {
+		errs = append(errs, ErrUnavailable)
+	}
+	return errs
 }
 
 // An ArgumentError is a mistake of the caller. Nothing was sent. It does not

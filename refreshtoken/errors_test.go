@@ -1,6 +1,7 @@
 package refreshtoken_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -136,19 +137,19 @@ func TestWrongAnswers(t *testing.T) {
 		{"redirect to a path", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "/login?body-of-the-answer")
 			w.WriteHeader(http.StatusFound)
-		}, `the answer redirects to "127.0.0.1"`},
+		}, `the response redirects to "127.0.0.1"`},
 		{"redirect to another host", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "https://user:body-of-the-answer@login.example/body-of-the-answer")
 			w.WriteHeader(http.StatusPermanentRedirect)
-		}, `the answer redirects to "login.example", and a redirect is not followed`},
+		}, `the response redirects to "login.example", and a redirect is not followed`},
 		{"several choices", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "https://login.example/")
 			w.WriteHeader(http.StatusMultipleChoices)
-		}, `the answer redirects to "login.example"`},
+		}, `the response redirects to "login.example"`},
 		{"redirect to nowhere", func(w http.ResponseWriter) {
 			w.Header().Set("Location", "mailto:body-of-the-answer")
 			w.WriteHeader(http.StatusMovedPermanently)
-		}, `the answer redirects, and`},
+		}, `the response redirects, and`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
@@ -218,6 +219,72 @@ func TestCode(t *testing.T) {
 	} {
 		if code.String() != want || code.Error() != want {
 			t.Errorf("got %s and %s, want %s", code.String(), code.Error(), want)
+		}
+	}
+}
+
+// TestZeroErrors print something: a caller may make one for a test.
+func TestZeroErrors(t *testing.T) {
+	for _, err := range []error{
+		&refreshtoken.APIError{}, &refreshtoken.ResponseError{}, &refreshtoken.ArgumentError{},
+		&refreshtoken.TransportError{}, &refreshtoken.TransportError{Method: "List", Temporary: true},
+	} {
+		if text := printed(err); !strings.Contains(text, "refreshtoken: ") || strings.Contains(text, "PANIC") {
+			t.Errorf("%T prints %s", err, text)
+		}
+		if errors.Is(err, io.EOF) {
+			t.Errorf("%T is an end of file", err)
+		}
+	}
+	if !errors.Is(&refreshtoken.TransportError{Temporary: true}, refreshtoken.ErrUnavailable) {
+		t.Error("a temporary error without a cause is not ErrUnavailable")
+	}
+}
+
+// TestTransportThatReturnsNothing: a Transport that others write may have such a bug.
+func TestTransportThatReturnsNothing(t *testing.T) {
+	var op *refreshtoken.Operation
+	var failure error
+	client := refreshtoken.New(&fakeTransport{
+		list: func(context.Context, refreshtoken.Call, refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+			return nil, failure
+		},
+		revoke: func(context.Context, refreshtoken.Call, refreshtoken.RevokeRequest) (*refreshtoken.Operation, error) {
+			return op, failure
+		},
+		operation: func(context.Context, refreshtoken.Call, string) (*refreshtoken.Operation, error) { return nil, failure },
+	})
+	for _, failure = range []error{nil, &refreshtoken.TransportError{}} {
+		for method, call := range map[string]func() error{
+			"List":      func() error { _, err := list(client, refreshtoken.ListOptions{}); return err },
+			"Revoke":    func() error { _, err := client.Revoke(t.Context(), refreshtoken.ByID("aje1")); return err },
+			"Operation": func() error { _, err := client.Operation(t.Context(), "op1"); return err },
+		} {
+			err := call()
+			if failure == nil {
+				as[*refreshtoken.ResponseError](t, err)
+			}
+			wantText(t, err.Error(), "refreshtoken: "+method+": the ")
+		}
+	}
+}
+
+// TestRedirectToNoURL is a response, not a failure of the network.
+func TestRedirectToNoURL(t *testing.T) {
+	for _, to := range []string{"://", "%zz", "https://h.example:port/", "https://" + someToken + ":x/"} {
+		for _, status := range []int{301, 303, 307, 308} {
+			s := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("X-Request-Id", "req-1")
+				w.Header().Set("Location", to)
+				w.WriteHeader(status)
+			})
+			_, err := s.client().Revoke(t.Context(), refreshtoken.ByToken(someToken))
+			e := as[*refreshtoken.ResponseError](t, err)
+			if e.HTTPStatus != status || e.Method != "Revoke" || e.RequestID != "req-1" || errors.Is(err, refreshtoken.ErrUnavailable) || len(s.seen()) != 1 || s.open.Load() != 0 {
+				t.Errorf("%s: got %#v after %d requests, %d open", to, e, len(s.seen()), s.open.Load())
+			}
+			wantText(t, e.Error(), "redirects to what is no URL", "check the endpoint")
+			checkSilence(t, someToken, printed(err))
 		}
 	}
 }

@@ -121,7 +121,7 @@ func (op *RevokeOperation) update(method, id string, state *Operation) error {
 		return &ResponseError{Method: method, Reason: reason, Trace: state.Trace}
 	}
 	if state.Err != nil {
-		state.Err.OperationID, state.Err.Trace = state.ID, state.Trace
+		state.Err.OperationID, state.Err.Trace, state.Err.ofOperation = state.ID, state.Trace, true
 		state.Err.complete(methodRevoke, op.clean)
 		state.Err.gone = op.asked.gone(state.Err) && !op.asked.foreign(state)
 	}

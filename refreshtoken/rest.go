@@ -36,7 +36,37 @@ type found struct{ iam, operation *url.URL }
 var _ Transport = (*rest)(nil)
 
 func newREST(hc *http.Client, iam, operation *url.URL, userAgent string) *rest {
-	return &rest{hc: wire.NoRedirects(hc), iam: iam, operation: operation, userAgent: userAgent}
+	hc = wire.NoRedirects(hc)
+	hc.Transport = locations{hc.Transport}
+	return &rest{hc: hc, iam: iam, operation: operation, userAgent: userAgent}
+}
+
+// locations finds redirects to what is no URL. An http.Client would make a failure to
+// send of them, which cannot be told from one of the network.
+type locations struct{ base http.RoundTripper }
+
+// A locationError is a response with a Location that cannot be parsed. It does not hold
+// the Location.
+type locationError struct{ resp *http.Response }
+
+func (e *locationError) Error() string { return "the Location cannot be parsed" }
+
+func (l locations) RoundTrip(req *http.Request) (*http.Response, error) {
+	base := l.base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	resp, err := base.RoundTrip(req)
+	if err != nil || resp == nil || resp.StatusCode < 300 || resp.StatusCode > 399 {
+		return resp, err
+	}
+	if to := resp.Header.Get("Location"); to != "" {
+		if _, err := req.URL.Parse(to); err != nil {
+			resp.Body.Close()
+			return nil, &locationError{resp}
+		}
+	}
+	return resp, nil
 }
 
 // locate finds the endpoints that were not set. It has to succeed before the first
@@ -157,6 +187,10 @@ func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, b
 		return nil, Trace{}, &TransportError{Err: retry.Ended(ctx)}
 	default:
 		err = withoutURL(err)
+		if redirect, ok := err.(*locationError); ok { //nolint:errorlint // only the outermost
+			trace := traceOf(redirect.resp.Header)
+			return nil, trace, &ResponseError{Reason: "the response " + redirects(" to what is no URL"), HTTPStatus: redirect.resp.StatusCode, Trace: trace}
+		}
 		return nil, Trace{}, &TransportError{Temporary: seen.retryable(err), Err: err}
 	}
 	defer resp.Body.Close()
@@ -239,7 +273,7 @@ func readAnswer(ctx context.Context, call Call, resp *http.Response) ([]byte, er
 	case resp.StatusCode >= 400:
 		return nil, statusError(resp, data)
 	case resp.StatusCode >= 300 && resp.Header.Get("Location") != "":
-		return nil, wrong("the answer redirects"+redirectedTo(resp, call.clean)+", and a redirect is not followed with credentials: check the endpoint, and whether a proxy is in the way", nil)
+		return nil, wrong("the response "+redirects(redirectedTo(resp, call.clean)), nil)
 	case resp.StatusCode != http.StatusOK:
 		return nil, wrong("want HTTP 200 or an error", nil)
 	case errors.Is(err, errTooLarge):
@@ -275,6 +309,10 @@ func readBody(resp *http.Response) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+func redirects(to string) string {
+	return "redirects" + to + ", and a redirect is not followed with credentials: check the endpoint, and whether a proxy is in the way"
 }
 
 // redirectedTo names the host that a redirect leads to, and no more of the URL. The

@@ -76,7 +76,8 @@ func (r *RevokeReport) Err() error {
 //
 // It goes on where a token fails: see [RevokeReport]. It stops early where ctx
 // ends, or where the failure would be that of all: no credentials, or rejected ones
-// ([ErrUnauthenticated]). Then it returns that error and the report so far. An
+// (a request that failed with [ErrUnauthenticated]; an operation that ended with it is
+// the failure of one token). Then it returns that error and the report so far. An
 // [*ArgumentError], with a nil report, means that nothing was sent. An ID that is
 // given twice counts once.
 func (c *Client) RevokeEach(ctx context.Context, ids []string, opts RevokeEachOptions) (*RevokeReport, error) {
@@ -185,10 +186,18 @@ func (b *batch) ended(i int, err error) {
 	}
 }
 
-// hopeless reports whether the failure of one token would be that of every other.
+// hopeless reports whether the failure of one token would be that of every other. An
+// operation that ended as unauthenticated is not: the request to start it was accepted.
 func hopeless(err error) bool {
+	var api *APIError
 	var transport *TransportError
-	return errors.Is(err, ErrUnauthenticated) || errors.As(err, &transport) && !transport.Temporary
+	switch {
+	case errors.As(err, &api):
+		return api.Code == ErrUnauthenticated && !api.ofOperation
+	case errors.As(err, &transport):
+		return !transport.Temporary
+	}
+	return false
 }
 
 func (b *batch) report() *RevokeReport {

@@ -163,3 +163,32 @@ func TestRevokeEachRefuses(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// TestRevokeEachGoesOnAfterAnOperation: one that ended as unauthenticated is about one
+// token, since the request to start it was accepted.
+func TestRevokeEachGoesOnAfterAnOperation(t *testing.T) {
+	failure := func() *refreshtoken.APIError { return &refreshtoken.APIError{Code: refreshtoken.ErrUnauthenticated} }
+	for _, c := range []struct {
+		name  string
+		state func() (*refreshtoken.Operation, error)
+		stops bool
+	}{
+		{"an operation", func() (*refreshtoken.Operation, error) {
+			return &refreshtoken.Operation{ID: "op1", Done: true, Err: failure()}, nil
+		}, false},
+		{"an operation without an ID", func() (*refreshtoken.Operation, error) {
+			return &refreshtoken.Operation{Done: true, Err: failure()}, nil
+		}, false},
+		{"a request", func() (*refreshtoken.Operation, error) { return nil, failure() }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client := refreshtoken.New(&fakeTransport{revoke: func(context.Context, refreshtoken.Call, refreshtoken.RevokeRequest) (*refreshtoken.Operation, error) {
+				return c.state()
+			}})
+			report, err := client.RevokeEach(t.Context(), names(3), refreshtoken.RevokeEachOptions{Concurrency: 1})
+			if got := len(report.NotTried) > 0; got != c.stops || errors.Is(err, refreshtoken.ErrUnauthenticated) != c.stops {
+				t.Errorf("got %+v and %v", report, err)
+			}
+		})
+	}
+}
