@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -28,7 +29,7 @@ const printedToken = "SECRET-ACCESS-TOKEN"
 // traces are the ways in which fmt writes the key or the token.
 func traces(key crypto.Signer) []string {
 	raw := []byte(printedToken)
-	found := []string{printedToken, fmt.Sprintf("%x", raw), fmt.Sprintf("%X", raw), strings.Trim(fmt.Sprint(raw), "[]")}
+	found := []string{printedToken, hex.EncodeToString(raw), fmt.Sprintf("%X", raw), strings.Trim(fmt.Sprintf("%d", raw), "[]")}
 	switch key := key.(type) {
 	case ed25519.PrivateKey:
 		raw = key.Seed()
