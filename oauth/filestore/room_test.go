@@ -17,8 +17,8 @@ import (
 func TestNoRoom(t *testing.T) {
 	why := errors.New("no space left on device")
 	for _, kind := range []durable.OpKind{durable.Probe, durable.Truncate, durable.Reserve} {
-		for name, interrupted := range map[string]bool{"": false, " after an interruption": true} {
-			t.Run(string(kind)+name, func(t *testing.T) {
+		for name, interrupted := range map[string]bool{"first": false, "after an interruption": true} {
+			t.Run(string(kind)+", "+name, func(t *testing.T) {
 				s := filled(t)
 				begun := time.Now().Add(-time.Hour).Truncate(time.Second)
 				if interrupted {
