@@ -285,7 +285,7 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 	if proof != "" {
 		header.Set("DPoP", proof)
 	}
-	secrets := append(g.secrets(), c.cfg.ClientSecret.Reveal())
+	secrets := append(g.secrets(), c.secret().Reveal())
 	var wrote, dialed atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn:      func(string) { dialed.Store(true) },
@@ -344,7 +344,7 @@ func readBody(resp *http.Response) ([]byte, error) {
 
 // authenticate adds the client's identity to a request (RFC 6749 §2.3.1, §3.2.1).
 func (c *Client) authenticate(form url.Values, header http.Header) {
-	id, secret := c.cfg.ClientID, c.cfg.ClientSecret.Reveal()
+	id, secret := c.cfg.ClientID, c.secret().Reveal()
 	switch c.cfg.Provider.AuthMethod {
 	case AuthClientSecretPost:
 		form.Set("client_id", id)

@@ -199,8 +199,9 @@ type Client struct {
 	cfg           Config
 	tokenURL      *url.URL
 	tokenOrigin   string
-	authURL       *url.URL // nil if the provider has none
-	revocationURL *url.URL // nil if the provider has none
+	authURL       *url.URL      // nil if the provider has none
+	revocationURL *url.URL      // nil if the provider has none
+	secret        func() Secret // Config.ClientSecret: fmt follows pointers, not functions
 	http          *http.Client
 	thumbprint    string // SHA-256 of the DPoP key; "" without one
 	dpopJKT       string // what the authorization request says of the key
@@ -228,6 +229,7 @@ func New(cfg Config) (*Client, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
+	c.secret, c.cfg.ClientSecret = func() Secret { return cfg.ClientSecret }, ""
 	if c.cfg.Store == nil {
 		c.cfg.Store = NewMemoryStore()
 	}

@@ -711,8 +711,13 @@ func TestClientsPrintNoSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _ = c.TokenSource().Token() // the refresh token is doubtful now
+	type program struct {          // fmt does not ask values in unexported fields
+		c  *oauth.Client
+		ts *oauth.TokenSource
+	}
+	held := &program{c, c.TokenSource()}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		if got := fmt.Sprintf(verb+" "+verb, c, c.TokenSource()); strings.Contains(got, "hunter2") || strings.Contains(got, fmt.Sprintf("%x", "hunter2")) {
+		if got := fmt.Sprintf(strings.Repeat(verb+" ", 4), held.c, held.ts, held, *held); strings.Contains(got, "hunter2") || strings.Contains(got, fmt.Sprintf("%x", "hunter2")) {
 			t.Errorf("%s prints %s", verb, got)
 		}
 	}

@@ -117,8 +117,8 @@ func (s *simulatedServer) handleFrom(n int, r fakeRequest) (*http.Response, erro
 	}
 	switch {
 	case s.faults.server && s.chance(10):
-		return answer(503, "", "Retry-After", fmt.Sprint(s.rng.IntN(40))), nil
-	case s.faults.server && s.chance(10):
+		return answer(503, "", "Retry-After", strconv.Itoa(s.rng.IntN(40))), nil
+	case s.faults.server && s.chance(11):
 		return answer(429, `{"error":"slow_down"}`), nil
 	case s.faults.lost && s.chance(5):
 		return nil, errLine // before it was processed
