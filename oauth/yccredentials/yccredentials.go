@@ -124,7 +124,13 @@ type Error struct {
 }
 
 // Error is the text of the cause.
-func (e *Error) Error() string { return "yccredentials: no IAM token: " + e.Err.Error() }
+func (e *Error) Error() string {
+	const text = "yccredentials: no IAM token"
+	if e.Err == nil {
+		return text
+	}
+	return text + ": " + e.Err.Error()
+}
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }

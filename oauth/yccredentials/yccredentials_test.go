@@ -223,3 +223,14 @@ func TestOptionKeepsDialOptions(t *testing.T) {
 		t.Errorf("got %v, and the interceptor saw %d calls", err, n)
 	}
 }
+
+// TestZeroError prints something, and has its status.
+func TestZeroError(t *testing.T) {
+	err := &yccredentials.Error{}
+	if got := err.Error(); got != "yccredentials: no IAM token" {
+		t.Errorf("got %q", got)
+	}
+	if status.Code(err) != codes.Unauthenticated || errors.Unwrap(err) != nil {
+		t.Errorf("got the status %v of %v", status.Code(err), errors.Unwrap(err))
+	}
+}

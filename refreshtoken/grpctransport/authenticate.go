@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/oauth2"
 	"google.golang.org/grpc"
@@ -30,7 +31,7 @@ type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 // Where the server rejects a token (the status Unauthenticated) and src has a method
 // Invalidate(*oauth2.Token), as *oauth.TokenSource has, src is told, and the call is
 // made once more if src then has another token. For a stream that is so until a
-// message was received, and for one that sends several messages until one was sent.
+// message was received or header metadata was read, and for one that sends several messages until one was sent.
 // grpc.WithPerRPCCredentials with the same src cannot do that: it would send a
 // revoked token until it expires. It must not be given as well.
 //
@@ -38,7 +39,9 @@ type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 // one of src, as with yccredentials. The connection needs transport security.
 //
 // If src fails, the error of a call wraps that of src, and has the status
-// Unauthenticated unless that of src has one.
+// Unauthenticated unless that of src has one. The codes that gRFC A54 does not let
+// credentials fail with (InvalidArgument, NotFound, AlreadyExists, FailedPrecondition,
+// Aborted, OutOfRange and DataLoss) become Unauthenticated as well.
 func Authenticate(src TokenSource) []grpc.DialOption { return authenticate(src, true) }
 
 func authenticate(src TokenSource, secure bool) []grpc.DialOption {
@@ -92,10 +95,11 @@ func (a *authenticator) begin(ctx context.Context, opts []grpc.CallOption) (*att
 }
 
 // rejected reports whether err says that the server rejected the token of an attempt,
-// and tells src.
+// and tells src. It does so once, because a stream returns its error as often as it is
+// read.
 func (a *authenticator) rejected(at *attempt, err error) bool {
 	scheme, token, sent := strings.Cut(at.sent(), " ")
-	if a.invalidate == nil || !sent || status.Code(err) != codes.Unauthenticated {
+	if a.invalidate == nil || !sent || status.Code(err) != codes.Unauthenticated || at.told.Swap(true) {
 		return false
 	}
 	a.invalidate(&oauth2.Token{AccessToken: token, TokenType: scheme})
@@ -127,7 +131,8 @@ func (a *authenticator) next(ctx context.Context, at *attempt, err error) (conte
 // sent: by the time of a rejection src may have moved on.
 type attempt struct {
 	*authenticator
-	carried bool // the call had the authorization already
+	carried bool        // the call had the authorization already
+	told    atomic.Bool // src knows that it was rejected
 
 	mu     sync.Mutex // grpc-go may still ask when the call has returned
 	header string     // "" if nothing was sent
@@ -162,10 +167,21 @@ func failed(ctx context.Context, err error) error {
 	if watching, ok := ctx.Value(sourceErrorKey{}).(*sourceError); ok {
 		watching.set(err)
 	}
-	if _, ok := status.FromError(err); ok {
+	if st, ok := status.FromError(err); ok && !restricted(st.Code()) {
 		return err
 	}
 	return &credentialsError{err}
+}
+
+// restricted are the codes of credentials that grpc-go replaces, and the error with
+// them (gRFC A54, "Restrict Control Plane Status Codes"). OK is no failure.
+func restricted(code codes.Code) bool {
+	switch code {
+	case codes.OK, codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.FailedPrecondition,
+		codes.Aborted, codes.OutOfRange, codes.DataLoss:
+		return true
+	}
+	return false
 }
 
 // A credentialsError says that there is no token for a call.

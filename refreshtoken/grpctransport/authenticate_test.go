@@ -527,3 +527,49 @@ func TestRejectedTokenOfAClient(t *testing.T) {
 		})
 	}
 }
+
+// A codedError is that of a token source that has a status of its own.
+type codedError struct{ code codes.Code }
+
+func (e *codedError) Error() string { return "the source failed" }
+
+func (e *codedError) GRPCStatus() *status.Status { return status.New(e.code, "the source failed") }
+
+// TestCodesOfTheSource: the error of the source is within reach whatever its code,
+// though grpc-go replaces some of them with an error of its own.
+func TestCodesOfTheSource(t *testing.T) {
+	restricted := map[codes.Code]bool{codes.OK: true, codes.InvalidArgument: true, codes.NotFound: true, codes.AlreadyExists: true,
+		codes.FailedPrecondition: true, codes.Aborted: true, codes.OutOfRange: true, codes.DataLoss: true}
+	for code := codes.OK; code <= codes.Unauthenticated; code++ {
+		t.Run(code.String(), func(t *testing.T) {
+			want := code
+			if restricted[code] {
+				want = codes.Unauthenticated
+			}
+			cause := &codedError{code}
+			_, err := serveResource(t, &resource{}, &renewer{err: cause}).EmptyCall(t.Context(), &testpb.Empty{})
+			if got := status.Code(err); got != want || !errors.Is(err, cause) {
+				t.Errorf("got the code %v of %v, want %v", got, err, want)
+			}
+		})
+	}
+}
+
+// TestRejectedStreamTellsOnce: a stream returns its error as often as it is read, and
+// the source counts what it is told.
+func TestRejectedStreamTellsOnce(t *testing.T) {
+	src := &renewer{tokens: []string{"a"}}
+	client := serveResource(t, &resource{accepts: "Bearer other"}, src)
+	stream, err := client.StreamingOutputCall(t.Context(), &testpb.StreamingOutputCallRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if _, err := stream.Recv(); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("got %v", err)
+		}
+	}
+	if len(src.invalidated) != 1 {
+		t.Errorf("the source was told %q", src.invalidated)
+	}
+}
