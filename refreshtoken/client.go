@@ -92,7 +92,26 @@ type response interface {
 	clean(cleaner)
 }
 
-func (p *Page) clean(clean cleaner) { p.Trace.clean(clean) }
+// clean leaves NextPageToken as it is: it is opaque, and goes back to the server.
+func (p *Page) clean(clean cleaner) {
+	for _, t := range p.RefreshTokens {
+		if t != nil {
+			t.clean()
+		}
+	}
+	p.Trace.clean(clean)
+}
+
+// clean takes out what looks like a credential, such as the IAM token of the request,
+// and nothing else: a client can be searched for by its description, as it came.
+func (t *RefreshToken) clean() {
+	if t.ID != redact.Credentials(t.ID) {
+		t.ID = "" // no token is revoked by another ID than its own
+	}
+	for _, text := range []*string{&t.ClientInstanceInfo, &t.ClientID, &t.SubjectID, (*string)(&t.ProtectionLevel)} {
+		*text = redact.Credentials(*text)
+	}
+}
 
 func (o *Operation) clean(clean cleaner) {
 	// An operation is not asked for with a credential in its ID. One that has ended

@@ -337,6 +337,36 @@ func TestListOptionsAreTheCallers(t *testing.T) {
 	}
 }
 
+// TestListHoldsNoCredential: a server can send the IAM token back in any text.
+func TestListHoldsNoCredential(t *testing.T) {
+	const iam = "t1.9euelZqOnJWKkZ2ZlJeKlJiTle3rnpWaj5aNmJaY.abcdefghij"
+	long := strings.Repeat("й", 900) + "\t\u202e " // as it came: a filter compares the whole of it
+	for name, c := range map[string]struct {
+		text, want, id string
+	}{
+		"nothing":  {long, long, long},
+		"a token":  {iam, "REDACTED", ""},
+		"a header": {"Bearer " + iam, "REDACTED", ""},
+		"far back": {long + iam, long + "REDACTED", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := json.Marshal(c.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := serve(t, answer(http.StatusOK, strings.ReplaceAll(`{"refreshTokens":[{"id":TEXT,"clientInstanceInfo":TEXT,"clientId":TEXT,"subjectId":TEXT,"protectionLevel":TEXT}]}`, "TEXT", string(text))))
+			tokens, err := list(s.client(), refreshtoken.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := refreshtoken.RefreshToken{ID: c.id, ClientInstanceInfo: c.want, ClientID: c.want, SubjectID: c.want, ProtectionLevel: refreshtoken.ProtectionLevel(c.want)}
+			if got := *tokens[0]; got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
 func TestListTolerates(t *testing.T) {
 	for _, c := range []struct {
 		name, token string

@@ -30,6 +30,10 @@ var protectionLevels = [...]ProtectionLevel{
 // RefreshToken describes a refresh token (Yandex Cloud IAM API, RefreshToken).
 // The token itself is not part of the description. Its JSON form is that of the
 // API.
+//
+// The texts are as the server sent them, control characters included, except that
+// what looks like a credential is replaced by "REDACTED", and an ID that does is
+// empty. Such a text no longer matches in a [Filter] or a [RevokeFilter].
 type RefreshToken struct {
 	// ID names the token: see [ByID].
 	ID string `json:"id"`

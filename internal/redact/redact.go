@@ -39,6 +39,24 @@ var shapes = regexp.MustCompile(strings.Join([]string{
 // looks like a credential become [Mark]. Control characters and those that reverse
 // the direction of writing become spaces. What is longer than 512 runes is cut.
 func Text(s string, secrets ...string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(Credentials(s, secrets...), "\uFFFD"))
+	s = strings.TrimSpace(s)
+	if len(s) > maxText { // runes are never longer than bytes
+		if r := []rune(s); len(r) > maxText {
+			s = string(r[:maxText]) + "…"
+		}
+	}
+	return s
+}
+
+// Credentials is Text for data: it replaces the secrets and what looks like a
+// credential, and leaves everything else as it is.
+func Credentials(s string, secrets ...string) string {
 	for _, secret := range longestFirst(secrets) {
 		if len(secret) < 4 {
 			continue // would redact ordinary words
@@ -47,20 +65,7 @@ func Text(s string, secrets ...string) string {
 			s = replaceAll(s, form, Mark)
 		}
 	}
-	s = shapes.ReplaceAllString(s, Mark)
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
-	s = strings.TrimSpace(s)
-	if len(s) > maxText { // runes are never longer than bytes
-		if r := []rune(s); len(r) > maxText {
-			s = string(r[:maxText]) + "…"
-		}
-	}
-	return s
+	return shapes.ReplaceAllString(s, Mark)
 }
 
 // forms are the ways in which software that quotes a request writes a secret: as it

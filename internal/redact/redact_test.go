@@ -54,6 +54,20 @@ func TestText(t *testing.T) {
 	}
 }
 
+func TestCredentials(t *testing.T) {
+	long := strings.Repeat("é", maxText) + " \t\xff\u202e "
+	for in, want := range map[string]string{
+		long:                     long,
+		long + "rt1.abc.def":     long + Mark,
+		" Bearer 0123456789 ":    " " + Mark + " ",
+		long + "a%2Fsecret\x00b": long + Mark + "\x00b",
+	} {
+		if got := Credentials(in, "a/secret"); got != want {
+			t.Errorf("Credentials(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestTextLeavesItsArgumentsAlone(t *testing.T) {
 	secrets := []string{"abcd", "abcdefgh"}
 	Text("x", secrets...)
