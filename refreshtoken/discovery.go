@@ -89,7 +89,7 @@ func parseAPIAddress(address string) (*url.URL, error) {
 	return u, nil
 }
 
-// onlyDiscovery refuses options that a Discovery would silently ignore.
+// onlyDiscovery rejects options that a Discovery would silently ignore.
 func (c *config) onlyDiscovery() error {
 	if c.endpoint.given || c.operationEndpoint.given || c.discovery != nil {
 		return &ArgumentError{"NewDiscovery", "takes no options for endpoints: its own address is an argument"}

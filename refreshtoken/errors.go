@@ -48,8 +48,8 @@ func (t Trace) quoted() string {
 	return ""
 }
 
-// An APIError is a failure that the service reported: the answer to a request,
-// or the end of an operation. It is the google.rpc.Status of the answer,
+// An APIError is a failure that the service reported: the response to a request,
+// or the end of an operation. It is the google.rpc.Status of the response,
 // whichever transport brought it.
 //
 // Its [Code] is wrapped: errors.Is(err, [ErrPermissionDenied]) tells the kinds
@@ -68,7 +68,7 @@ type APIError struct {
 	// Details are the further messages of the google.rpc.Status as JSON, each
 	// with its "@type". Their strings are made fit as Message is.
 	Details []json.RawMessage
-	// HTTPStatus is the status of the answer; 0 over gRPC, and for an operation
+	// HTTPStatus is the status of the response; 0 over gRPC, and for an operation
 	// that ended with an error.
 	HTTPStatus int
 	// RetryAfter is how long the server asks callers to wait, in a Retry-After
@@ -143,7 +143,7 @@ func (e *APIError) Unwrap() error { return e.Code }
 // token does not exist. [errors.Is] calls it.
 func (e *APIError) Is(target error) bool { return target == ErrGone && e.gone }
 
-// A ResponseError is an answer that does not follow the API: a redirect,
+// A ResponseError is a response that does not follow the API: a redirect,
 // something that is not JSON, a body that is cut off or larger than 16 MiB, a
 // member of the wrong type, an operation that contradicts itself, a page token
 // for the second time. It never holds the body.
@@ -152,7 +152,7 @@ type ResponseError struct {
 	Method string
 	// Reason says what is wrong, and what to do where that is known.
 	Reason string
-	// HTTPStatus is the status of the answer; 0 over gRPC.
+	// HTTPStatus is the status of the response; 0 over gRPC.
 	HTTPStatus int
 	// Err is the cause. Optional.
 	Err error
@@ -160,7 +160,7 @@ type ResponseError struct {
 	Trace
 }
 
-// Error names the method and what is wrong with the answer.
+// Error names the method and what is wrong with the response.
 func (e *ResponseError) Error() string {
 	var parts []string
 	if e.HTTPStatus != 0 {
@@ -175,7 +175,7 @@ func (e *ResponseError) Error() string {
 // Unwrap returns the cause, if there is one.
 func (e *ResponseError) Unwrap() error { return e.Err }
 
-// A TransportError is an exchange that ended without a whole answer: no
+// A TransportError is an exchange that ended without a whole response: no
 // connection, one that broke, no credentials to send, a ctx that ended.
 //
 // It wraps the cause, and [ErrUnavailable] as well where another attempt may

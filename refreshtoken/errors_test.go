@@ -123,11 +123,11 @@ func TestWrongAnswers(t *testing.T) {
 		{"HTML", func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			io.WriteString(w, "<p>body-of-the-answer")
-		}, "the answer is not JSON: check the endpoint"},
+		}, "the response is not JSON: check the endpoint"},
 		{"no content type", func(w http.ResponseWriter) {
 			w.Header()["Content-Type"] = nil
 			io.WriteString(w, `{"body-of-the-answer":1}`)
-		}, "the answer is not JSON"},
+		}, "the response is not JSON"},
 		{"larger than 16 MiB", func(w http.ResponseWriter) {
 			answerJSON(w, 200, `{"body-of-the-answer":"`+strings.Repeat("x", 16<<20)+`"}`)
 		}, "larger than 16 MiB: a smaller PageSize makes smaller pages"},

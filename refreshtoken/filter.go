@@ -95,7 +95,7 @@ func (f Filter) clone() Filter {
 	return f
 }
 
-// quote needs no escapes: [checkFilterValue] refuses what would call for one.
+// quote needs no escapes: [checkFilterValue] rejects what would call for one.
 func quote(s string) string { return `"` + s + `"` }
 
 func checkFilterValue(field, s string) error {

@@ -130,7 +130,7 @@ func (p *filterParser) list(f *Filter) error {
 	}
 }
 
-// quoted reads a value between double quotes. An empty one is refused here,
+// quoted reads a value between double quotes. An empty one is rejected here,
 // because to a [Filter] it would mean no condition at all.
 func (p *filterParser) quoted() (string, error) {
 	if !p.take('"') {

@@ -27,7 +27,7 @@ const (
 	maxFilterValue = 63
 )
 
-// checkText refuses what no field of the API can hold. The remedy follows the
+// checkText rejects what no field of the API can hold. The remedy follows the
 // reason.
 func checkText(field, s string, most int, remedy string) error {
 	if !utf8.ValidString(s) {

@@ -16,7 +16,7 @@ type ListOptions struct {
 	SubjectID string
 	// Filter selects among the tokens. Optional. Default: all.
 	Filter Filter
-	// PageSize is the most tokens that one answer may hold, 0 to 1000. It does not
+	// PageSize is the most tokens that one response may hold, 0 to 1000. It does not
 	// limit the listing as a whole. Optional. Default: 100, chosen by the server.
 	PageSize int
 	// PageToken starts the listing at a later page: it is the NextPageToken of a
@@ -30,7 +30,7 @@ type ListOptions struct {
 	NoLookahead bool
 }
 
-// A Page is one answer to a listing.
+// A Page is one response to a listing.
 type Page struct {
 	// RefreshTokens are the tokens, in the order of the server. There may be none,
 	// also on a page that is not the last.

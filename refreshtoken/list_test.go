@@ -246,7 +246,8 @@ func TestEmptyPages(t *testing.T) {
 					}
 					return page, nil
 				}})
-				pages, got := 0, ""
+				pages := 0
+				var tokens []*refreshtoken.RefreshToken
 				var err error
 				for page, e := range client.Pages(t.Context(), refreshtoken.ListOptions{NoLookahead: noLookahead}) {
 					if e != nil {
@@ -254,10 +255,10 @@ func TestEmptyPages(t *testing.T) {
 						break
 					}
 					pages++
-					got += ids(page.RefreshTokens)
+					tokens = append(tokens, page.RefreshTokens...)
 				}
-				if got != c.want || n != c.requests || pages != c.requests || (err != nil) != c.fails {
-					t.Errorf("got %q and %v after %d requests for %d pages, want %q after %d", got, err, n, pages, c.want, c.requests)
+				if got := ids(tokens); got != c.want || n != c.requests || pages != c.requests || (err != nil) != c.fails {
+					t.Errorf("got %q and %v after %d requests for %d pages, want %q after %d", ids(tokens), err, n, pages, c.want, c.requests)
 				}
 				if err != nil {
 					e := as[*refreshtoken.ResponseError](t, err)

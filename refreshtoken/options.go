@@ -193,7 +193,7 @@ func parseEndpoint(option, address string) (*url.URL, error) {
 	return u, nil
 }
 
-// checkHeader refuses what a header field cannot hold (RFC 9110 §5.5); letters
+// checkHeader rejects what a header field cannot hold (RFC 9110 §5.5); letters
 // outside ASCII are obsolete there.
 func checkHeader(option, s string) error {
 	if strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
@@ -202,7 +202,7 @@ func checkHeader(option, s string) error {
 	return nil
 }
 
-// onlyREST refuses options that another transport would silently ignore.
+// onlyREST rejects options that another transport would silently ignore.
 func (c *config) onlyREST() error {
 	for _, o := range []struct {
 		name string

@@ -158,7 +158,7 @@ func (t *rest) startOrPoll(ctx context.Context, call Call, method string, u *url
 	return op, nil
 }
 
-// exchange makes one request and reads its answer with parse.
+// exchange makes one request and reads its response with parse.
 func exchange[T any](ctx context.Context, t *rest, call Call, method string, u *url.URL, body []byte, parse func([]byte) (T, error)) (T, Trace, error) {
 	var zero T
 	data, trace, err := t.send(ctx, call, method, u, body)
@@ -172,7 +172,7 @@ func exchange[T any](ctx context.Context, t *rest, call Call, method string, u *
 	return v, trace, nil
 }
 
-// send returns the body of a good answer.
+// send returns the body of a good response.
 func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, body []byte) ([]byte, Trace, error) {
 	var seen progress
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, seen.trace(call)), method, u.String(), bytes.NewReader(body))
@@ -194,7 +194,7 @@ func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, b
 		return nil, Trace{}, &TransportError{Temporary: seen.retryable(err), Err: err}
 	}
 	defer resp.Body.Close()
-	data, err := readAnswer(ctx, call, resp)
+	data, err := readResponse(ctx, call, resp)
 	return data, traceOf(resp.Header), err
 }
 
@@ -261,8 +261,8 @@ func withoutURL(err error) error {
 	return err
 }
 
-// readAnswer returns the body of a good answer, and an error for any other.
-func readAnswer(ctx context.Context, call Call, resp *http.Response) ([]byte, error) {
+// readResponse returns the body of a good response, and an error for any other.
+func readResponse(ctx context.Context, call Call, resp *http.Response) ([]byte, error) {
 	wrong := func(reason string, err error) error {
 		return &ResponseError{Reason: reason, HTTPStatus: resp.StatusCode, Err: err, Trace: traceOf(resp.Header)}
 	}
@@ -279,9 +279,9 @@ func readAnswer(ctx context.Context, call Call, resp *http.Response) ([]byte, er
 	case errors.Is(err, errTooLarge):
 		return nil, wrong(err.Error()+": a smaller PageSize makes smaller pages", err)
 	case err != nil:
-		return nil, &TransportError{Temporary: true, Err: fmt.Errorf("the answer is cut off: %w", err)}
+		return nil, &TransportError{Temporary: true, Err: fmt.Errorf("the response is cut off: %w", err)}
 	case !wire.IsJSON(resp.Header):
-		return nil, wrong("the answer is not JSON: check the endpoint, and whether a proxy is in the way", nil)
+		return nil, wrong("the response is not JSON: check the endpoint, and whether a proxy is in the way", nil)
 	}
 	return data, nil
 }
@@ -327,7 +327,7 @@ func redirectedTo(resp *http.Response, clean cleaner) string {
 	return fmt.Sprintf(" to %q", clean(u.Hostname()))
 }
 
-// statusError reads a google.rpc.Status. Where the answer is anything else, the
+// statusError reads a google.rpc.Status. Where the response is anything else, the
 // HTTP status has to do.
 func statusError(resp *http.Response, data []byte) *APIError {
 	e := &APIError{}

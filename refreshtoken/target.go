@@ -7,7 +7,7 @@ import (
 )
 
 // A Target says which refresh tokens [Client.Revoke] revokes. It comes from
-// [ByID], [ByToken], [ByFilter] or [AllMine]; the zero Target is refused, so that
+// [ByID], [ByToken], [ByFilter] or [AllMine]; the zero Target is rejected, so that
 // a forgotten argument never means "all".
 //
 // A Target prints what it selects, in fmt, JSON and slog alike, and never a
@@ -53,7 +53,7 @@ func ByID(id string) Target { return Target{kind: targetID, id: id} }
 func ByToken(token string) Target { return Target{kind: targetToken, token: newSecret(token)} }
 
 // ByFilter selects every refresh token that f matches. A filter without a
-// condition is refused: [AllMine] is the way to say that.
+// condition is rejected: [AllMine] is the way to say that.
 func ByFilter(f RevokeFilter) Target { return Target{kind: targetFilter, filter: f} }
 
 // AllMine selects every refresh token of the account that makes the request,

@@ -144,7 +144,7 @@ var tokenWords = wordSet("refresh refreshtoken refreshtokens token tokens")
 
 func wordSet(words string) map[string]bool {
 	set := map[string]bool{}
-	for _, w := range strings.Fields(words) {
+	for w := range strings.FieldsSeq(words) {
 		set[w] = true
 	}
 	return set

@@ -18,7 +18,7 @@ import (
 // connection, its server must have both, and [Authenticate] adds the authorization.
 //
 // The options of refreshtoken that are for REST only (WithEndpoint,
-// WithOperationEndpoint, WithUserAgent) are refused: every call of the Client
+// WithOperationEndpoint, WithUserAgent) are rejected: every call of the Client
 // returns an *refreshtoken.ArgumentError.
 func NewClient(conn grpc.ClientConnInterface, opts ...refreshtoken.Option) *refreshtoken.Client {
 	if conn == nil {
@@ -69,7 +69,7 @@ func (t *transport) Operation(ctx context.Context, call refreshtoken.Call, id st
 	return x.operation(ctx, resp, err)
 }
 
-// An exchange is one call, with what came beside its answer.
+// An exchange is one call, with what came beside its response.
 type exchange struct {
 	header, trailer metadata.MD
 	source          sourceError

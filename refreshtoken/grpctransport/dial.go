@@ -37,7 +37,7 @@ type DialOptions struct {
 	// Optional. Default: DefaultOperationEndpoint, or Endpoint where that is set:
 	// an IAM token must not travel to a cloud that the caller did not name.
 	OperationEndpoint string
-	// Plaintext leaves out TLS. It is refused unless both endpoints are loopback
+	// Plaintext leaves out TLS. It is rejected unless both endpoints are loopback
 	// addresses.
 	// Optional. Default: false.
 	Plaintext bool
@@ -94,7 +94,7 @@ func (c *Conn) Close() error {
 	return errors.Join(errs...)
 }
 
-// complete fills in defaults and refuses mistakes.
+// complete fills in defaults and rejects mistakes.
 func (o *DialOptions) complete() error {
 	if o.OperationEndpoint == "" {
 		o.OperationEndpoint = DefaultOperationEndpoint

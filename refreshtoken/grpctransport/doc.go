@@ -27,7 +27,7 @@
 //
 // They are those of package refreshtoken:
 //
-//   - *refreshtoken.APIError is the google.rpc.Status of the answer, with
+//   - *refreshtoken.APIError is the google.rpc.Status of the response, with
 //     HTTPStatus 0. Details are its messages as JSON, as over REST; one of a type
 //     that this program does not know is its "@type" alone. RetryAfter is the
 //     retry_delay of a google.rpc.RetryInfo.

@@ -53,7 +53,7 @@ func awaitDeadline(ctx context.Context, code codes.Code) {
 	}
 }
 
-// wrong is an answer that does not follow the API.
+// wrong is a response that does not follow the API.
 func (x *exchange) wrong(err error) error {
 	return &refreshtoken.ResponseError{Reason: err.Error(), Err: err, Trace: x.trace()}
 }
@@ -81,7 +81,7 @@ const (
 	badHandshake   = "authentication handshake failed"
 )
 
-// unreadable reports whether there was an answer that could not be read.
+// unreadable reports whether there was a response that could not be read.
 func unreadable(st *status.Status) bool {
 	return st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), tooLarge) ||
 		st.Code() == codes.Internal && strings.HasPrefix(st.Message(), notUnmarshaled)
@@ -91,7 +91,7 @@ func reasonOf(st *status.Status) string {
 	if st.Code() == codes.ResourceExhausted {
 		return "the response is larger than 16 MiB: a smaller PageSize makes smaller pages"
 	}
-	return "the answer is not the message that the API describes"
+	return "the response is not the message that the API describes"
 }
 
 // untrusted reports whether it is the identity of the server that is wrong, which
@@ -130,7 +130,7 @@ func (x *exchange) trace() refreshtoken.Trace {
 	return refreshtoken.Trace{RequestID: x.identifier("x-request-id"), ServerTraceID: x.identifier("x-server-trace-id")}
 }
 
-// identifier is in the header, or in the trailer of an answer that has nothing
+// identifier is in the header, or in the trailer of a response that has nothing
 // else.
 func (x *exchange) identifier(name string) string {
 	for _, md := range []metadata.MD{x.header, x.trailer} {
