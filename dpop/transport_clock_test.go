@@ -327,3 +327,26 @@ func TestTransportClockSetAtAnyReading(t *testing.T) {
 		}
 	}
 }
+
+// A server that rejects every proof gets a third one only if our clock was set by a
+// second or more after the first.
+func TestTransportSecondCorrection(t *testing.T) {
+	for set, want := range map[time.Duration]int{0: 2, second: 3, -second: 3, second - 1: 2, 1 - second: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+			requests, off := 0, time.Duration(0)
+			tr.Clock = func() time.Time { return time.Now().Add(off) }
+			tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if requests++; requests == 2 {
+					off = set
+				}
+				h := dateHeader(time.Now().Add(time.Duration(requests) * hour))
+				h.Set("WWW-Authenticate", `DPoP error="invalid_dpop_proof"`)
+				return response(r, 401, h), nil
+			})
+			if resp := get(t, tr, "https://h/"); resp.StatusCode != 401 || requests != want {
+				t.Errorf("set by %v: status %d after %d requests, want %d", set, resp.StatusCode, requests, want)
+			}
+		})
+	}
+}
