@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"slices"
 	"strconv"
@@ -348,5 +349,20 @@ func TestTransportSecondCorrection(t *testing.T) {
 				t.Errorf("set by %v: status %d after %d requests, want %d", set, resp.StatusCode, requests, want)
 			}
 		})
+	}
+}
+
+// Where the clocks agree and no connection died, a rejected proof is the caller's.
+func TestTransportRejectedOnce(t *testing.T) {
+	var requests atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests.Add(1)
+		w.Header().Set("WWW-Authenticate", `DPoP error="invalid_dpop_proof"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer srv.Close()
+	tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+	if resp := get(t, tr, srv.URL); resp.StatusCode != 401 || requests.Load() != 1 {
+		t.Errorf("status %d after %d requests", resp.StatusCode, requests.Load())
 	}
 }
