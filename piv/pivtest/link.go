@@ -22,7 +22,6 @@ type link struct {
 	events  *uint32 // event counter of that reader when a card was last seen in it; 0 if never
 	conn    net.Conn
 	cancel  context.CancelFunc // stops the command that runs
-	running bool               // a command waits for its answer
 	seen    chan struct{}      // closed when the reader has asked for the ATR
 	stopped chan struct{}      // closed when serving has ended
 }
@@ -161,26 +160,19 @@ func (l *link) remove() {
 
 // drop ends a connection so that the driver sees an error, as with a card that is gone: by a reset, since after an orderly end
 // the next command would seem to be sent. If the driver waits for an answer, it takes any end of the connection for an answer
-// without bytes, unless it comes after the length of the answer; so it gets a length first.
+// without bytes, unless it comes after the length of the answer; so it gets a length first. It gets one always, since a
+// command may be on its way to the card.
 func (l *link) drop(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn != conn {
 		return
 	}
-	if l.running {
-		_, _ = conn.Write([]byte{0, 2})
-	}
+	_, _ = conn.Write([]byte{0, 2})
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
 	_ = conn.Close()
 	l.cancel()
-	l.conn, l.running = nil, false
-}
-
-func (l *link) setRunning(running bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.running = running
+	l.conn = nil
 }

@@ -37,13 +37,11 @@ func (c *Card) serve(ctx context.Context, conn net.Conn) {
 		if answer != nil && writeMessage(conn, answer) != nil {
 			return
 		}
-		c.link.setRunning(false)
 	}
 }
 
 func (c *Card) handleMessage(ctx context.Context, message []byte) ([]byte, error) {
 	if len(message) != 1 {
-		c.link.setRunning(true) // until the answer is written
 		return c.Transmit(ctx, message)
 	}
 	switch message[0] {
