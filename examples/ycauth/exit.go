@@ -205,12 +205,11 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 			a.say("") // after a prompt, or the terminal's own ^C
 		}
 		a.say("ycauth: interrupted")
+		a.hint(err)
 		return exitInterrupted
 	}
 	a.note(red, "ycauth:", "%s", message(err))
-	if hint := (hintError{}); errors.As(err, &hint) {
-		a.say("%s", hint.hint)
-	}
+	a.hint(err)
 	switch {
 	case errors.Is(err, oauth.ErrSessionFormat):
 		a.say("%q forgets the session.", a.commandFor("logout --local"))
@@ -220,6 +219,13 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		a.say("Log in with %q.", a.commandFor("login"))
 	}
 	return code
+}
+
+// hint tells the remedy of an error, if it has one.
+func (a *app) hint(err error) {
+	if hint := (hintError{}); errors.As(err, &hint) {
+		a.say("%s", hint.hint)
+	}
 }
 
 // commandFor is a command of this program for the profile in use.

@@ -70,7 +70,7 @@ func (a *app) logout(ctx context.Context) error {
 	}
 	prover, err := a.prover(p.Key)
 	if err != nil {
-		return forgetHint(err)
+		return hintError{err, notForgotten}
 	}
 	end := new(ending)
 	c, err := a.connection(p, store, a.sessions(store), prover, end.revoke)
@@ -80,7 +80,7 @@ func (a *app) logout(ctx context.Context) error {
 	defer c.close()
 	end.c = c
 	if err := c.client.Logout(ctx); err != nil {
-		return forgetHint(err)
+		return end.failed(ctx, err)
 	}
 	if session.RefreshToken != "" && !end.told {
 		a.say("The server had ended the session already.")
@@ -92,19 +92,22 @@ func (a *app) logout(ctx context.Context) error {
 // ending is what logout does at the server. Nothing is forgotten before the refresh
 // token is gone for sure.
 type ending struct {
-	c    *connection
-	told bool // the server revoked the refresh token for us
+	c     *connection
+	asked bool // the request may be at the server
+	told  bool // the server revoked the refresh token for us
 }
 
 // revoke is an [oauth.Config] Revoke.
 func (e *ending) revoke(ctx context.Context, s oauth.Session) error {
 	c := e.c
+	e.asked, e.told = false, false // it may be another session than the last time
 	if name := c.profile.Endpoints.provider().Name; s.Provider != name || s.ClientID != c.profile.ClientID {
 		return &oauth.LoginRequiredError{Reason: oauth.ReasonWrongClient} // neither token is for that server
 	}
 	if s.RefreshToken == "" {
 		return nil
 	}
+	e.asked = true
 	err := c.revokeOwn(ctx, s)
 	if errors.Is(err, refreshtoken.ErrUnauthenticated) {
 		// The IAM token was revoked. The refresh token may be good for another one.
@@ -153,6 +156,21 @@ func (c *connection) revokeOwn(ctx context.Context, s oauth.Session) error {
 	return err
 }
 
-func forgetHint(err error) error {
-	return hintError{err, "Nothing was forgotten; \"ycauth logout --local\" forgets the session without telling the server."}
+const notForgotten = "Nothing was forgotten; \"ycauth logout --local\" forgets the session without telling the server."
+
+// failed says how far a logout came that did not end.
+func (e *ending) failed(ctx context.Context, err error) error {
+	a := e.c.a
+	switch {
+	case e.told && ctx.Err() != nil:
+		return hintError{err, linef("The server has revoked the session, and it was not removed here: %q removes it.", a.commandFor("logout --local"))}
+	case e.told:
+		return hintError{
+			fmt.Errorf("the server has revoked the session, and it could not be removed here: %w", err),
+			linef("%q removes it, once that is possible.", a.commandFor("logout --local")),
+		}
+	case e.asked && ctx.Err() != nil:
+		return hintError{err, linef("It is not known whether the server has revoked the session, and nothing was forgotten here: %q goes on.", a.commandFor("logout"))}
+	}
+	return hintError{err, notForgotten}
 }

@@ -56,6 +56,9 @@ func testSystem() system {
 		sys.trust = mustReadTrust(path)
 	}
 	sys.sealKey = testKeyring
+	if path := os.Getenv("TEST_SLOW_DISK"); path != "" {
+		sys.wrapStore = func(s oauth.Store) oauth.Store { return slowStore{s, path} }
+	}
 	if os.Getenv("TEST_FULL_DISK") != "" {
 		sys.wrapStore = func(s oauth.Store) oauth.Store { return fullStore{s} }
 	}
@@ -86,6 +89,27 @@ func (s fullStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Ses
 			err = syscall.ENOSPC
 		}
 		return current, err
+	})
+}
+
+// slowStore is a store on a disk that takes as long as its user. It creates a
+// file when something is to be written.
+type slowStore struct {
+	oauth.Store
+	path string
+}
+
+func (s slowStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	return s.Store.Update(ctx, func(current oauth.Session) (oauth.Session, error) {
+		next, err := fn(current)
+		if err == nil && next.Generation != current.Generation {
+			if err := os.WriteFile(s.path, []byte("writing"), 0o600); err != nil {
+				return current, err
+			}
+			<-ctx.Done()
+			return current, ctx.Err()
+		}
+		return next, err
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -37,22 +38,25 @@ func (a *app) revokeCommand() *cobra.Command {
 			"  selecting flags        those that match every flag; --older-than and\n" +
 			"                         --protection-level revoke one by one, --dry-run only lists\n" +
 			"  --all-mine             all of yours, the one behind this session included\n\n" +
-			"More than one token, or one that --subject-id selects, is revoked only after a typed\n" +
-			"confirmation that says how many there are, or with --yes. Tokens of others take one of\n" +
-			"the roles organization-manager.federations.userAdmin and\n" +
-			"iam.userAccounts.refreshTokenRevoker. IAM tokens that were issued before stay valid\n" +
-			"until they expire. Ctrl-C says what was done; the same command goes on from there.",
+			"Several IDs, and whatever flags select, are revoked only after a typed confirmation\n" +
+			"that says how many tokens there are, or with --yes. Those that were counted are\n" +
+			"revoked, and none that was issued since; with --all-mine, with --yes, and where you\n" +
+			"may not list them, it is all that match. Tokens of others take the role\n" +
+			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker.\n" +
+			"IAM tokens that were issued before stay valid until they expire. Ctrl-C says what was\n" +
+			"done; the same command goes on from there. If the session of this profile was among\n" +
+			"them, a warning says so.",
 		Example: "  ycauth revoke ajeq9mfm0rpu7k7oh5pc\n" +
 			"  ycauth revoke --older-than 30d --protection-level NO_PROTECTION --dry-run",
 	}
 	f := cmd.Flags()
 	flags.register(cmd)
-	f.StringSliceVar(&flags.ids, "id", nil, "IDs of refresh tokens, as the arguments")
+	f.StringSliceVar(&flags.ids, "id", nil, "ID of a refresh token, the same as an argument; several with commas")
 	f.StringVar(&flags.token, "refresh-token", "", "- to read the refresh token from stdin")
 	f.BoolVar(&flags.allMine, "all-mine", false, "all your refresh tokens")
-	f.Var(&flags.olderThan, "older-than", "not used for so long, such as 30d, 2w or 12h")
+	f.Var(&flags.olderThan, "older-than", "tokens that were not used for this long, such as 30d, 2w or 12h")
 	f.BoolVar(&flags.dryRun, "dry-run", false, "only list what would be revoked")
-	f.BoolVarP(&flags.yes, "yes", "y", false, "ask no confirmation")
+	f.BoolVarP(&flags.yes, "yes", "y", false, "revoke without asking for confirmation")
 	f.IntVar(&flags.concurrency, "concurrency", 4, "how many tokens to revoke at a time, one by one; at most 32")
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
 		flags.ids = append(args, flags.ids...)
@@ -113,7 +117,7 @@ func (a *app) revoke(ctx context.Context, flags revokeFlags) error {
 		return err
 	}
 	flags.ids = distinct(flags.ids)
-	if asks := len(flags.ids) > 1 || flags.subjectID != "" || flags.allMine; asks && !flags.dryRun && !flags.yes && !a.canConfirm() {
+	if asks := len(flags.ids) > 1 || flags.selects() || flags.allMine; asks && !flags.dryRun && !flags.yes && !a.canConfirm() {
 		return usagef("this asks for a confirmation. Nobody can be asked here: add --yes if you are sure")
 	}
 	var token string
@@ -127,47 +131,157 @@ func (a *app) revoke(ctx context.Context, flags revokeFlags) error {
 		return err
 	}
 	defer c.close()
-	client := c.refreshTokens(c.client.TokenSource())
+	r := &revocation{a: a, c: c, client: c.refreshTokens(c.client.TokenSource()), flags: flags}
 	switch {
 	case token != "":
-		return a.revokeTarget(ctx, client, refreshtoken.ByToken(token))
+		err = r.byToken(ctx, token)
 	case len(flags.ids) > 0:
-		if err := a.confirmRevoke(ctx, flags, len(flags.ids)); err != nil {
-			return err
-		}
-		return a.revokeEach(ctx, client, flags.ids, flags.concurrency)
+		err = r.byID(ctx)
+	default:
+		err = r.byFlags(ctx, filter)
 	}
-	var tokens []*refreshtoken.RefreshToken
-	if flags.dryRun || flags.oneByOne() || !flags.yes {
-		tokens, err = a.selected(ctx, client, flags, filter)
-	}
-	unknown := !flags.dryRun && !flags.oneByOne() && errors.Is(err, refreshtoken.ErrPermissionDenied) // who may revoke may not always list
-	if err != nil && !unknown {
+	return errors.Join(err, r.tellIfEnded(ctx))
+}
+
+// revocation is one run of the command.
+type revocation struct {
+	a      *app
+	c      *connection
+	client *refreshtoken.Client
+	flags  revokeFlags
+	own    fate
+}
+
+// fate is what became of the session of the profile in use. Nothing tells which of
+// the tokens that are listed is its own.
+type fate int
+
+const (
+	fateUntouched fate = iota
+	fateUnknown
+	fateEnded
+)
+
+func (r *revocation) byToken(ctx context.Context, token string) error {
+	session, err := r.c.client.Session(ctx)
+	if err != nil {
 		return err
 	}
-	n := len(tokens)
-	if unknown {
-		n = -1
+	ids, err := r.target(ctx, refreshtoken.ByToken(token))
+	switch {
+	case err != nil && len(ids) == 0:
+	case session.RefreshToken.Reveal() == token:
+		r.own = fateEnded
+	default:
+		r.own = fateUnknown // it may be an older token of the same grant
+	}
+	return err
+}
+
+func (r *revocation) byID(ctx context.Context) error {
+	if len(r.flags.ids) > 1 {
+		if err := r.a.confirmRevoke(ctx, r.flags, len(r.flags.ids)); err != nil {
+			return err
+		}
+	}
+	ids, err := r.a.revokeEach(ctx, r.client, r.flags.ids, r.flags.concurrency)
+	if len(ids) > 0 {
+		r.own = fateUnknown
+	}
+	return err
+}
+
+// byFlags revokes what flags select. What was counted for the question is what is
+// revoked: a request with the conditions would revoke what came since as well.
+func (r *revocation) byFlags(ctx context.Context, filter refreshtoken.Filter) error {
+	a, flags := r.a, r.flags
+	session, err := r.c.client.Session(ctx)
+	if err != nil {
+		return err
+	}
+	n := -1 // unknown
+	var tokens []*refreshtoken.RefreshToken
+	if flags.dryRun || flags.oneByOne() || !flags.yes {
+		tokens, err = a.selected(ctx, r.client, flags, filter)
+		if err == nil {
+			n = len(tokens)
+		} else if flags.dryRun || flags.oneByOne() || !errors.Is(err, refreshtoken.ErrPermissionDenied) { // who may revoke may not always list
+			return err
+		}
 	}
 	switch {
 	case flags.dryRun:
 		a.say("%s would be revoked.", count(n))
 		return a.printTokens(tokens)
-	case !flags.yes && n == 0:
+	case n == 0:
 		return a.printRevoked(revokedJSON{})
 	}
 	if err := a.confirmRevoke(ctx, flags, n); err != nil {
 		return err
 	}
+	var ids []string
 	switch {
-	case flags.oneByOne():
-		return a.revokeEach(ctx, client, tokenIDs(tokens), flags.concurrency)
 	case flags.allMine:
-		return a.revokeTarget(ctx, client, refreshtoken.AllMine())
+		// In one request: the token behind this session is among them, and without it
+		// the others may be out of reach.
+		ids, err = r.target(ctx, refreshtoken.AllMine())
+		if len(ids) > 0 && session.RefreshToken != "" {
+			r.own = fateEnded
+		}
+		return err
+	case n > 0:
+		ids, err = a.revokeEach(ctx, r.client, tokenIDs(tokens), flags.concurrency)
+		for _, t := range tokens {
+			if slices.Contains(ids, t.ID) && (t.ClientID == "" || t.ClientID == session.ClientID) {
+				r.own = fateUnknown
+			}
+		}
+	default:
+		ids, err = r.target(ctx, refreshtoken.ByFilter(refreshtoken.RevokeFilter{
+			ClientID: flags.clientID, SubjectID: flags.subjectID, ClientInstanceInfo: flags.clientInstanceInfo,
+		}))
+		if len(ids) > 0 && (flags.clientID == "" || flags.clientID == session.ClientID) {
+			r.own = fateUnknown
+		}
 	}
-	return a.revokeTarget(ctx, client, refreshtoken.ByFilter(refreshtoken.RevokeFilter{
-		ClientID: flags.clientID, SubjectID: flags.subjectID, ClientInstanceInfo: flags.clientInstanceInfo,
-	}))
+	if own := session.Identity.Subject; flags.subjectID != "" && own != "" && own != flags.subjectID {
+		r.own = fateUntouched
+	}
+	return err
+}
+
+// tellIfEnded warns if the session of this profile was among the tokens. Where
+// that is not known, a renewal tells, unless somebody would have to touch a card
+// for it.
+func (r *revocation) tellIfEnded(ctx context.Context) error {
+	const ended = "the session of this profile was among them: it has ended. Log in again with %q"
+	a := r.a
+	switch {
+	case r.own == fateUntouched || ctx.Err() != nil:
+		return nil
+	case r.own == fateEnded:
+		a.warn(ended, a.commandFor("login"))
+		return nil
+	}
+	session, err := r.c.client.Session(ctx)
+	switch {
+	case err != nil || session.RefreshToken == "":
+		return nil
+	case r.c.profile.Key.Card != nil:
+		a.say("If the session of this profile was among them, it has ended: %q tells.", a.commandFor("token --renew"))
+		return nil
+	}
+	_, err = r.c.client.TokenSource().Renew(ctx)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, oauth.ErrLoginRequired):
+		a.warn(ended, a.commandFor("login"))
+	default:
+		a.say("If the session of this profile was among them, it has ended. That could not be found out: %s", message(err))
+	}
+	return nil
 }
 
 // selected are the tokens that match every flag.
@@ -191,10 +305,10 @@ func distinct(texts []string) []string {
 	return out
 }
 
-// confirmRevoke asks before more than one token, or one of somebody else, is
+// confirmRevoke asks before several tokens, or those that flags select, are
 // revoked. n is negative if nobody knows how many there are.
 func (a *app) confirmRevoke(ctx context.Context, flags revokeFlags, n int) error {
-	if flags.yes || n >= 0 && n <= 1 && flags.subjectID == "" && !flags.allMine {
+	if flags.yes {
 		return nil
 	}
 	const kept = "nothing was revoked"
@@ -205,32 +319,35 @@ func (a *app) confirmRevoke(ctx context.Context, flags revokeFlags, n int) error
 	case len(flags.ids) > 0:
 		whose = ""
 	}
-	many := count(n)
-	if n < 0 {
-		many = "it is not known how many, because you may not list them"
-	}
+	const unknown = "It is not known how many there are, because you may not list them."
 	switch {
+	case flags.allMine && n < 0:
+		return a.confirm(ctx, "All refresh tokens of yours, the one behind this session included, are about to be revoked. "+unknown, "revoke all", kept)
 	case flags.allMine:
-		return a.confirm(ctx, "All refresh tokens of yours, the one behind this session included, are about to be revoked: "+many+".", "revoke all", kept)
-	case flags.whole():
-		return a.confirm(ctx, "All refresh tokens"+whose+" are about to be revoked: "+many+".", "revoke all", kept)
+		return a.confirm(ctx, "All refresh tokens of yours, the one behind this session included, are about to be revoked: "+count(n)+" now, and any that is issued meanwhile.", "revoke all", kept)
 	case n < 0:
-		return a.confirm(ctx, "All matching refresh tokens"+whose+" are about to be revoked: "+many+".", "revoke all", kept)
+		which := "All matching"
+		if flags.whole() {
+			which = "All"
+		}
+		return a.confirm(ctx, which+" refresh tokens"+whose+" are about to be revoked. "+unknown, "revoke all", kept)
+	case flags.whole():
+		return a.confirm(ctx, "All refresh tokens"+whose+" are about to be revoked: "+count(n)+".", fmt.Sprintf("revoke %d", n), kept)
 	}
-	return a.confirm(ctx, "About to be revoked: "+many+whose+".", fmt.Sprintf("revoke %d", n), kept)
+	return a.confirm(ctx, "About to be revoked: "+count(n)+whose+".", fmt.Sprintf("revoke %d", n), kept)
 }
 
-// revokeTarget revokes all tokens of a target with one request.
-func (a *app) revokeTarget(ctx context.Context, client *refreshtoken.Client, target refreshtoken.Target) error {
-	op, err := client.Revoke(ctx, target)
+// target revokes all tokens of a target with one request.
+func (r *revocation) target(ctx context.Context, target refreshtoken.Target) (revoked []string, err error) {
+	op, err := r.client.Revoke(ctx, target)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	result, err := op.Wait(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return a.printRevoked(revokedJSON{Revoked: result.RefreshTokenIDs})
+	return result.RefreshTokenIDs, r.a.printRevoked(revokedJSON{Revoked: result.RefreshTokenIDs})
 }
 
 // maxSecret bounds what is read from stdin, in bytes.
@@ -297,7 +414,7 @@ type failedJSON struct {
 
 // revokeEach revokes tokens by ID and reports on each. If some fail, the error
 // is that of the first.
-func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids []string, concurrency int) error {
+func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids []string, concurrency int) (revoked []string, err error) {
 	bar := &progress{a: a, began: time.Now()}
 	report, fatal := client.RevokeEach(ctx, ids, refreshtoken.RevokeEachOptions{
 		Concurrency: concurrency,
@@ -305,7 +422,7 @@ func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids [
 	})
 	a.stderr.transient("")
 	if report == nil {
-		return fatal
+		return nil, fatal
 	}
 	failures := report.Failed
 	for _, id := range report.Gone {
@@ -320,25 +437,25 @@ func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids [
 		a.say("%d not tried: the same command goes on with them.", out.NotTried)
 		if a.output == outputJSON {
 			if err := a.printRevoked(out); err != nil {
-				return err
+				return out.Revoked, err
 			}
 		}
-		return ctx.Err()
+		return out.Revoked, ctx.Err()
 	}
 	if err := a.printRevoked(out); err != nil {
-		return err
+		return out.Revoked, err
 	}
 	missed := len(failures) + out.NotTried
 	switch {
 	case missed == 0:
-		return nil
+		return out.Revoked, nil
 	case fatal == nil:
 		fatal = failures[0].Err
 	}
 	if len(ids) > 1 {
-		return fmt.Errorf("%d of %s could not be revoked: %w", missed, count(len(ids)), fatal)
+		return out.Revoked, fmt.Errorf("%d of %s could not be revoked: %w", missed, count(len(ids)), fatal)
 	}
-	return fatal
+	return out.Revoked, fatal
 }
 
 // progress says how far a long revocation is: on a terminal all the time, and in a

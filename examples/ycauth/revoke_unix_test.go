@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -138,5 +139,44 @@ func TestProgress(t *testing.T) {
 			t.Errorf("no progress:\n%q", s)
 		}
 		h.srv.Seed(40, func(_ int, s *iamtest.Seed) { s.ProtectionLevel = iamtest.NoProtection })
+	}
+}
+
+// TestConfirmedAndNoMore: a token that matches and is issued while the question
+// is on the screen was not counted, and is not revoked.
+func TestConfirmedAndNoMore(t *testing.T) {
+	h := newHome(t, nil)
+	h.must(0, "login")
+	seed := func(n int) {
+		h.srv.Seed(n, func(_ int, s *iamtest.Seed) { s.ClientInstanceInfo = "app/1.0" })
+	}
+	seed(2)
+	cmd := h.command("ycauth", "revoke", "--client-instance-info", "app/1.0")
+	tty, err := pty.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	s := newScreen()
+	go func() {
+		defer close(s.end)
+		_, _ = io.Copy(s, tty) // EIO when the program has ended
+	}()
+	if _, _, err := s.wait(t.Context(), `Type "revoke 2" to go on:`, 0); err != nil {
+		t.Fatal(err)
+	}
+	seed(1)
+	if _, err := io.WriteString(tty, "revoke 2\r"); err != nil {
+		t.Fatal(err)
+	}
+	<-s.end
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(s.String(), "2 refresh tokens revoked.") {
+		t.Errorf("the screen:\n%s", s)
+	}
+	if r := h.must(0, "revoke", "--client-instance-info", "app/1.0", "--dry-run"); !strings.HasPrefix(r.stderr, "1 refresh token would be revoked") {
+		t.Errorf("the token that nobody was asked about: %v", r)
 	}
 }
