@@ -143,11 +143,15 @@ func (s *service) serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 		s.stopping.Store(true)
 		s.cfg.log.Info("stopping")
+		// From now on no renewal is begun: requests get the token in hand.
+		settled := make(chan error, 1)
+		go func() { settled <- s.settle() }()
 		s.awaitProbes(failed)
 		err = s.drain(ctx, srv)
 		if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
 			err = errors.Join(err, ended)
 		}
+		<-settled // and once more below: what could not be saved may be by now
 	}
 	err = errors.Join(err, s.settle())
 	s.api.CloseIdleConnections()

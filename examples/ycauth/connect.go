@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/oauth2"
 
@@ -27,6 +28,7 @@ type connection struct {
 	http    *http.Client // without credentials
 	logger  *slog.Logger // nil without -v
 
+	rotated atomic.Bool // a renewal replaced the refresh token
 	closing sync.Once
 }
 
@@ -72,6 +74,7 @@ func (a *app) connection(p profile, store *filestore.Store, sessions oauth.Store
 		HTTPClient:  c.http,
 		UserAgent:   userAgent,
 		Logger:      c.logger,
+		Observer:    c.observe,
 		Clock:       a.now,
 		Synchronous: true, // the program exits soon: nothing is left to the background
 		Revoke:      revoke,
@@ -82,12 +85,36 @@ func (a *app) connection(p profile, store *filestore.Store, sessions oauth.Store
 	return c, err
 }
 
+// observe notes what the end of the command has to know, and says what the user
+// waits for.
+func (c *connection) observe(e oauth.Event) {
+	switch e.Kind {
+	case oauth.EventRenewed:
+		if e.Rotated {
+			c.rotated.Store(true)
+		}
+	case oauth.EventWaiting:
+		c.a.say("Waiting for another process that uses the session of profile %q.", c.a.profileName)
+	}
+}
+
 // close makes sure that no renewal is lost, and returns when that is so, whoever
-// called it first. A session that could not be saved is no failure of the command,
-// which got its token; but the user has to know.
+// called it first. The command got its token even if the session could not be
+// saved. If the refresh token was replaced, the one that is stored does not work
+// any more, and the exit code says so.
 func (c *connection) close() {
 	c.closing.Do(func() {
-		if err := c.client.TokenSource().Close(); err != nil {
+		err := c.client.TokenSource().Close()
+		var unsaved *oauth.PersistError
+		switch {
+		case err == nil:
+		case errors.As(err, &unsaved) && c.rotated.Load():
+			c.a.lost.Store(true)
+			c.a.note(red, "ycauth: warning:", "the new refresh token could not be saved, so the session is lost when this command ends: %s. Make room or repair the store, and log in again with %q",
+				message(unsaved.Err), c.a.commandFor("login"))
+		case errors.As(err, &unsaved):
+			c.a.note(red, "ycauth: warning:", "the new IAM token could not be saved, so the next command renews it again: %s", message(unsaved.Err))
+		default:
 			c.a.note(red, "ycauth: warning:", "%s", message(err))
 		}
 	})

@@ -82,7 +82,7 @@ func (e *endpointFlags) register(f *pflag.FlagSet, getenv func(string) string) {
 		flag, set *string
 		name, use string
 	}{
-		{&e.flags.all, &e.environment.all, "endpoint", "address of a server that is everything at once"},
+		{&e.flags.all, &e.environment.all, "endpoint", "address of a server that is authorization server, IAM API and Operation API at once"},
 		{&e.flags.Auth, &e.environment.Auth, "auth-url", "authorization endpoint"},
 		{&e.flags.Token, &e.environment.Token, "token-url", "token endpoint"},
 		{&e.flags.IAM, &e.environment.IAM, "iam-endpoint", "address of the IAM API"},
@@ -103,9 +103,11 @@ func (e *endpointFlags) login(of endpoints) endpoints {
 	return e.flags.apply(e.environment.apply(of))
 }
 
-// foreign are the variables of the environment that differ from the profile, as
-// sentences.
-func (e *endpointFlags) foreign(of endpoints) (sentences []string) {
+// foreignEndpoint is a variable of the environment that differs from the profile.
+type foreignEndpoint struct{ sentence, flag string }
+
+// foreign are the variables of the environment that differ from the profile.
+func (e *endpointFlags) foreign(of endpoints) (sentences []foreignEndpoint) {
 	type member struct{ flag, set, wanted, given string }
 	here := e.environment.apply(of)
 	given := e.flags.apply(endpoints{})
@@ -124,7 +126,7 @@ func (e *endpointFlags) foreign(of endpoints) (sentences []string) {
 			flag, value = "endpoint", e.environment.all
 		}
 		sentence := linef("$%s is %s, and the profile was made with %s", endpointVariable(flag), value, own)
-		sentences = append(sentences, sentence)
+		sentences = append(sentences, foreignEndpoint{sentence, flag})
 		if flag == "endpoint" {
 			break // the others would say the same
 		}
@@ -135,8 +137,15 @@ func (e *endpointFlags) foreign(of endpoints) (sentences []string) {
 // checkEnvironment returns an error if the environment wants other endpoints than
 // the profile has.
 func (e *endpointFlags) checkEnvironment(p profile) error {
-	if foreign := e.foreign(p.own); len(foreign) > 0 {
-		return usagef("%s: unset it, or give the flag to this command", foreign[0])
+	foreign := e.foreign(p.own)
+	if len(foreign) == 0 {
+		return nil
 	}
-	return nil
+	f := foreign[0]
+	switch f.flag {
+	case "iam-endpoint", "operation-endpoint":
+		return usagef("%s: unset it, or give --%s to this command", f.sentence, f.flag)
+	}
+	// The session is of no use there, whatever flags say.
+	return usagef("%s: unset it, or log in there, with another --profile to keep this session", f.sentence)
 }

@@ -49,11 +49,11 @@ type exitRow struct {
 var exitTable = []exitRow{
 	{exitOK, "done", nil},
 	{exitFailure, "failure", nil},
-	{exitUsage, "usage: a wrong command, flag or argument; nothing was sent", wrongUsage},
+	{exitUsage, "usage: a wrong command, flag or argument; nothing was changed", wrongUsage},
 	{exitKey, "the key: no such file, no card, wrong PIN, no touch, built without cgo", keyTrouble},
 	{exitLogin, "log in again", loginNeeded},
 	{exitDenied, "permission denied", permissionDenied},
-	{exitTemporary, "temporary: network or server trouble, the same command can work later", temporary},
+	{exitTemporary, "temporary: network or server trouble (HTTP 5xx), the same command can work later", temporary},
 	{exitCannotRun, "the command of \"ycauth exec\" could not be run", nil},
 	{exitNotFound, "the command of \"ycauth exec\" was not found", nil},
 	{exitInterrupted, "interrupted: Ctrl-C, SIGTERM or SIGHUP", nil},
@@ -115,7 +115,7 @@ func temporary(err error) bool {
 	}
 	for _, passing := range []error{
 		oauth.ErrOutcomeUnknown, context.DeadlineExceeded,
-		refreshtoken.ErrUnavailable, refreshtoken.ErrResourceExhausted, refreshtoken.ErrDeadlineExceeded,
+		refreshtoken.ErrUnavailable, refreshtoken.ErrInternal, refreshtoken.ErrResourceExhausted, refreshtoken.ErrDeadlineExceeded,
 	} {
 		if errors.Is(err, passing) {
 			return true

@@ -55,6 +55,7 @@ func (a *app) kubeCredential(ctx context.Context, fresh freshFlags) error {
 	if err := a.readExecInfo(); err != nil {
 		return err
 	}
+	a.plugin = true
 	c, err := a.connect(ctx)
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ func (a *app) listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List refresh tokens",
 		Long: "Lists refresh tokens: yours, or with --subject-id those of another account, which\n" +
-			"takes one of the roles organization-manager.viewer, organization-manager.admin and\n" +
+			"takes one of the roles organization-manager.viewer, organization-manager.admin or\n" +
 			"iam.userAccounts.refreshTokenViewer. The tokens themselves are never shown.",
 		Example: "  ycauth list --protection-level NO_PROTECTION -o json",
 		Args:    noArgs,

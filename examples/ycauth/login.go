@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"time"
 
@@ -108,6 +109,9 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 		In: a.stdin, Out: a.stderr,
 		FederationID: p.FederationID,
 	})
+	if flags.headless && errors.Is(err, io.EOF) {
+		return codedError{exitFailure, errors.New("no address was entered: standard input has ended")}
+	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 		return fmt.Errorf("the login was not finished within %v: %w", flags.timeout, err)
 	}

@@ -17,7 +17,7 @@
 // # Profiles
 //
 // Each profile has a session, a key and a configuration of its own. --profile
-// or $YCAUTH_PROFILE chooses one; "default" is the default. They live in
+// or $YCAUTH_PROFILE chooses one; "default" is the default. They are kept in
 // $YCAUTH_CONFIG_DIR, by default the folder ycauth in the user's configuration
 // folder:
 //
@@ -41,9 +41,9 @@
 //
 //	0    done
 //	1    failure
-//	2    usage: a wrong command, flag or argument; nothing was sent
+//	2    usage: a wrong command, flag or argument; nothing was changed
 //	3    log in again
-//	4    temporary: network or server trouble, the same command can work later
+//	4    temporary: network or server trouble (HTTP 5xx), the same command can work later
 //	5    permission denied
 //	6    the key: no such file, no card, wrong PIN, no touch, built without cgo
 //	126  the command of "ycauth exec" could not be run
@@ -51,13 +51,15 @@
 //	130  interrupted: Ctrl-C, SIGTERM or SIGHUP
 //	141  the program that reads the output has ended
 //
-// The exit code of "ycauth exec" is otherwise that of the command that it ran.
+// The exit code of "ycauth exec" is otherwise that of the command that it ran. A
+// token that was printed is good with 3 as well: the session behind it could not be
+// saved.
 //
 // # Signals
 //
 // Ctrl-C, SIGTERM and SIGHUP end the program, but never while a new refresh token
-// is on its way or unsaved: without it the session would be lost. That takes a
-// minute at most, and usually nothing. A signal that was ignored when the program
+// is on its way or unsaved: without it the session would be lost. That
+// takes two minutes or more in the worst case, and usually nothing. A signal that was ignored when the program
 // started stays ignored.
 //
 // # Another IAM

@@ -165,7 +165,7 @@ func (a *app) checkProfile(dir string) error {
 	if err != nil || len(names) == 0 || a.profileName == defaultProfile || slices.Contains(names, a.profileName) {
 		return err
 	}
-	return usagef("there is no profile %q; there are %s", a.profileName, strings.Join(names, ", "))
+	return usagef("there is no profile %q; existing profiles: %s", a.profileName, strings.Join(names, ", "))
 }
 
 // profiles are the names of those that have a session or a configuration.
@@ -192,7 +192,7 @@ func (a *app) readProfile(dir string, session oauth.Session) (p profile, found b
 	path := a.profilePath(dir)
 	// Anyone who can write there decides where IAM tokens are sent.
 	if err := filelock.CheckFolder(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return profile{}, false, err
+		return profile{}, false, exposedProfiles(err)
 	}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -207,6 +207,17 @@ func (a *app) readProfile(dir string, session oauth.Session) (p profile, found b
 	p = p.of(session)
 	p.Key = p.Key.in(filepath.Dir(path))
 	return p, true, nil
+}
+
+// exposedProfiles says of a directory that others can enter what that means here:
+// there is nothing secret in it to read.
+func exposedProfiles(err error) error {
+	var exposed *filelock.Error
+	if errors.As(err, &exposed) && errors.Is(err, filelock.ErrInsecure) {
+		before, _, _ := strings.Cut(exposed.Reason, ", and log in again")
+		return &filelock.Error{Path: exposed.Path, Err: exposed.Err, Reason: before + ", and log in again if somebody may have changed a profile"}
+	}
+	return err
 }
 
 func newProfile() profile {
@@ -259,7 +270,26 @@ func (a *app) saveProfile(dir string, p profile) error {
 	if err := filelock.MakeFolder(filepath.Dir(path)); err != nil {
 		return err
 	}
-	return durable.Replace(path, append(data, '\n'), 0o600)
+	if err := durable.Replace(path, append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	removeLeftovers(path)
+	return nil
+}
+
+// removeLeftovers removes the temporary files that processes left beside a file
+// when they were killed. The session's lock keeps others from writing one now.
+func removeLeftovers(path string) {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if random, ok := strings.CutPrefix(e.Name(), "."+base+".tmp-"); ok && random != "" && strings.Trim(random, "0123456789") == "" {
+			_ = os.Remove(filepath.Join(dir, e.Name())) // what cannot be removed stays
+		}
+	}
 }
 
 // recordingStore saves the profile of a login together with its session.

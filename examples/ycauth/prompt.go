@@ -28,7 +28,7 @@ var (
 
 func (a *app) prompt() piv.Prompt { return cardPrompt{a: a, mute: a.unattended} }
 
-var errNoTerminal = codedError{exitKey, errors.New("the YubiKey wants its PIN and there is no terminal to ask for it: run \"ycauth token\" in one first")}
+var errNoTerminal = codedError{exitKey, errors.New("the YubiKey wants its PIN and there is no terminal to ask for it: run \"ycauth token --renew\" in one first")}
 
 // PIN reads the PIN without echo.
 func (p cardPrompt) PIN(ctx context.Context, r piv.PINRequest) (string, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -19,7 +20,12 @@ type app struct {
 	output         string
 	verbose        bool
 	started        bool // a command runs: what fails now is not the usage
+	plugin         bool // whoever runs the command drops the token of one that fails
 	unattended     bool // nobody can be asked for a PIN
+
+	// lost says that a refresh token could not be saved, without which there is no
+	// session any more.
+	lost atomic.Bool
 }
 
 // run carries out the command and returns the exit code.
@@ -36,7 +42,10 @@ func run(sys system) int {
 	if failed := a.stdout.failed(); failed != nil {
 		err = outputError{failed} // whatever else is wrong follows from it
 	}
-	if err == nil {
+	switch {
+	case err == nil && a.lost.Load() && !a.plugin:
+		return exitLogin // everything was said
+	case err == nil:
 		return exitOK
 	}
 	return a.report(a.signals.ctx, cmd, err)

@@ -44,7 +44,7 @@ type statusJSON struct {
 
 func newStatus(a *app, p profile, s oauth.Session, kept string) statusJSON {
 	st := statusJSON{
-		Profile: a.profileName, Server: p.Endpoints.Token, Endpoints: p.Endpoints, Environment: a.endpoint.foreign(p.own),
+		Profile: a.profileName, Server: p.Endpoints.Token, Endpoints: p.Endpoints, Environment: a.foreignSentences(p),
 		ClientID: p.ClientID, FederationID: p.FederationID, Key: p.Key.String(), Kept: kept,
 		Since: s.Created.UTC(), TokenExpires: s.Expiry.UTC(),
 		RefreshToken: s.RefreshToken != "", RefreshExpires: s.RefreshExpiry.UTC(), Warning: s.Warning,
@@ -68,6 +68,13 @@ func newStatus(a *app, p profile, s oauth.Session, kept string) statusJSON {
 		st.State = stateEnded
 	}
 	return st
+}
+
+func (a *app) foreignSentences(p profile) (sentences []string) {
+	for _, f := range a.endpoint.foreign(p.own) {
+		sentences = append(sentences, f.sentence)
+	}
+	return sentences
 }
 
 // userName names the user for people.

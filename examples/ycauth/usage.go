@@ -124,7 +124,9 @@ func exitCodesCommand() *cobra.Command {
 		Use:   "exit-codes",
 		Short: "What the exit codes mean",
 		Long: "Exit codes:\n\n" + exitCodes() + "\n" +
-			"The exit code of \"ycauth exec\" is otherwise that of the command that it ran. Only 4\n" +
-			"is worth another try: with anything else the same command fails again.",
+			"The exit code of \"ycauth exec\" is otherwise that of the command that it ran. Of the\n" +
+			"failures, only 4 is likely to pass by itself. A token that was printed is good with 3\n" +
+			"as well: the session behind it could not be saved, and stderr says why. \"ycauth\n" +
+			"kube-credential\" ends with 0 then, because kubectl would not use the token.",
 	}
 }
