@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest"
 )
 
 // soon is the limit of what these tests wait for.
@@ -169,5 +171,38 @@ func TestProbesLearnOfTheStop(t *testing.T) {
 	r.want(t, "/healthz", 200, "ok")
 	if err := <-r.ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNoRenewalBeginsAtTheStop: a renewal that begins while the service stops would
+// make the stop longer, and may be killed.
+func TestNoRenewalBeginsAtTheStop(t *testing.T) {
+	iam := newIAM(t)
+	cfg := newConfig(t, iam)
+	cfg.announce = 2 * time.Second
+	r := start(t, cfg)
+	r.want(t, "/", 200, `"subject"`)
+	iam.ResetRequests()
+	r.stop()
+	for end := time.Now().Add(patience / 2); ; time.Sleep(time.Millisecond) {
+		if status, _, err := get(bounded(t), r.url+"/readyz"); err != nil {
+			t.Fatal(err)
+		} else if status == 503 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the service does not stop")
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	iam.Advance(11*time.Hour + 30*time.Minute) // stale, and good
+	for range 3 {
+		r.want(t, "/", 200, `"subject"`)
+	}
+	if err := <-r.ended; err != nil {
+		t.Error(err)
+	}
+	if n := iam.Count(iamtest.EndpointToken); n > 0 {
+		t.Errorf("%d token requests", n)
 	}
 }

@@ -12,8 +12,8 @@
 //	GET /readyz    200 while there is a valid token; 503 says why not
 //	GET /metrics   the renewals, for Prometheus
 //
-// SIGTERM or an interrupt ends it: /readyz answers 503 for a while, then there are
-// no new connections, the requests that run are finished, and so is a renewal that
+// SIGTERM or an interrupt ends it: no renewal is begun any more and /readyz answers 503
+// for a while, then there are no new connections, the requests that run are finished, and so is a renewal that
 // runs, because its refresh token may be the only one that is good from then on.
 // Further signals change nothing: every step is bounded.
 package main

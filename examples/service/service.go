@@ -138,22 +138,22 @@ func (s *service) serve(ctx context.Context, l net.Listener) error {
 	s.cfg.log.Info("serving", "address", l.Addr().String())
 
 	var err error
+	settled := make(chan error, 1)
 	select {
 	case err = <-failed: // never ErrServerClosed: nobody has closed it
+		settled <- s.settle()
 	case <-ctx.Done():
 		s.stopping.Store(true)
 		s.cfg.log.Info("stopping")
 		// From now on no renewal is begun: requests get the token in hand.
-		settled := make(chan error, 1)
 		go func() { settled <- s.settle() }()
 		s.awaitProbes(failed)
 		err = s.drain(ctx, srv)
 		if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
 			err = errors.Join(err, ended)
 		}
-		<-settled // and once more below: what could not be saved may be by now
 	}
-	err = errors.Join(err, s.settle())
+	err = errors.Join(err, <-settled)
 	s.api.CloseIdleConnections()
 	s.cfg.log.Info("stopped")
 	return err

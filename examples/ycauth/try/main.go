@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
@@ -28,6 +29,13 @@ import (
 
 // browse is the argument that makes this program a browser.
 const browse = "-browse"
+
+const (
+	// patience is how long the command may take to end when this program is told to.
+	patience = 5 * time.Second
+	// codeEnded is the exit code then, as that of ycauth.
+	codeEnded = 130
+)
 
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == browse {
@@ -37,12 +45,33 @@ func main() {
 		}
 		return
 	}
-	signal.Ignore(os.Interrupt) // Ctrl-C is for the command; the directory is to be removed
-	code, err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	os.Exit(watched())
+}
+
+// watched runs the command and removes its directory however it ends. Ctrl-C is for
+// the command: it is caught and dropped here, because a signal that is ignored would
+// be ignored by the command as well.
+func watched() int {
+	interrupts := make(chan os.Signal, 1)
+	if !signal.Ignored(os.Interrupt) {
+		signal.Notify(interrupts, os.Interrupt)
+	}
+	go func() {
+		for range interrupts {
+		}
+	}()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if !signal.Ignored(syscall.SIGHUP) {
+		var hungUp context.CancelFunc
+		ctx, hungUp = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer hungUp()
+	}
+	code, err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "try:", err)
 	}
-	os.Exit(code)
+	return code
 }
 
 // run returns the exit code of the command.
@@ -82,7 +111,13 @@ func run(ctx context.Context, command []string, stdin io.Reader, stdout, stderr 
 		"BROWSER="+browser+" "+browse,
 	)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	// An interactive shell ignores SIGTERM.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGHUP) }
+	cmd.WaitDelay = patience
 	err = cmd.Run()
+	if ctx.Err() != nil {
+		return codeEnded, nil
+	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exit.ExitCode(), nil

@@ -5,13 +5,22 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestMain makes the test binary the browser as well.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == browse {
+		main()
+		return
+	}
+	if os.Getenv("TEST_TRY") != "" {
+		os.Unsetenv("TEST_TRY")
 		main()
 		return
 	}
@@ -37,5 +46,61 @@ func TestTry(t *testing.T) {
 	}
 	if _, err := run(t.Context(), []string{"no-such-command"}, nil, &stdout, &stderr); err == nil {
 		t.Error("a command that is not there was run")
+	}
+}
+
+// process starts this program in a process of its own.
+func process(t *testing.T, tmp string, command ...string) (cmd *exec.Cmd, stdout *bytes.Buffer) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd = exec.CommandContext(t.Context(), self, command...)
+	cmd.Env = append(os.Environ(), "TEST_TRY=1", "TMPDIR="+tmp)
+	stdout = new(bytes.Buffer)
+	cmd.Stdout, cmd.Stderr = stdout, stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, stdout
+}
+
+// TestInterruptIsForTheCommand: Ctrl-C ends the command, as it would without this
+// program.
+func TestInterruptIsForTheCommand(t *testing.T) {
+	cmd, stdout := process(t, t.TempDir(), "sh", "-c", "kill -INT $$; echo alive")
+	_ = cmd.Wait() // the output tells
+	if strings.Contains(stdout.String(), "alive") {
+		t.Errorf("the command ignores an interrupt:\n%s", stdout)
+	}
+}
+
+// TestNothingIsLeft: the directory with the session goes, whatever ends the program.
+func TestNothingIsLeft(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			tmp := t.TempDir()
+			ready := filepath.Join(t.TempDir(), "ready")
+			cmd, stdout := process(t, tmp, "sh", "-c", "echo > "+ready+"; exec sleep 100")
+			for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+				if _, err := os.Stat(ready); err == nil {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("the command does not start:\n%s", stdout)
+				}
+			}
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // the exit code tells
+			if code := cmd.ProcessState.ExitCode(); code != codeEnded {
+				t.Errorf("exit code %d\n%s", code, stdout)
+			}
+			if left, err := filepath.Glob(filepath.Join(tmp, "ycauth-try-*")); err != nil || len(left) > 0 {
+				t.Errorf("%v is left, %v", left, err)
+			}
+		})
 	}
 }
