@@ -15,7 +15,7 @@ func TestNormalizeURL(t *testing.T) {
 		{"case of scheme and host", "HTTPS://Server.EXAMPLE.com/Token", "https://server.example.com/Token"},
 		{"case of escapes", "https://h/%c3%a9%2F%3a", "https://h/%C3%A9%2F%3A"},
 		// §6.2.2.2
-		{"escapes of unreserved characters", "https://h/%41%7a%30%2D%2e%5F%7e", "https://h/Az0-._~"},
+		{"escapes of unreserved characters", "https://h/%41%5A%61%7a%30%39%2D%2e%5F%7e", "https://h/AZaz09-._~"},
 		{"escapes of reserved characters", "https://h/%21%24%26%27%28%29%2A%2B%2C%3B%3D%3A%40%2F%3F%23%5B%5D", "https://h/%21%24%26%27%28%29%2A%2B%2C%3B%3D%3A%40%2F%3F%23%5B%5D"},
 		{"reserved characters", "https://h/!$&'()*+,;=:@", "https://h/!$&'()*+,;=:@"},
 		{"escape of the percent sign", "https://h/%2541%252e", "https://h/%2541%252e"},

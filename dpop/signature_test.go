@@ -32,8 +32,11 @@ func TestJoseECDSA(t *testing.T) {
 		{"short s", sequence(integer(full) + integer("\x00\x80")), 32, full + pad("\x80", 32)},
 		{"P-521", sequence(integer("\x01"+strings.Repeat("\xff", 65)) + integer(strings.Repeat("\x7f", 65))), 66,
 			"\x01" + strings.Repeat("\xff", 65) + "\x00" + strings.Repeat("\x7f", 65)},
+		{"shortest length in the long form", sequence(integer(strings.Repeat("\x7f", 62)) + integer(strings.Repeat("\x7f", 62))), 66,
+			pad(strings.Repeat("\x7f", 62), 66) + pad(strings.Repeat("\x7f", 62), 66)},
 
 		{"empty", "", 32, ""},
+		{"indefinite length, as if it were 128", "\x30\x80" + integer(strings.Repeat("\x7f", 62)) + integer(strings.Repeat("\x7f", 62)), 66, ""},
 		{"tag alone", "\x30", 32, ""},
 		{"empty sequence", "\x30\x00", 32, ""},
 		{"one integer", sequence(integer(full)), 32, ""},

@@ -370,6 +370,17 @@ func TestVerifyWithoutSense(t *testing.T) {
 	}
 }
 
+func TestVerifyLongest(t *testing.T) {
+	var v Verifier
+	for n, want := range map[int]bool{maxProof: false, maxProof + 1: true} {
+		_, err := v.Verify(strings.Repeat("x", n), wantPOST)
+		var pe *ProofError
+		if !errors.As(err, &pe) || strings.Contains(pe.Reason, "longer") != want {
+			t.Errorf("%d octets: %v", n, err)
+		}
+	}
+}
+
 func TestVerifyReplay(t *testing.T) { synctest.Test(t, testVerifyReplay) }
 
 func testVerifyReplay(t *testing.T) {
