@@ -35,7 +35,7 @@ import (
 //     and its clock differs from the one that the proof was made by, once, or twice
 //     if the clock of this computer was set meanwhile;
 //   - with another token, if the server gives no error code or blames the token
-//     (invalid_token, RFC 6750 §3.1) and Source has another one, once. Any other
+//     (invalid_token, RFC 6750 §3.1) and Source, told by Invalidate, has another one, once. Any other
 //     code, for instance insufficient_user_authentication (RFC 9470), says that
 //     the token is valid, and is left to the caller.
 //

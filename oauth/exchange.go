@@ -293,7 +293,7 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, &UnreachableError{redacted{err, secrets}}
+		return nil, &UnreachableError{redacted(err, secrets)}
 	}
 	req.Header = header
 	resp, err := c.http.Do(req)
@@ -301,22 +301,24 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 	case err == nil:
 		return resp, nil
 	case !wrote.Load() && (dialed.Load() || isDialError(err)):
-		return nil, &UnreachableError{redacted{err, secrets}}
+		return nil, &UnreachableError{redacted(err, secrets)}
 	}
-	return nil, &lostError{redacted{err, secrets}}
+	return nil, &lostError{redacted(err, secrets)}
 }
 
 // redacted is an error of a transport, which may quote what it was to send.
-type redacted struct {
-	err     error
-	secrets []string
+func redacted(err error, secrets []string) error {
+	return &redactedError{redact.Text(err.Error(), secrets...), func() error { return err }}
 }
 
-func (e redacted) Error() string { return redact.Text(e.err.Error(), e.secrets...) }
-func (e redacted) Unwrap() error { return e.err }
+// redactedError keeps the error itself where fmt cannot follow.
+type redactedError struct {
+	text string
+	err  func() error
+}
 
-// Format keeps fmt from reading the secrets.
-func (e redacted) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, e.Error()) }
+func (e *redactedError) Error() string { return e.text }
+func (e *redactedError) Unwrap() error { return e.err() }
 
 func isDialError(err error) bool {
 	var op *net.OpError

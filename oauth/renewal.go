@@ -50,9 +50,12 @@ func (s *TokenSource) fly(f *flight) {
 		}
 		if err == nil && v.token != nil && v.usable(now) == nil {
 			err = errDeadOnArrival
-			v.failures = before.failures // renewed took it for a success
+			f.dead = true
 		}
 		if err != nil {
+			if f.dead {
+				v.failures = before.failures // renewed took it for a success
+			}
 			if v.closed && errors.Is(err, context.Canceled) {
 				err = fmt.Errorf("%w: %w", ErrClosed, err) // Close ended it, not a caller
 			}
@@ -95,6 +98,7 @@ func (s *TokenSource) renew(f *flight) error {
 	for first := true; ; first = false {
 		sent, err := s.renewLocked(f)
 		if v := s.view.Load(); first && err == nil && f.epoch == v.epoch && v.token != nil && v.usable(s.c.clock.Now()) == nil {
+			f.dead = true
 			continue // a clock was set during the request, or the computer slept
 		}
 		if first && sent != "" && errors.Is(err, ErrLoginRequired) {
@@ -156,7 +160,7 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 		f.locked = true
 		kept, sent, fnErr = s.step(f, stored)
 		if kept.IsZero() {
-			return stored, fnErr
+			return stored, f.outcome(fnErr)
 		}
 		return kept, nil // also with fnErr: the store is behind
 	})
@@ -177,8 +181,22 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 		s.unsaved(err)
 	default:
 		s.saved(kept)
+		if fnErr != nil && f.uncertain && kept.RefreshToken == sent {
+			// The store was behind, so the session was saved; now it has to learn that
+			// its refresh token may be spent.
+			_ = s.c.cfg.Store.Update(f.ctx, func(stored Session) (Session, error) { return stored, f.outcome(fnErr) })
+		}
 	}
 	return sent, fnErr
+}
+
+// outcome is what the store is told of a failure: a store that other processes share
+// may keep in mind that the outcome of the request is not known.
+func (f *flight) outcome(err error) error {
+	if err == nil || !f.uncertain || errors.Is(err, ErrOutcomeUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 }
 
 // waitingAfter is how long a renewal waits for the store's lock before it says so.
@@ -271,7 +289,7 @@ func (s *TokenSource) send(f *flight, base Session) (Session, tokenResponse, err
 	g := refreshGrant(base.RefreshToken)
 	v := s.view.Load()
 	g.attempts = s.c.cfg.MaxAttempts
-	if v.failures > 0 {
+	if v.failures > 0 || f.dead {
 		g.attempts = 1 // the server is in trouble: one request for each cooldown
 	}
 	// A server with reuse detection ends the session if a refresh token comes a
@@ -290,6 +308,8 @@ func (s *TokenSource) send(f *flight, base Session) (Session, tokenResponse, err
 		s.c.bind(&next, response)
 	}
 	if err != nil {
+		var ex *exchangeError
+		f.uncertain = errors.As(err, &ex) && ex.uncertain
 		return next, response, s.judge(base.RefreshToken, err)
 	}
 	next.Generation = base.Generation + 1

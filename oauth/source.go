@@ -43,6 +43,10 @@ type flight struct {
 	token    *oauth2.Token
 	err      error
 
+	// uncertain: the server may have processed a request without our learning of it.
+	// dead: a token was dead on arrival, so that the renewal is no success.
+	uncertain, dead bool
+
 	// events happened while the store was locked. They are told once the session is
 	// saved: an observer that blocks, panics, or writes to a closed pipe must not
 	// come between a new refresh token and the store.
@@ -78,7 +82,7 @@ func (s *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	if s.c.clock.Before(v.served) {
 		return v.token, nil
 	}
-	if d := v.decide(s.c.clock.Now(), s.c.cfg.Synchronous); d.act == actNothing {
+	if d := v.decide(s.c.clock.Now(), s.c.cfg.Synchronous); d.act == actNothing && !patient(ctx, d.err) {
 		if d.token == nil && ctx.Err() != nil {
 			return nil, retry.Ended(ctx)
 		}
@@ -94,7 +98,10 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 			return nil, retry.Ended(ctx)
 		}
 		d, f := s.act()
-		if f == nil {
+		switch {
+		case f == nil && patient(ctx, d.err) && s.rest(ctx):
+			continue
+		case f == nil:
 			return d.token, d.err
 		}
 		select {
@@ -120,11 +127,18 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 		if tok := v.usable(s.c.clock.Now()); tok != nil {
 			return tok, nil
 		}
-		var unreachable *UnreachableError
-		if _, patient := ctx.Deadline(); !patient || v.closed || !errors.As(f.err, &unreachable) || !unreachable.Temporary() || !s.rest(ctx) {
+		if !patient(ctx, f.err) || v.closed || !s.rest(ctx) {
 			return nil, f.err
 		}
 	}
+}
+
+// patient reports whether a caller goes on trying after err: no request was sent, and
+// the caller has said how long to try.
+func patient(ctx context.Context, err error) bool {
+	var unreachable *UnreachableError
+	_, limited := ctx.Deadline()
+	return limited && errors.As(err, &unreachable) && unreachable.Temporary()
 }
 
 // rest waits until another renewal may begin, and reports whether ctx allows it.
@@ -207,6 +221,8 @@ func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
 		return nil, nil, ErrClosed
 	case v.failure != nil && !v.rested(now, v.failed, v.busy):
 		return nil, nil, v.failure
+	case v.usable(now) != nil && v.busy > 0 && !v.rested(now, v.failed, v.busy):
+		return nil, v.token, nil // another process was not told to wait
 	case v.mayForce(now):
 		return s.takeOff(CauseForced), nil, nil
 	case v.failure != nil:
@@ -435,7 +451,7 @@ const lookTimeout = 30 * time.Second
 // loggedIn is told of a login or an import. u is nil if the store has it.
 func (s *TokenSource) loggedIn(session Session, u *unsaved) {
 	s.apply(func(v view, now clock.Instant) view {
-		if v.flight != nil {
+		if v.flight != nil && !sameLogin(v.session, session) {
 			v.flight.cancel() // of the former session: only a request that was sent goes on
 		}
 		return v.loggedIn(session, u, now, s.c.margins())

@@ -336,6 +336,7 @@ func (v view) read(stored Session, mine error, usableToken bool, now clock.Insta
 func (v view) took(s Session, mine error, usableToken bool, now clock.Instant, serverTime time.Time, m margins) view {
 	v.session, v.unsaved, v.ancestors = s, nil, nil
 	v.failure, v.failures, v.quiet = nil, 0, 0
+	v.dead, v.doubtful = deadToken{}, "" // whoever renewed has shown what the refresh token is worth
 	if mine != nil || !usableToken {
 		return v.without()
 	}
