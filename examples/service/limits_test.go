@@ -195,7 +195,7 @@ func TestNoRenewalBeginsAtTheStop(t *testing.T) {
 		}
 	}
 	time.Sleep(200 * time.Millisecond)
-	iam.Advance(11*time.Hour + 30*time.Minute) // stale, and good
+	iam.Advance(11 * time.Hour) // stale, and good
 	for range 3 {
 		r.want(t, "/", 200, `"subject"`)
 	}

@@ -263,22 +263,19 @@ func (r *revocation) tellIfEnded(ctx context.Context) error {
 		a.warn(ended, a.commandFor("login"))
 		return nil
 	}
-	session, err := r.c.client.Session(ctx)
-	switch {
-	case err != nil || session.RefreshToken == "":
-		return nil
-	case r.c.profile.Key.Card != nil:
+	if r.c.profile.Key.Card != nil {
 		a.say("If the session of this profile was among them, it has ended: %q tells.", a.commandFor("token --renew"))
 		return nil
 	}
-	_, err = r.c.client.TokenSource().Renew(ctx)
+	_, err := r.c.client.TokenSource().Renew(ctx)
+	var login *oauth.LoginRequiredError
 	switch {
-	case err == nil:
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, oauth.ErrLoginRequired):
+	case errors.As(err, &login) && login.Reason == oauth.ReasonNoRefreshToken:
+	case errors.As(err, &login):
 		a.warn(ended, a.commandFor("login"))
-	default:
+	case err != nil:
 		a.say("If the session of this profile was among them, it has ended. That could not be found out: %s", message(err))
 	}
 	return nil
