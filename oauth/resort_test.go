@@ -88,7 +88,7 @@ func TestLoginsAtTheSameInstant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: browser(t, func(cb *url.URL) { get(t, cb) })})
+	second, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: browserThatFollows(t)})
 	if err != nil || !second.Created.After(first.Created) || second.RefreshToken != "rt-2" {
 		t.Fatalf("%+v, %v", second, err)
 	}
@@ -99,6 +99,11 @@ func TestLoginsAtTheSameInstant(t *testing.T) {
 	}
 	wantStored(t, c, "rt-imported")
 	wantToken(t, c.TokenSource(), "at-3")
+}
+
+// browserThatFollows opens the address that it ends on.
+func browserThatFollows(t *testing.T) func(context.Context, string) error {
+	return browser(t, func(cb *url.URL) { get(t, cb) })
 }
 
 // interruptedStore has had an Update that did not come to its end.

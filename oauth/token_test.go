@@ -37,6 +37,7 @@ func TestFreshTokenIsServedWithoutARequest(t *testing.T) {
 		if n := srv.count(); n != 1 {
 			t.Errorf("%d requests, want 1", n)
 		}
+		synctest.Wait() // a look at the store is over
 		if allocs := testing.AllocsPerRun(100, func() { _, _ = ts.Token() }); allocs != 0 {
 			t.Errorf("Token allocates %v times on a fresh token", allocs)
 		}

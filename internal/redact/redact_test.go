@@ -59,7 +59,7 @@ func TestCredentials(t *testing.T) {
 	for in, want := range map[string]string{
 		long:                     long,
 		long + "rt1.abc.def":     long + Mark,
-		"(Bearer 0123456789) ":   "(" + Mark + ") ",
+		"(Bearer 0123456789) x":  "(" + Mark + ") x",
 		long + "a%2Fsecret\x00b": long + Mark + "\x00b",
 	} {
 		if got := Credentials(in, "a/secret"); got != want {
