@@ -258,7 +258,7 @@ func (r *revocation) tellIfEnded(ctx context.Context) error {
 	a := r.a
 	switch {
 	case r.own == fateUntouched || ctx.Err() != nil:
-		return nil
+		return nil //nolint:nilerr // the caller says that it was interrupted
 	case r.own == fateEnded:
 		a.warn(ended, a.commandFor("login"))
 		return nil
