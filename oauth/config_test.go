@@ -75,6 +75,14 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+func TestCharactersOfAUserAgent(t *testing.T) {
+	for agent, good := range map[string]bool{" ~": true, "\x1f": false, "\x7f": false} {
+		if _, err := oauth.New(oauth.Config{Provider: testProvider(), ClientID: "client", UserAgent: agent}); (err == nil) != good {
+			t.Errorf("%q: %v", agent, err)
+		}
+	}
+}
+
 func TestConfigIsCopied(t *testing.T) {
 	cfg := oauth.Config{Provider: testProvider(), ClientID: "client", Scopes: []string{"openid"}}
 	cfg.Provider.AuthParams = url.Values{"prompt": {"consent"}}
@@ -99,6 +107,9 @@ func TestProviders(t *testing.T) {
 	yc.Scopes[0] = "changed"
 	if oauth.YandexCloud().Scopes[0] != "openid" {
 		t.Error("one caller's change reaches the next")
+	}
+	if life := oauth.YandexCloud().RefreshTokenLife; life != 744*time.Hour {
+		t.Errorf("refresh tokens of Yandex Cloud live %v", life)
 	}
 	if id := oauth.YandexID(); id.TokenURL != "https://oauth.yandex.com/token" || id.ThumbprintHash != 0 {
 		t.Errorf("Yandex ID: %+v", id)
@@ -155,6 +166,9 @@ func TestSecretDoesNotPrint(t *testing.T) {
 	}
 	if got := fmt.Sprintf("%s%v%q", oauth.Secret(""), oauth.Secret(""), oauth.Secret("")); got != `""` {
 		t.Errorf("an empty secret prints as %q", got)
+	}
+	if got := fmt.Sprintf("%s %#s %v %+v %#v %q", s, s, s, s, s, s); got != `REDACTED REDACTED REDACTED REDACTED "REDACTED" "REDACTED"` {
+		t.Errorf("a secret prints as %s", got)
 	}
 }
 
@@ -222,8 +236,12 @@ func TestDecodeSessionErrors(t *testing.T) {
 			}
 		})
 	}
-	if _, err := oauth.DecodeSession([]byte(`{"version":1,"provider":"p","client_id":"c","refresh_token":"r","generation":1,"added_later":{}}`)); err != nil {
-		t.Errorf("an unknown member: %v", err)
+	for name, member := range map[string]string{
+		"an unknown member": `"added_later":{}`, "the first year": `"expiry":"0000-01-01T00:00:00Z"`, "the last year": `"expiry":"9999-12-31T23:59:59Z"`,
+	} {
+		if _, err := oauth.DecodeSession([]byte(`{"version":1,"provider":"p","client_id":"c","refresh_token":"r","generation":1,` + member + `}`)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -242,6 +260,15 @@ func TestEventLog(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %s in\n%s", want, out.String())
 		}
+	}
+	out.Reset()
+	c, log := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) {
+		cfg.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		cfg.Observer = nil
+	})
+	wantToken(t, c.TokenSource(), "at-1")
+	if len(log.events) != 0 || !strings.Contains(out.String(), "oauth: login") || !strings.Contains(out.String(), "oauth: renewed") {
+		t.Errorf("a Logger without an Observer has\n%s", out.String())
 	}
 	out.Reset()
 	oauth.LogEvents(slog.New(slog.NewTextHandler(&out, nil)))(oauth.Event{Kind: oauth.EventAdopted})

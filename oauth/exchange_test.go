@@ -619,6 +619,8 @@ func TestTolerantAnswers(t *testing.T) {
 		{"life of another type", `{"access_token":"at","expires_in":{}}`, "application/json", "Bearer", 0},
 		{"unknown members", `{"access_token":"at","expires_in":60,"id_token":"x","extra":{"a":[1]}}`, "application/json", "Bearer", time.Minute},
 		{"a byte order of blanks", " \n\t" + tokenJSON("at", "", 60) + "\n", "application/json", "Bearer", time.Minute},
+		{"life of a second", `{"access_token":"at","expires_in":1}`, "application/json", "Bearer", time.Second},
+		{"1 MiB", strings.Repeat(" ", 1<<20-len(tokenJSON("at", "", 60))) + tokenJSON("at", "", 60), "application/json", "Bearer", time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -638,6 +640,70 @@ func TestTolerantAnswers(t *testing.T) {
 					t.Errorf("token %q of type %q for %v, want at, %q, %v", tok.AccessToken, tok.TokenType, life, tt.tokenType, tt.life)
 				}
 			})
+		})
+	}
+}
+
+func TestEverySuccessfulStatusCounts(t *testing.T) {
+	for _, status := range []int{200, 201, 299} {
+		srv := newFakeServer(func(int, fakeRequest) (*http.Response, error) { return answer(status, tokenJSON("at", "", 60)), nil })
+		c, _ := newClient(t, srv)
+		wantToken(t, c.TokenSource(), "at")
+	}
+}
+
+// idToken is one of a user, without a signature.
+func idToken(claims string) string {
+	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + "."
+}
+
+func TestIdentity(t *testing.T) {
+	whole := oauth.Identity{Subject: "s", Name: "n", Email: "e"}
+	for name, tt := range map[string]struct {
+		idToken string // in JSON
+		want    oauth.Identity
+	}{
+		"whole":              {fmt.Sprintf("%q", idToken(`{"sub":"s","name":"n","preferred_username":"p","email":"e"}`)), whole},
+		"no name":            {fmt.Sprintf("%q", idToken(`{"sub":"s","preferred_username":"p"}`)), oauth.Identity{Subject: "s", Name: "p"}},
+		"an empty name":      {fmt.Sprintf("%q", idToken(`{"name":"","preferred_username":"p"}`)), oauth.Identity{Name: "p"}},
+		"a name that is 5":   {fmt.Sprintf("%q", idToken(`{"sub":"s","name":5}`)), oauth.Identity{Subject: "s"}},
+		"two parts":          {`"e30.e30"`, oauth.Identity{}},
+		"no base64":          {`"e30.%.e30"`, oauth.Identity{}},
+		"no JSON":            {fmt.Sprintf("%q", idToken("x")), oauth.Identity{}},
+		"no string at all":   {`5`, oauth.Identity{}},
+		"nothing to be told": {`null`, oauth.Identity{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+				if n == 1 {
+					return answer(200, `{"access_token":"at-1","expires_in":3600,"id_token":`+tt.idToken+`}`), nil
+				}
+				return issue(n, r)
+			})
+			c, _ := newClient(t, srv)
+			wantToken(t, c.TokenSource(), "at-1")
+			if s, err := c.Session(t.Context()); err != nil || s.Identity != tt.want {
+				t.Errorf("%+v, %v", s.Identity, err)
+			}
+			if _, err := c.TokenSource().Renew(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if s, err := c.Session(t.Context()); err != nil || s.Identity != tt.want {
+				t.Errorf("after a renewal without an id_token: %+v, %v", s.Identity, err)
+			}
+		})
+	}
+}
+
+func TestRefreshTokenOfUnknownLife(t *testing.T) {
+	for life, want := range map[time.Duration]bool{0: false, time.Hour: true} {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Provider.RefreshTokenLife = life })
+			wantToken(t, c.TokenSource(), "at-1")
+			s, err := c.Session(t.Context())
+			if err != nil || s.RefreshExpiry.IsZero() == want || want && !s.RefreshExpiry.Equal(time.Now().Add(life)) {
+				t.Errorf("it expires at %v (%v)", s.RefreshExpiry, err)
+			}
 		})
 	}
 }
@@ -666,6 +732,10 @@ func TestRefusals(t *testing.T) {
 			"invalid_client", []string{"check ClientID, ClientSecret", "[request abcdef]"}, false, nil},
 		{"redirect", func() *http.Response { return answer(302, "", "Location", "https://evil.example/?"+refreshToken) },
 			"", []string{"a redirect, which is not followed"}, false, []string{"evil.example"}},
+		{"the first of the redirects", func() *http.Response { return answer(300, `{"error":"invalid_grant"}`) },
+			"", []string{"a redirect, which is not followed"}, false, nil},
+		{"a status after the redirects", func() *http.Response { return answer(400, `{"error":"invalid_scope"}`) },
+			"invalid_scope", nil, false, nil},
 		{"OpenID Connect's login_required", func() *http.Response { return answer(400, `{"error":"login_required"}`) },
 			"login_required", nil, true, nil},
 		{"invalid_grant with status 500 is the server's trouble", func() *http.Response { return answer(500, `{"error":"invalid_grant"}`) },

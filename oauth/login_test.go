@@ -126,6 +126,9 @@ func TestAuthorizationRequest(t *testing.T) {
 	if plain := loginURL(t, c, oauth.LoginOptions{}); plain.Has("yc_sub_hint") || plain.Has("yc_federation_hint") {
 		t.Errorf("hints %v, want none", plain)
 	}
+	if c, _ = openClient(t, newFakeServer(issue)); loginURL(t, c, oauth.LoginOptions{}).Has("scope") {
+		t.Error("an empty scope is asked for, and none was configured")
+	}
 }
 
 func TestLogin(t *testing.T) {

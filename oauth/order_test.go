@@ -265,9 +265,26 @@ func TestCloseIsBounded(t *testing.T) {
 			if d, err := closing(t, c); err != nil || d != 0 {
 				t.Errorf("%v, %v: nothing was sent", d, err)
 			}
-			if err := <-result; !errors.Is(err, oauth.ErrClosed) || srv.count() != 0 {
-				t.Errorf("%v after %d requests", err, srv.count())
+			err := <-result
+			if broken := (*oauth.StoreError)(nil); !errors.Is(err, oauth.ErrClosed) || errors.As(err, &broken) || srv.count() != 0 {
+				t.Errorf("%v after %d requests: the store did nothing wrong", err, srv.count())
 			}
+		})
+	})
+	t.Run("a store that is slow", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			store := &heldStore{Store: oauth.NewMemoryStore()}
+			srv := newFakeServer(rotate)
+			c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+			store.set(func(s *heldStore) {
+				s.save = func(context.Context) error { time.Sleep(3*request + save - time.Second); return nil }
+			})
+			go func() { _, _ = c.TokenSource().Token() }()
+			<-srv.began
+			if d, err := closing(t, c); err != nil || d > 3*request+save {
+				t.Errorf("%v after %v", err, d)
+			}
+			wantStored(t, c, "rt-1")
 		})
 	})
 	for name, stuck := range map[string]func(context.Context) error{
@@ -455,7 +472,8 @@ func TestRollbackOfTheStoreIsMended(t *testing.T) {
 		}
 		time.Sleep(61 * time.Second)
 		wantToken(t, c.TokenSource(), "at-2") // which has a look at the store
-		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		wantStored(t, c, "rt-2")
 		closeSource(t, c)
 		wantStored(t, c, "rt-2")
 		if srv.count() != 2 {
@@ -793,6 +811,33 @@ func TestPatientCallerOutlastsAnOutage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The rest between two renewals counts from the failure, not from when a slow observer
+// was done with it.
+func TestPatientCallerRestsNoLongerThanNecessary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+			if n == 1 {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+			}
+			return issue(n, r)
+		})
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) {
+			cfg.MaxAttempts = 1
+			cfg.Observer = func(e oauth.Event) {
+				if e.Kind == oauth.EventRenewFailed {
+					time.Sleep(3 * time.Second)
+				}
+			}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		if tok, err := c.TokenSource().TokenContext(ctx); err != nil || tok.AccessToken != "at-2" || time.Since(start) != 3*time.Second {
+			t.Errorf("%v, %v after %v", tok, err, time.Since(start))
+		}
+	})
 }
 
 func TestObserverRestsAfterClose(t *testing.T) {

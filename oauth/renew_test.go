@@ -3,7 +3,9 @@ package oauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -61,6 +63,23 @@ func TestFailedSaveStillServes(t *testing.T) {
 			t.Errorf("%d requests, want 3", srv.count())
 		}
 		closeSource(t, c)
+	})
+}
+
+func TestSavingGoesOnUntilItSucceeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFaultyStore()
+		c, log := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = store })
+		store.set(func(s *faultyStore) { s.failSave = errDisk })
+		wantToken(t, c.TokenSource(), "at-1")
+		time.Sleep(10 * time.Second)
+		wantStored(t, c, "rt-0")
+		store.set(func(s *faultyStore) { s.failSave = nil })
+		time.Sleep(time.Minute)
+		wantStored(t, c, "rt-1")
+		if n := len(log.of(oauth.EventSaved)); n != 1 {
+			t.Errorf("%d events", n)
+		}
 	})
 }
 
@@ -145,7 +164,10 @@ func TestSessionsThatAreNotOurs(t *testing.T) {
 			c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
 			put(t, store, tt.change)
 			_, err := c.TokenSource().Token()
-			wantReason(t, err, tt.reason)
+			e := wantReason(t, err, tt.reason)
+			if tt.reason == oauth.ReasonWrongKey && e.Detail != "the token's key is AAAA, no key is configured" {
+				t.Errorf("detail %q", e.Detail)
+			}
 			if srv.count() != 0 {
 				t.Errorf("%d requests with a session that is not ours", srv.count())
 			}
@@ -156,7 +178,9 @@ func TestSessionsThatAreNotOurs(t *testing.T) {
 		c, _ := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) { cfg.Store, cfg.DPoP = store, newProver(t) })
 		put(t, store, func(s *oauth.Session) { freshUntil(s, "theirs", time.Hour); s.KeyThumbprint = "AAAA" })
 		_, err := c.TokenSource().Token()
-		wantReason(t, err, oauth.ReasonWrongKey)
+		if e := wantReason(t, err, oauth.ReasonWrongKey); !strings.HasPrefix(e.Detail, "the token's key is AAAA, the configured key is ") {
+			t.Errorf("detail %q", e.Detail)
+		}
 	})
 }
 
@@ -206,6 +230,63 @@ func TestLogout(t *testing.T) {
 		wantReason(t, err, oauth.ReasonNoSession)
 		if len(revoked) != 2 || revoked[1] != "rt-0" || len(log.of(oauth.EventLogout)) != 1 {
 			t.Errorf("revoked %d times; events %+v", len(revoked), log.events)
+		}
+	})
+	t.Run("revokes what a sibling renewed meanwhile as well", func(t *testing.T) {
+		for siblings, want := range map[int]string{1: "[rt-0 rt-1]", 9: "[rt-0 rt-1 rt-2]"} {
+			var revoked []string
+			store := oauth.NewMemoryStore()
+			c, log := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) {
+				cfg.Store = store
+				cfg.Revoke = func(_ context.Context, s oauth.Session) error {
+					revoked = append(revoked, s.RefreshToken.Reveal())
+					if n := len(revoked); n <= siblings {
+						put(t, store, func(s *oauth.Session) { s.RefreshToken = oauth.Secret(fmt.Sprint("rt-", n)) })
+					}
+					return nil
+				}
+			})
+			wantToken(t, c.TokenSource(), "at-1")
+			err := c.Logout(t.Context())
+			if got := fmt.Sprint(revoked); got != want {
+				t.Errorf("revoked %s, want %s", got, want)
+			}
+			_, loadErr := store.Load(t.Context())
+			if forgotten := errors.Is(loadErr, oauth.ErrNoSession); forgotten != (siblings == 1) || (err == nil) != forgotten || (len(log.of(oauth.EventLogout)) == 1) != forgotten {
+				t.Errorf("%d siblings: %v, forgotten: %v", siblings, err, forgotten)
+			}
+		}
+	})
+	t.Run("forgets what a sibling renewed meanwhile, where nothing is revoked", func(t *testing.T) {
+		store := &heldStore{Store: oauth.NewMemoryStore()}
+		c, _ := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) { cfg.Store = store })
+		wantToken(t, c.TokenSource(), "at-1")
+		n := 0
+		store.set(func(s *heldStore) {
+			s.lock = func(context.Context) error {
+				n++
+				put(t, s.Store, func(s *oauth.Session) { s.RefreshToken = oauth.Secret(fmt.Sprint("rt-", n)) })
+				return nil
+			}
+		})
+		if err := c.Logout(t.Context()); !errors.Is(err, oauth.ErrNotRevoked) || n != 2 {
+			t.Errorf("%v after %d locks", err, n)
+		}
+		if _, err := store.Store.Load(t.Context()); !errors.Is(err, oauth.ErrNoSession) {
+			t.Error(err)
+		}
+	})
+	t.Run("is told after Close", func(t *testing.T) {
+		c, log := newClient(t, newFakeServer(issue))
+		closeSource(t, c)
+		if err := c.Import(t.Context(), "rt-1"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Logout(t.Context()); !errors.Is(err, oauth.ErrNotRevoked) {
+			t.Fatal(err)
+		}
+		if logins, logouts := len(log.of(oauth.EventLogin)), len(log.of(oauth.EventLogout)); logins != 2 || logouts != 1 {
+			t.Errorf("%d logins, %d logouts", logins, logouts)
 		}
 	})
 	t.Run("overtakes a renewal", func(t *testing.T) {

@@ -160,6 +160,30 @@ func TestDeadContextGetsNoToken(t *testing.T) {
 	if _, err := c.TokenSource().TokenContext(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newClient(t, newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+			if n == 2 {
+				return refuse("invalid_client")(n, r)
+			}
+			return issue(n, r)
+		}))
+		wantToken(t, c.TokenSource(), "at-1")
+		tok, _ := c.TokenSource().Token()
+		c.TokenSource().Invalidate(tok)
+		wantToken(t, c.TokenSource(), "at-1") // the renewal failed, and that is shared
+		if tok, err := c.TokenSource().TokenContext(ctx); err != nil || tok.AccessToken != "at-1" {
+			t.Errorf("%v, %v, and a token is at hand", tok, err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newClient(t, newFakeServer(refuse("invalid_client")))
+		if _, err := c.TokenSource().Token(); err == nil {
+			t.Fatal("no error")
+		}
+		if _, err := c.TokenSource().TokenContext(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want context.Canceled", err)
+		}
+	})
 }
 
 // The renewal is shared: a trace, a span or a transport hook of the caller who
