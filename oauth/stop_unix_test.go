@@ -42,7 +42,8 @@ func TestChildOfStop(t *testing.T) {
 }
 
 // A process that is stopped for longer than the request may take finds the response
-// when it goes on.
+// when it goes on, or a moment later: only then is it certain that the timer, and not
+// the response, comes first.
 func TestStoppedProcessReadsTheResponse(t *testing.T) {
 	asked, served := make(chan struct{}, 1), make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -52,7 +53,7 @@ func TestStoppedProcessReadsTheResponse(t *testing.T) {
 		fmt.Fprint(w, tokenJSON("at-1", "rt-1", 3600))
 	}))
 	defer srv.Close()
-	for range 3 {
+	for _, late := range []bool{false, true, true} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChildOfStop$")
 		cmd.Env = append(os.Environ(), childVariable+"="+srv.URL)
 		var out safeBuffer
@@ -68,10 +69,16 @@ func TestStoppedProcessReadsTheResponse(t *testing.T) {
 		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
-		served <- struct{}{}
+		if !late {
+			served <- struct{}{}
+		}
 		time.Sleep(2 * time.Second) // longer than RequestTimeout
 		if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
+		}
+		if late {
+			time.Sleep(100 * time.Millisecond)
+			served <- struct{}{}
 		}
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v\n%s", err, out.String())
