@@ -83,6 +83,13 @@ func TestCharactersOfAUserAgent(t *testing.T) {
 	}
 }
 
+func TestClientForResourcesNeedsNoHTTPClient(t *testing.T) {
+	c, err := oauth.New(oauth.Config{Provider: testProvider(), ClientID: "client"})
+	if err != nil || c.HTTPClient().Transport == nil {
+		t.Error(err)
+	}
+}
+
 func TestConfigIsCopied(t *testing.T) {
 	cfg := oauth.Config{Provider: testProvider(), ClientID: "client", Scopes: []string{"openid"}}
 	cfg.Provider.AuthParams = url.Values{"prompt": {"consent"}}

@@ -196,6 +196,27 @@ func TestRequestsAreBounded(t *testing.T) {
 	})
 }
 
+func TestRenewThatMayNotReturnsTheLastFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+			if n == 1 {
+				return issue(n, r)
+			}
+			return refuse("invalid_client")(n, r)
+		})
+		c, _ := newClient(t, srv)
+		wantToken(t, c.TokenSource(), "at-1")
+		for range 12 {
+			if tok, err := c.TokenSource().Renew(t.Context()); err == nil {
+				t.Errorf("%q is no new token", tok.AccessToken)
+			}
+		}
+		if srv.count() != 11 {
+			t.Errorf("%d requests", srv.count())
+		}
+	})
+}
+
 func TestRenew(t *testing.T) {
 	t.Run("10 times in a row, then once in 6 seconds", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

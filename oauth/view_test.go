@@ -171,6 +171,16 @@ func TestDecide(t *testing.T) {
 			t.Errorf("another refresh token was doubtful: %+v", d)
 		}
 	})
+	t.Run("to the nanosecond", func(t *testing.T) {
+		v := view{token: good.token, born: at(0), stale: stale, invalid: invalid, expires: expired}
+		for age, want := range map[time.Duration]Cause{
+			stale - 1: "", stale: CauseStale, invalid - 1: CauseStale, invalid: CauseInvalid, expired - 1: CauseInvalid, expired: CauseInvalid,
+		} {
+			if got := v.need(at(age)); got != want {
+				t.Errorf("at %v: %q, want %q", age, got, want)
+			}
+		}
+	})
 	t.Run("looks", func(t *testing.T) {
 		if d := good.decide(at(lookEvery-1), false); d.act != actNothing {
 			t.Errorf("too soon: %+v", d)
