@@ -30,9 +30,10 @@ func TestNoProcessSurvives(t *testing.T) {
 	const start = `
 		quietly() { exec env "$@" >/dev/null 2>&1 </dev/null; }
 		(quietly sleep 61) &
-		(quietly bash -c 'trap "" TERM HUP INT; while :; do sleep 0.1; done') &
-		(quietly bash -c 'kill -STOP $$; sleep 62') &
-		(quietly bash -c 'trap "" TERM; kill -STOP $$; while :; do sleep 0.1; done') &
+		# Each is one process for all its life: one that forks would be counted twice.
+		(quietly bash -c 'trap "" TERM HUP INT; exec sleep 62') &
+		(quietly bash -c 'kill -STOP $$; exec sleep 63') &
+		(quietly bash -c 'trap "" TERM; kill -STOP $$; exec sleep 64') &
 		count() { local pids; pids=$(strays); wc -w <<<"$pids"; }
 		until (($(count) >= 4)); do sleep 0.1; done
 		sleep 0.5
