@@ -262,7 +262,7 @@ func TestEventLog(t *testing.T) {
 	for _, want := range []string{
 		`level=DEBUG msg="oauth: renewed" cause=stale duration=1s generation=3 rotated=true expiry=2026-11-20T12:00:00.000Z`,
 		`level=DEBUG msg="oauth: retry" attempt=2 wait=1s error_kind=other error=busy`,
-		`level=WARN msg="oauth: renew_failed" error_kind=login_required error="oauth: log in again: there is no session"`,
+		`level=WARN msg="oauth: renew_failed" error_kind=login_required error="oauth: log in: there is no session"`,
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %s in\n%s", want, out.String())

@@ -79,10 +79,12 @@ type LoginRequiredError struct {
 
 func (e *LoginRequiredError) Error() string {
 	var b strings.Builder
-	b.WriteString(ErrLoginRequired.Error())
+	if e.Reason == ReasonNoSession { // nothing that could be done again
+		b.WriteString("oauth: log in: there is no session")
+	} else {
+		b.WriteString(ErrLoginRequired.Error())
+	}
 	switch e.Reason {
-	case ReasonNoSession:
-		b.WriteString(": there is no session")
 	case ReasonRejected:
 		b.WriteString(": the refresh token expired, was revoked or was replaced")
 	case ReasonOutcomeUnknown:

@@ -18,7 +18,7 @@ func TestErrorTexts(t *testing.T) {
 		kind string
 		is   error
 	}{
-		{&oauth.LoginRequiredError{Reason: oauth.ReasonNoSession, Err: oauth.ErrNoSession}, "oauth: log in again: there is no session", "login_required", oauth.ErrNoSession},
+		{&oauth.LoginRequiredError{Reason: oauth.ReasonNoSession, Err: oauth.ErrNoSession}, "oauth: log in: there is no session", "login_required", oauth.ErrNoSession},
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonRejected, Err: &oauth.ServerError{Status: 400, Code: "invalid_grant"}},
 			"oauth: log in again: the refresh token expired, was revoked or was replaced: the authorization server responded 400 Bad Request: invalid_grant", "login_required", oauth.ErrLoginRequired},
 		{&oauth.LoginRequiredError{Reason: oauth.ReasonOutcomeUnknown, Err: oauth.ErrOutcomeUnknown},

@@ -8,10 +8,9 @@ import (
 	"log"
 	"net/http"
 	"os"
-	"path/filepath"
 
-	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/filestore"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
 )
 
@@ -30,18 +29,15 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 
-	// The key that tokens are bound to. It is made on the first run.
-	key, err := dpop.LoadOrGenerateKeyFile(filepath.Join(dir, "dpop.pem"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	prover, err := dpop.New(key)
+	// The session, and the key that its tokens are bound to.
+	store, prover, err := filestore.Open(dir, "default") // in earnest, the program's name in the place of dir
 	if err != nil {
 		log.Fatal(err)
 	}
 	client, err := oauth.New(oauth.Config{
 		Provider: iam.Provider(), // oauth.YandexCloud()
 		ClientID: oauth.YandexCloudClientID,
+		Store:    store,
 		DPoP:     prover,
 	})
 	if err != nil {
@@ -53,9 +49,8 @@ func Example() {
 	}
 	fmt.Println("granted:", session.Scopes)
 
-	source := client.TokenSource()
-	defer source.Close() // no rotation in flight is lost
-	api := &http.Client{Transport: &dpop.Transport{Source: source, Prover: prover}}
+	defer client.TokenSource().Close() // no rotation in flight is lost
+	api := client.HTTPClient()
 	resp, err := api.Get(iam.URL + "/api/whoami")
 	if err != nil {
 		log.Fatal(err)

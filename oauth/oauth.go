@@ -3,19 +3,16 @@
 // possession of the key that the refresh token is bound to (DPoP, RFC 9449), and
 // loses neither.
 //
-//	key, err := dpop.LoadOrGenerateKeyFile("/home/user/.config/app/dpop.pem")
-//	…
-//	prover, err := dpop.New(key)
+//	store, prover, err := filestore.Open("app", "default") // package filestore
 //	…
 //	client, err := oauth.New(oauth.Config{
 //		Provider: oauth.YandexCloud(),
 //		ClientID: oauth.YandexCloudClientID,
+//		Store:    store,
 //		DPoP:     prover,
-//		Store:    store, // package filestore
 //	})
 //	…
-//	source := client.TokenSource()
-//	defer source.Close()
+//	defer client.TokenSource().Close()
 //	httpClient := client.HTTPClient() // renews by itself
 //
 // A [TokenSource] fits wherever an oauth2.TokenSource is wanted. oauth2.NewClient

@@ -306,7 +306,7 @@ func TestNotReady(t *testing.T) {
 		cfg.profile = "another"
 		r := start(t, cfg)
 		defer r.end(t)
-		r.want(t, "/readyz", 503, "log in again: there is no session")
+		r.want(t, "/readyz", 503, "log in: there is no session")
 		r.want(t, "/", 503, "logged in again")
 		r.want(t, "/healthz", 200, "ok")
 		r.want(t, "/metrics", 200, `ycauth_renewals_total{outcome="login_required",cause="invalid"} 1`)

@@ -1,11 +1,12 @@
 // Package filestore keeps sessions on disk, one file for each profile, in a
 // directory that only its owner can read. Any number of processes can share them.
 //
-//	dir, err := filestore.DefaultDir("app") // ~/.config/app/sessions on Linux
+//	store, prover, err := filestore.Open("app", "default") // in ~/.config/app on Linux
 //	…
-//	store, err := filestore.New(dir, "default")
-//	…
-//	client, err := oauth.New(oauth.Config{Store: store, …})
+//	client, err := oauth.New(oauth.Config{Store: store, DPoP: prover, …})
+//
+// [Open] keeps the key beside the sessions. [New] is for a key from elsewhere, such as
+// a YubiKey.
 //
 // # Files
 //

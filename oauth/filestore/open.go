@@ -1,0 +1,89 @@
+package filestore
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/internal/filelock"
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+// Open returns what a program needs to keep a session: the store of a profile, and
+// a prover with the key that the session's tokens are bound to. The key is created
+// at the first call.
+//
+//	store, prover, err := filestore.Open("app", "default")
+//	…
+//	client, err := oauth.New(oauth.Config{
+//		Provider: oauth.YandexCloud(),
+//		ClientID: oauth.YandexCloudClientID,
+//		Store:    store,
+//		DPoP:     prover,
+//	})
+//
+// app is the name of the program, whose directory is then the one of [DefaultDir],
+// or the absolute path of a directory, for services that have no home directory.
+// In it, the session of the profile "default" is sessions/default.json, as [New]
+// keeps it, and the key is keys/default.pem, as [dpop.GenerateKeyFile] writes it. The
+// directories are created with mode 0700. The program examples/ycauth keeps its
+// sessions in the same way: Open("ycauth", "default") returns the session of
+// its user, which both programs then renew in turns.
+//
+// Open never creates a key beside a session that is bound to another one, because
+// that key is elsewhere, for instance on a YubiKey, or lost. The error then matches
+// [fs.ErrNotExist] and says so. Errors are of type [*Error] or [*dpop.KeyFileError].
+func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
+	dir := filepath.Clean(app)
+	if !filepath.IsAbs(app) {
+		sessions, err := DefaultDir(app)
+		if err != nil {
+			return nil, nil, err
+		}
+		dir = filepath.Dir(sessions)
+	}
+	store, err := New(filepath.Join(dir, "sessions"), profile, opts...)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys := filepath.Join(dir, "keys")
+	if err := checkFolder(keys); err != nil {
+		return nil, nil, err
+	}
+	path := filepath.Join(keys, profile+".pem")
+	key, err := dpop.LoadKeyFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := store.needsKey(path); err != nil {
+			return nil, nil, err
+		}
+		if err := filelock.MakeFolder(keys); err != nil {
+			return nil, nil, wrap(err)
+		}
+		key, err = dpop.LoadOrGenerateKeyFile(path)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	prover, err := dpop.New(key)
+	return store, prover, err
+}
+
+// needsKey is an error if the session is bound to a key, which is missing.
+func (s *Store) needsKey(path string) error {
+	session, err := s.Load(context.Background())
+	switch {
+	case errors.Is(err, oauth.ErrNoSession):
+		return nil
+	case err != nil:
+		return err // it may be bound to a key
+	case session.KeyThumbprint == "":
+		return nil
+	}
+	return &Error{
+		Path: path, Err: fs.ErrNotExist,
+		Reason: "is missing, and the session is bound to a key: if that is elsewhere, for instance on a YubiKey, use New and that key; " +
+			"if it is lost, so is the session: call Store.Discard and log in again",
+	}
+}
