@@ -22,9 +22,10 @@
 //   - work.next, during an Update: the next session, until it has the name of the
 //     last one. A process that dies can leave it, with the only copy of a new
 //     refresh token; the next Update takes it over, unless a newer release wrote it
-//     in a form that this one does not know: that is an error, because it may have
-//     spent the stored refresh token. An empty one says that an Update did not come
-//     to its end, see [Store.Interrupted].
+//     in a form that this one does not know, or it is sealed and the key at hand does
+//     not open it: that is an error, because the stored refresh token may be spent.
+//     An empty one says that an Update did not come to its end, see
+//     [Store.Interrupted].
 //
 // Windows has no such modes: there the access rules of the directory apply, and
 // the default directory, below the user's profile, is the user's own.

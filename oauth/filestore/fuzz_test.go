@@ -99,11 +99,13 @@ func FuzzSealed(f *testing.F) {
 		s := in(t, filepath.Join(t.TempDir(), "sessions"), filestore.WithSeal(aead(1)))
 		put(t, s, session(1))
 		content := append([]byte("ycauth-go sealed session, version 1, generation "), rest...)
-		if err := os.WriteFile(s.Path(), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.Load(t.Context()); !errors.Is(err, oauth.ErrSessionFormat) {
-			t.Errorf("got %v: nobody has sealed this", err)
+		for _, content := range [][]byte{content, forged(content)} {
+			if err := os.WriteFile(s.Path(), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Load(t.Context()); !errors.Is(err, oauth.ErrSessionFormat) {
+				t.Errorf("got %v: nobody has sealed this", err)
+			}
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/cipher"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -43,18 +44,22 @@ var (
 	// without [WithSeal]. Such an error matches [oauth.ErrSessionFormat], too.
 	ErrSealed = errors.New("the session is sealed")
 
-	// ErrSealKey means that the session was sealed with another key, for another
-	// profile, or was altered. Such an error matches [oauth.ErrSessionFormat],
-	// too. If the key is lost, the session is lost with it: call [Store.Discard]
-	// and log in again.
+	// ErrSealKey means that the session was sealed with another key or for another
+	// profile, or was forged. Such an error matches [oauth.ErrSessionFormat], too.
+	// If the key is lost, the session is lost with it: call [Store.Discard] and log
+	// in again. A file that was cut off or damaged is none of these: no key helps.
 	ErrSealKey = errors.New("the key does not open the sealed session")
 )
 
-// A sealed file is a line of text, the nonce, and the ciphertext of the encoded
-// session. The line and the name of the profile are the associated data: the
-// ciphertext of one profile is of no use to another, and neither is a line with
-// another generation. The path is not part of it, so that directories can be
-// moved.
+// A sealed file is a line of text, the nonce, the ciphertext of the encoded
+// session, and the SHA-256 hash of all that. The line and the name of the profile
+// are the associated data: the ciphertext of one profile is of no use to another,
+// and neither is a line with another generation. The path is not part of it, so
+// that directories can be moved.
+//
+// The hash protects nothing from anybody. It tells without the key whether a file
+// is whole, because a part is of no use, and a whole file is not to be destroyed
+// only because the key at hand does not open it.
 const (
 	sealedPrefix = "ycauth-go sealed session"
 	sealedLine   = sealedPrefix + ", version 1, generation %d\n"
@@ -66,14 +71,23 @@ func (s *Store) associated(line []byte) []byte { return append(bytes.Clone(line)
 
 // seal returns the content of a sealed file.
 func (s *Store) seal(generation uint64, plain []byte) ([]byte, error) {
-	sealed := fmt.Appendf(make([]byte, 0, len(sealedLine)+20+s.key.NonceSize()+len(plain)+s.key.Overhead()), sealedLine, generation)
+	sealed := fmt.Appendf(make([]byte, 0, len(sealedLine)+20+s.key.NonceSize()+len(plain)+s.key.Overhead()+sha256.Size), sealedLine, generation)
 	associated := s.associated(sealed)
 	nonce := make([]byte, s.key.NonceSize())
 	if _, err := rand.Read(nonce); err != nil {
 		return nil, err
 	}
 	sealed = append(sealed, nonce...)
-	return s.key.Seal(sealed, nonce, plain, associated), nil
+	sealed = s.key.Seal(sealed, nonce, plain, associated)
+	sum := sha256.Sum256(sealed)
+	return append(sealed, sum[:]...), nil
+}
+
+// isWhole reports whether a sealed file ends with the hash of what precedes it.
+func isWhole(data []byte) bool {
+	n := max(len(data)-sha256.Size, 0)
+	sum := sha256.Sum256(data[:n])
+	return bytes.Equal(sum[:], data[n:])
 }
 
 // unseal returns the session of a sealed file.
@@ -88,11 +102,14 @@ func (s *Store) unseal(data []byte) (oauth.Session, error) {
 	if s.key == nil {
 		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealed, oauth.ErrSessionFormat)
 	}
-	n := s.key.NonceSize()
-	if len(rest) < n {
-		return oauth.Session{}, fmt.Errorf("%w (%w: it is cut off)", ErrSealKey, oauth.ErrSessionFormat)
+	if !isWhole(data) {
+		return oauth.Session{}, fmt.Errorf("%w: it was cut off or damaged", oauth.ErrSessionFormat)
 	}
-	plain, err := s.key.Open(nil, rest[:n], rest[n:], s.associated(line))
+	n, end := s.key.NonceSize(), len(rest)-sha256.Size
+	if end < n { // made with a key that has shorter nonces, or by nobody
+		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealKey, oauth.ErrSessionFormat)
+	}
+	plain, err := s.key.Open(nil, rest[:n], rest[n:end], s.associated(line))
 	if err != nil { // whatever the key says of it: an error of a cipher has nothing to tell
 		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealKey, oauth.ErrSessionFormat)
 	}

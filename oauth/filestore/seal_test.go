@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,6 +40,23 @@ func withNonces(n byte) cipher.AEAD {
 		panic(err)
 	}
 	return key
+}
+
+// forged is a sealed file with the hash that fits its content.
+func forged(content []byte) []byte {
+	sum := sha256.Sum256(content)
+	return append(bytes.Clone(content), sum[:]...)
+}
+
+// endsInHash is forged, and the hash begins with the end of the line.
+func endsInHash(t *testing.T) []byte {
+	for g := range 100_000 {
+		if file := forged(fmt.Appendf(nil, "ycauth-go sealed session, version 1, generation %d", g)); file[len(file)-sha256.Size] == '\n' {
+			return file
+		}
+	}
+	t.Fatal("no hash begins with the end of a line")
+	return nil
 }
 
 func TestSealed(t *testing.T) {
@@ -118,28 +137,41 @@ func TestSealBroken(t *testing.T) {
 		return c
 	}
 	lost := "if the key is lost, call Store.Discard and log in again"
+	content := one[:len(one)-sha256.Size]
+	two := bytes.Replace(one, []byte("generation 1"), []byte("generation 2"), 1)
+	const damaged = "it was cut off or damaged"
 	for name, tc := range map[string]struct {
 		content []byte
 		cause   error
 		remedy  string
 	}{
-		"nonce":              {flip(line), filestore.ErrSealKey, lost},
-		"ciphertext":         {flip(line + 20), filestore.ErrSealKey, lost},
-		"tag":                {flip(len(one) - 1), filestore.ErrSealKey, lost},
-		"cut off":            {one[:len(one)-1], filestore.ErrSealKey, lost},
-		"cut in the nonce":   {one[:line+3], filestore.ErrSealKey, lost},
-		"another generation": {bytes.Replace(one, []byte("generation 1"), []byte("generation 2"), 1), filestore.ErrSealKey, lost},
-		"another line":       {bytes.Replace(one, []byte("generation 1"), []byte("generation 01"), 1), oauth.ErrSessionFormat, "log in again"},
-		"another version":    {bytes.Replace(one, []byte("version 1"), []byte("version 2"), 1), oauth.ErrSessionFormat, "if a newer release wrote it"},
-		"no line":            {one[:line-1], oauth.ErrSessionFormat, "log in again"},
+		"nonce":                             {flip(line), oauth.ErrSessionFormat, damaged},
+		"ciphertext":                        {flip(line + 20), oauth.ErrSessionFormat, damaged},
+		"tag":                               {flip(len(content) - 1), oauth.ErrSessionFormat, damaged},
+		"hash":                              {flip(len(one) - 1), oauth.ErrSessionFormat, damaged},
+		"cut off":                           {one[:len(one)-1], oauth.ErrSessionFormat, damaged},
+		"without the hash":                  {content, oauth.ErrSessionFormat, damaged},
+		"cut in the nonce":                  {one[:line+3], oauth.ErrSessionFormat, damaged},
+		"another generation":                {two, oauth.ErrSessionFormat, damaged},
+		"forged nonce":                      {forged(flip(line)[:len(content)]), filestore.ErrSealKey, lost},
+		"forged ciphertext":                 {forged(flip(line + 20)[:len(content)]), filestore.ErrSealKey, lost},
+		"forged tag":                        {forged(flip(len(content) - 1)[:len(content)]), filestore.ErrSealKey, lost},
+		"forged generation":                 {forged(two[:len(content)]), filestore.ErrSealKey, lost},
+		"forged, with nothing":              {forged(one[:line]), filestore.ErrSealKey, lost},
+		"forged, with a short nonce":        {forged(one[:line+3]), filestore.ErrSealKey, lost},
+		"forged, the line ends in the hash": {endsInHash(t), filestore.ErrSealKey, lost},
+		"another line":                      {bytes.Replace(one, []byte("generation 1"), []byte("generation 01"), 1), oauth.ErrSessionFormat, "log in again"},
+		"another version":                   {bytes.Replace(one, []byte("version 1"), []byte("version 2"), 1), oauth.ErrSessionFormat, "if a newer release wrote it"},
+		"no line":                           {one[:line-1], oauth.ErrSessionFormat, "log in again"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := os.WriteFile(s.Path(), tc.content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			refused(t, s, s.Path(), tc.cause, tc.remedy)
-			if _, err := s.Load(t.Context()); !errors.Is(err, oauth.ErrSessionFormat) {
-				t.Errorf("%v does not match ErrSessionFormat", err)
+			_, err := s.Load(t.Context())
+			if !errors.Is(err, oauth.ErrSessionFormat) || errors.Is(err, filestore.ErrSealKey) != errors.Is(tc.cause, filestore.ErrSealKey) {
+				t.Errorf("got %v, want %v and ErrSessionFormat", err, tc.cause)
 			}
 			if now, err := os.ReadFile(s.Path()); err != nil || !bytes.Equal(now, tc.content) {
 				t.Errorf("the file was changed (%v)", err)
@@ -179,24 +211,118 @@ func TestSealBroken(t *testing.T) {
 	put(t, other, session(1))
 }
 
-// A sealed session that waits beside the file is not overwritten by a program
-// that has no key.
+// A whole sealed session that waits beside the file is not overwritten by a program
+// that cannot open it, older or newer: it may be the only copy of a refresh token.
 func TestSealedIsLeft(t *testing.T) {
+	for name, tc := range map[string]struct {
+		opts   []filestore.Option
+		before uint64 // the generation stored, by the program that meets the file; 0: none
+		cause  error
+		remedy string
+	}{
+		"no key":                           {nil, 0, filestore.ErrSealed, "open the store with its key"},
+		"no key, a session before":         {nil, 1, filestore.ErrSealed, "open the store with its key"},
+		"another key":                      {[]filestore.Option{filestore.WithSeal(aead(2))}, 0, filestore.ErrSealKey, "bring back the key"},
+		"another key, a session before":    {[]filestore.Option{filestore.WithSeal(aead(2))}, 1, filestore.ErrSealKey, "bring back the key"},
+		"another key, a session after":     {[]filestore.Option{filestore.WithSeal(aead(2))}, 9, filestore.ErrSealKey, "bring back the key"},
+		"another key that draws no nonces": {[]filestore.Option{filestore.WithSeal(withNonces(2))}, 1, filestore.ErrSealKey, "bring back the key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sealed := in(t, filepath.Join(t.TempDir(), "sessions"), filestore.WithSeal(aead(1)))
+			put(t, sealed, session(2))
+			left, err := os.ReadFile(sealed.Path())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(sealed.Path()); err != nil {
+				t.Fatal(err)
+			}
+			s := in(t, filepath.Dir(sealed.Path()), tc.opts...)
+			if tc.before != 0 {
+				put(t, s, session(tc.before))
+			}
+			if err := os.WriteFile(next(s), left, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
+					t.Error("Update called fn")
+					return session(9), nil
+				})
+				var e *filestore.Error
+				if !errors.Is(err, tc.cause) || !errors.Is(err, oauth.ErrSessionFormat) || !errors.As(err, &e) ||
+					e.Path != next(s) || !strings.Contains(err.Error(), tc.remedy) {
+					t.Errorf("got %v, want %v about %s", err, tc.cause, next(s))
+				}
+				if now, err := os.ReadFile(next(s)); err != nil || !bytes.Equal(now, left) {
+					t.Errorf("the file was changed (%v)", err)
+				}
+			}
+			if tc.before != 0 {
+				if got, err := s.Load(t.Context()); err != nil || got.Generation != tc.before {
+					t.Errorf("Load finds generation %d, %v", got.Generation, err)
+				}
+				return
+			}
+			err = sealed.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) {
+				if current.Generation != 2 {
+					t.Errorf("with its key: generation %d", current.Generation)
+				}
+				return current, nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// What is not a whole sealed session is of no use to any key: it is discarded.
+func TestSealedPart(t *testing.T) {
 	sealed := in(t, filepath.Join(t.TempDir(), "sessions"), filestore.WithSeal(aead(1)))
-	put(t, sealed, session(1))
-	if err := os.Rename(sealed.Path(), next(sealed)); err != nil {
+	put(t, sealed, session(3))
+	whole, err := os.ReadFile(sealed.Path())
+	if err != nil {
 		t.Fatal(err)
 	}
-	plain := in(t, filepath.Dir(sealed.Path()))
-	err := plain.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
-		t.Error("Update called fn")
-		return session(9), nil
-	})
-	var e *filestore.Error
-	if !errors.Is(err, filestore.ErrSealed) || !errors.As(err, &e) || e.Path != next(sealed) {
-		t.Errorf("got %v, want ErrSealed about %s", err, next(sealed))
+	hole := bytes.Clone(whole) // as a failure of the power leaves it, where the size came first
+	clear(hole[len(hole)/2:])
+	changed := bytes.Clone(whole)
+	changed[len(changed)/2] ^= 1
+	line := bytes.IndexByte(whole, '\n') + 1
+	for name, left := range map[string][]byte{
+		"cut by one":         whole[:len(whole)-1],
+		"cut by the last 32": whole[:len(whole)-32],
+		"cut in the middle":  whole[:len(whole)/2],
+		"the line":           whole[:line],
+		"the line and few":   whole[:line+5],
+		"part of the line":   whole[:line-3],
+		"zeros at the end":   hole,
+		"longer":             append(bytes.Clone(whole), 0),
+		"changed":            changed,
+	} {
+		for n := range byte(2) {
+			t.Run(name+", key "+string('1'+rune(n)), func(t *testing.T) {
+				s := in(t, filepath.Join(t.TempDir(), "sessions"), filestore.WithSeal(aead(1+n)))
+				put(t, s, session(2))
+				if err := os.WriteFile(next(s), left, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				err := s.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) {
+					if _, ok := s.Interrupted(); !ok || current.Generation != 2 {
+						t.Errorf("interrupted: %v, generation %d", ok, current.Generation)
+					}
+					return session(3), nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := s.Load(t.Context()); err != nil || got.Generation != 3 {
+					t.Errorf("Load finds generation %d, %v", got.Generation, err)
+				}
+			})
+		}
 	}
-	put(t, sealed, session(2))
 }
 
 // What a newer release left is neither used nor discarded: the session that is

@@ -127,7 +127,7 @@ func (u *update) prepare() (err error) {
 		u.current, u.plain = newer, plain
 		u.pending, err = u.open()
 		return err
-	case errors.Is(err, ErrSealed), err != nil && newerRelease(left):
+	case errors.Is(err, ErrSealed), errors.Is(err, ErrSealKey), err != nil && newerRelease(left):
 		_ = u.pending.Close()
 		return u.s.unreadable(u.s.nextPath(), err)
 	case err != nil && !since.IsZero():
