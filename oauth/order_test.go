@@ -840,6 +840,49 @@ func TestPatientCallerRestsNoLongerThanNecessary(t *testing.T) {
 	})
 }
 
+// Close ends the wait for the next renewal: of callers who saw the last one fail, and
+// of those who came later.
+func TestPatientCallerIsToldOfClose(t *testing.T) {
+	for name, later := range map[string]time.Duration{"the renewal was theirs": 0, "it was over": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := newFakeServer(func(int, fakeRequest) (*http.Response, error) {
+					return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+				})
+				c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.MaxAttempts = 1 })
+				ts := c.TokenSource()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				if later > 0 {
+					if _, err := ts.Token(); err == nil {
+						t.Fatal("the server answered")
+					}
+					time.Sleep(later)
+				}
+				result := make(chan error)
+				for range 3 {
+					go func() { _, err := ts.TokenContext(ctx); result <- err }()
+				}
+				synctest.Wait() // all of them rest now
+				start := time.Now()
+				for range 2 {
+					if err := ts.Close(); err != nil {
+						t.Error(err)
+					}
+				}
+				for range 3 {
+					if err := <-result; !errors.Is(err, oauth.ErrClosed) {
+						t.Errorf("%v, want ErrClosed", err)
+					}
+				}
+				if d := time.Since(start); d != 0 || srv.count() != 1 {
+					t.Errorf("%v after Close, %d requests", d, srv.count())
+				}
+			})
+		})
+	}
+}
+
 func TestObserverRestsAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFaultyStore()

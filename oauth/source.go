@@ -25,6 +25,8 @@ type TokenSource struct {
 
 	silent atomic.Bool // Close has returned: what the source does is not told any more
 
+	closing chan struct{} // closed by Close at its beginning
+
 	mu      sync.Mutex
 	looking *looking // the read of the store in progress; nil if there is none
 	saver   saver
@@ -55,7 +57,7 @@ type flight struct {
 }
 
 func newTokenSource(c *Client) *TokenSource {
-	s := &TokenSource{c: c}
+	s := &TokenSource{c: c, closing: make(chan struct{})}
 	s.view.Store(&view{})
 	return s
 }
@@ -141,7 +143,8 @@ func patient(ctx context.Context, err error) bool {
 	return limited && errors.As(err, &unreachable) && unreachable.Temporary()
 }
 
-// rest waits until another renewal may begin, and reports whether ctx allows it.
+// rest waits until another renewal may begin, or none ever will because the source
+// was closed, and reports whether ctx allows it.
 func (s *TokenSource) rest(ctx context.Context) bool {
 	v := s.view.Load()
 	left := v.quiet - s.c.clock.Now().MonotonicSince(v.failed)
@@ -152,6 +155,8 @@ func (s *TokenSource) rest(ctx context.Context) bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-s.closing:
 		return true
 	case <-ctx.Done():
 		return false
@@ -287,6 +292,9 @@ func (s *TokenSource) RequireTransportSecurity() bool { return true }
 func (s *TokenSource) Close() error {
 	s.mu.Lock()
 	v := *s.view.Load()
+	if !v.closed {
+		close(s.closing)
+	}
 	v.closed = true
 	s.view.Store(&v)
 	if v.flight != nil {
