@@ -29,8 +29,9 @@ import (
 //
 // A request that was rejected with 401 is sent again where that can help:
 //
-//   - with a nonce, if the server demands one (use_dpop_nonce, §9) and it differs
-//     from the one that was sent, three times at most;
+//   - with the nonce that the response gives, if the server demands one
+//     (use_dpop_nonce, §9) and it differs from the one that was sent, three times at
+//     most;
 //   - with a corrected time, if the server rejected the proof (invalid_dpop_proof)
 //     and its clock differs from the one that the proof was made by, once, or twice
 //     if the clock of this computer was set meanwhile;
@@ -136,11 +137,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	closeBody = false // the first attempt closes it
 	body := req.Body
 	var rejected []clock.Instant // when the proofs were made that the server rejected
+	told := ""                   // the nonce that the responses to this request gave last
 	for nonces, tokenTried := 0, false; ; {
-		a := &attempt{t: t, req: req, tok: tok}
+		a := &attempt{t: t, req: req, tok: tok, told: told}
 		resp, err := a.do(body)
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
 			return resp, err
+		}
+		if hasNonce(resp.Header) {
+			told = resp.Header.Get(NonceHeader)
 		}
 		again := false
 		switch challengeError(resp.Header) {
@@ -206,6 +211,10 @@ type attempt struct {
 	out *http.Request // with credentials
 	tok *oauth2.Token
 
+	// told is the nonce to use; "" if the origin's newest one will do. The two differ
+	// where several services behind one origin have nonces of their own.
+	told string
+
 	nonce string        // in the proof
 	iat   time.Time     // in the proof
 	made  clock.Instant // when the proof was
@@ -266,7 +275,9 @@ func (a *attempt) prove() error {
 	if t.Prover == nil {
 		return errors.New("dpop: the access token is bound to a key, and Transport.Prover is nil")
 	}
-	a.nonce = t.nonces().Nonce(a.req.URL)
+	if a.nonce = a.told; a.nonce == "" {
+		a.nonce = t.nonces().Nonce(a.req.URL)
+	}
 	a.made = t.clock().Now()
 	now := a.made.Wall()
 	a.iat = now.Add(t.clocks().Correction(a.req.URL, now))

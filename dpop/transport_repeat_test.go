@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -218,4 +219,117 @@ func TestTransportHTTP2(t *testing.T) {
 	if err != nil || string(body) != "body" || !slices.Equal(versions, []int{2, 2, 2}) {
 		t.Errorf("%q, %v after requests by HTTP/%v", body, err, versions)
 	}
+}
+
+// Two services behind one origin, each with a nonce of its own, in the order that
+// concurrent calls can have: the other one's nonce comes between a challenge and the
+// request that it leads to.
+func TestTransportAnswersItsOwnChallenge(t *testing.T) {
+	challenge := func(code, nonce string) http.Header {
+		h := http.Header{"Www-Authenticate": {`DPoP error="` + code + `"`}}
+		if nonce != "" {
+			h.Set(NonceHeader, nonce)
+		}
+		return h
+	}
+	for _, tt := range []struct {
+		name      string
+		responses []http.Header // those with 401, one after the other; 200 follows
+		want      []string      // nonces
+	}{
+		{"a challenge", []http.Header{challenge(codeUseNonce, "a")}, []string{"other0", "a"}},
+		{"two challenges", []http.Header{challenge(codeUseNonce, "a"), challenge(codeUseNonce, "b")}, []string{"other0", "a", "b"}},
+		{"another token", []http.Header{challenge(codeInvalidToken, "")}, []string{"other0", "other1"}},
+		{"another token, and a nonce", []http.Header{challenge(codeInvalidToken, "a")}, []string{"other0", "a"}},
+		{
+			"a challenge, and another token", []http.Header{challenge(codeUseNonce, "a"), challenge(codeInvalidToken, "")},
+			[]string{"other0", "a", "a"},
+		},
+		{
+			"another token, and a malformed nonce", []http.Header{challenge(codeInvalidToken, `"`)},
+			[]string{"other0", "other1"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const url = "https://api.example.com/"
+			tr := newTransport(t, &source{tokens: []*oauth2.Token{dpopToken("one"), dpopToken("two")}})
+			others := 0
+			other := func() { // learns what the other service says
+				tr.nonces().Learn(parseURL(t, url), nonceHeader("other"+string('0'+rune(others))))
+				others++
+			}
+			var got []string
+			tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+				got = append(got, takeNonce(r.Header.Get("DPoP")))
+				if len(got) <= len(tt.responses) {
+					return response(r, 401, tt.responses[len(got)-1]), nil
+				}
+				return response(r, 200, http.Header{}), nil
+			})
+			req := must(http.NewRequest(http.MethodPost, url, strings.NewReader("body")))
+			body := req.GetBody
+			req.GetBody = func() (io.ReadCloser, error) { // after the response, and before the next proof
+				other()
+				return body()
+			}
+			other()
+			resp, err := tr.RoundTrip(req)
+			if err != nil || resp.StatusCode != 200 || !slices.Equal(got, tt.want) {
+				t.Errorf("%v after requests with the nonces %q, want %q", err, got, tt.want)
+			}
+		})
+	}
+}
+
+// The same with net/http's own repetition in between.
+func TestTransportChallengeAndDeadConnection(t *testing.T) {
+	a := &attempt{
+		t:   &Transport{Base: &http.Transport{}, Prover: newProver(t, p256Key())},
+		req: must(http.NewRequest(http.MethodGet, "https://h/", nil)), tok: dpopToken("t"), told: "own",
+	}
+	a.out = a.req.Clone(t.Context())
+	for range 2 {
+		a.t.nonces().Learn(a.req.URL, nonceHeader("other"))
+		a.gotConn(httptrace.GotConnInfo{})
+	}
+	if got := takeNonce(a.out.Header.Get("DPoP")); got != "own" || a.err != nil {
+		t.Errorf("the nonce is %q, %v", got, a.err)
+	}
+}
+
+// Concurrent calls of two services behind one origin all succeed.
+func TestTransportTwoServices(t *testing.T) {
+	var verifier Verifier
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		vp, err := verifier.VerifyRequest(r, Expected{URL: "http://" + r.Host + r.URL.Path, AccessToken: "bound"})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		nonce := strings.TrimPrefix(r.URL.Path, "/")
+		w.Header().Set(NonceHeader, nonce)
+		if vp.Nonce != nonce {
+			w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer srv.Close()
+	tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 25 {
+				resp, err := (&http.Client{Transport: tr}).Get(srv.URL + "/" + []string{"a", "b"}[i%2])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				drain(resp)
+				if resp.StatusCode != http.StatusOK {
+					t.Errorf("status %d", resp.StatusCode)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
