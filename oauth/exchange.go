@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -158,10 +159,11 @@ const maxChallenges = 3
 // that spend nothing: the server wants another nonce, or our clock is wrong.
 func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
 	var rejected []clock.Instant // when the proofs were made that the server rejected
+	var told dpop.Nonces         // by responses to this request: the origin may have more, for other endpoints
 	for challenges := 0; ; {
 		made := c.clock.Now()
 		iat := made.Wall().Add(c.clocks.Correction(c.tokenURL, made.Wall()))
-		response, newNonce, err := c.send(ctx, g, iat)
+		response, newNonce, err := c.send(ctx, g, iat, &told)
 		var server *ServerError
 		if err == nil || c.cfg.DPoP == nil || !errors.As(err, &server) {
 			return response, err
@@ -194,16 +196,18 @@ func (c *Client) betterProof(made clock.Instant, iat time.Time, rejected []clock
 	return c.clocks.Rejected(c.tokenURL, iat, now.MonotonicSince(made), now.Wall())
 }
 
-// send makes one HTTP exchange with a proof of its own. newNonce reports whether
-// the response had a nonce that was not known before.
-func (c *Client) send(ctx context.Context, g grant, proofTime time.Time) (_ tokenResponse, newNonce bool, _ error) {
+// send makes one HTTP exchange with a proof of its own, and the nonce that was told
+// last, or else the origin's newest. newNonce reports whether the response has
+// another one.
+func (c *Client) send(ctx context.Context, g grant, proofTime time.Time, told *dpop.Nonces) (_ tokenResponse, newNonce bool, _ error) {
 	var proof string
+	nonce := cmp.Or(told.Nonce(c.tokenURL), c.nonces.Nonce(c.tokenURL))
 	if c.cfg.DPoP != nil {
 		// Signing can wait for a person, so it is not part of the request's time.
 		var err error
 		proof, err = c.cfg.DPoP.Proof(ctx, dpop.Claims{
 			Method: http.MethodPost, URL: c.cfg.Provider.TokenURL,
-			Nonce: c.nonces.Nonce(c.tokenURL), IssuedAt: proofTime,
+			Nonce: nonce, IssuedAt: proofTime,
 		})
 		if err != nil {
 			return tokenResponse{}, false, fmt.Errorf("oauth: %w", err)
@@ -225,7 +229,8 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time) (_ toke
 	body, err := readBody(resp)
 	received := c.clock.Now()
 	c.clocks.Learn(c.tokenURL, resp.Header, received.Wall(), received.MonotonicSince(sent))
-	newNonce = c.nonces.Learn(c.tokenURL, resp.Header)
+	c.nonces.Learn(c.tokenURL, resp.Header)
+	newNonce = told.Learn(c.tokenURL, resp.Header) && told.Nonce(c.tokenURL) != nonce
 	response, err := c.parseResponse(resp, body, err, g)
 	response.sent = sent // the life began when the server issued the token, not when we read it
 	return response, newNonce, err

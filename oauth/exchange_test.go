@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -230,6 +231,57 @@ func TestNonce(t *testing.T) {
 		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.DPoP = newProver(t) })
 		wantToken(t, c.TokenSource(), "at-4")
 	})
+	// A resource of the same origin gives nonces, too, while the token request is on
+	// its way: the same one, or one that the token endpoint does not accept.
+	for name, nonce := range map[string]string{"a resource gave the same nonce": "n", "a resource gives another nonce": "other"} {
+		t.Run(name, func(t *testing.T) {
+			var c *oauth.Client
+			var meanwhile, inside bool
+			visit := func() {
+				inside = true
+				defer func() { inside = false }()
+				resp, err := c.HTTPClient().Post("https://as.example/resource", "text/plain", strings.NewReader("resource"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp.Body.Close()
+			}
+			srv := newFakeServer(nil)
+			var nonces []string
+			srv.handle = func(_ int, r fakeRequest) (*http.Response, error) {
+				if r.form.Has("resource") {
+					return answer(200, "", "DPoP-Nonce", nonce), nil
+				}
+				nonces = append(nonces, claimsOf(t, r).Nonce)
+				meanwhile = len(nonces) == 2
+				switch len(nonces) {
+				case 1:
+					return answer(200, `{"access_token":"at-1","token_type":"DPoP","expires_in":3600}`), nil
+				case 2:
+					visit()
+					return challenge(400, "n"), nil
+				}
+				return answer(200, `{"access_token":"at-2","token_type":"DPoP","expires_in":3600}`), nil
+			}
+			c, _ = newClient(t, srv, func(cfg *oauth.Config) {
+				cfg.DPoP = newProver(t)
+				cfg.Clock = func() time.Time {
+					if meanwhile && !inside { // the clock is read between a challenge and the next proof
+						visit()
+					}
+					return time.Now()
+				}
+			})
+			wantToken(t, c.TokenSource(), "at-1")
+			if tok, err := c.TokenSource().Renew(t.Context()); err != nil || tok.AccessToken != "at-2" {
+				t.Errorf("Renew: %v", err)
+			}
+			if want := []string{"", "", "n"}; !slices.Equal(nonces, want) {
+				t.Errorf("requests with the nonces %q, want %q", nonces, want)
+			}
+		})
+	}
 	for name, change := range map[string]func(*oauth.Config){
 		"no nonce in the challenge": func(cfg *oauth.Config) { cfg.DPoP = newProver(t) },
 		"no key to prove":           func(*oauth.Config) {},
