@@ -137,12 +137,17 @@ func (l *listener) start() {
 func (l *listener) addr() string { return l.net.Addr().String() }
 func (l *listener) url() string  { return l.scheme + "://" + l.addr() }
 
+// abandon gives back the port of a listener that was not started.
+func (l *listener) abandon() {
+	l.cancel()
+	_ = l.net.Close()
+}
+
 // close waits for Serve to return before it closes the connections a second
 // time: one that was accepted in between is not known to the first Close.
 func (l *listener) close() {
 	l.once.Do(func() {
-		l.cancel()
-		_ = l.net.Close()
+		l.abandon()
 		_ = l.http.Close()
 		<-l.served
 		_ = l.http.Close()

@@ -88,18 +88,14 @@ func (s *Server) open(addresses ...string) error {
 	for i, h := range []http.HandlerFunc{s.serve, s.serveElsewhere} {
 		l, err := s.listen(addresses[i], h)
 		if err != nil {
-			s.closeListeners()
+			for _, l := range s.listeners {
+				l.abandon()
+			}
 			return err
 		}
 		s.listeners = append(s.listeners, l)
 	}
 	return nil
-}
-
-func (s *Server) closeListeners() {
-	for _, l := range s.listeners {
-		l.close()
-	}
 }
 
 // TB is the part of testing.TB that [Start] needs; *testing.T and *testing.B
@@ -166,7 +162,9 @@ func (s *Server) Stop() {
 
 func (s *Server) stop() {
 	s.stopped.Store(true)
-	s.closeListeners()
+	for _, l := range s.listeners {
+		l.close()
+	}
 	s.client.CloseIdleConnections()
 }
 
