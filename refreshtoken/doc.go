@@ -35,13 +35,8 @@
 // caller then needs one of the roles organization-manager.viewer,
 // organization-manager.admin and iam.userAccounts.refreshTokenViewer.
 //
-// # Filters
-//
 // A [Filter] has the server select tokens by client, application instance and
-// [ProtectionLevel]. [ParseFilter] reads the same from the expression that the
-// API documents:
-//
-//	client_instance_info="yc/0.141.0" AND protection_level IN ("NO_PROTECTION", "INSECURE_KEY_DPOP")
+// [ProtectionLevel].
 //
 // # Revoking
 //

@@ -174,21 +174,6 @@ func ExampleFilter() {
 	// Output: client_instance_info="yc/0.141.0" AND protection_level IN ("NO_PROTECTION", "INSECURE_KEY_DPOP")
 }
 
-func ExampleParseFilter() {
-	filter, err := refreshtoken.ParseFilter(`protection_level IN ("NO_PROTECTION") AND client_id="yc.oauth.public-sdk"`)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(filter.ClientID, filter.ProtectionLevels)
-
-	_, err = refreshtoken.ParseFilter(`clientId="yc.oauth.public-sdk"`)
-	fmt.Println(err)
-	// Output:
-	// yc.oauth.public-sdk [NO_PROTECTION]
-	// refreshtoken: filter is malformed at character 1: want one of the fields client_id, client_instance_info, protection_level
-}
-
 func ExampleAPIError() {
 	iam := exampleIAM()
 	defer iam.Close()

@@ -8,14 +8,6 @@ import (
 	"unicode/utf8"
 )
 
-// The fields that the service can filter by, as the example in the
-// documentation of RefreshToken.List writes them.
-const (
-	filterClientID           = "client_id"
-	filterClientInstanceInfo = "client_instance_info"
-	filterProtectionLevel    = "protection_level"
-)
-
 // A Filter selects the refresh tokens that a listing returns. The conditions are
 // joined by AND; the zero Filter selects every token.
 //
@@ -33,16 +25,13 @@ type Filter struct {
 	ProtectionLevels []ProtectionLevel
 }
 
-// Expression is the filter as the API takes it, in at most 1000 characters:
-//
-//	client_instance_info="yc/0.141.0" AND protection_level IN ("NO_PROTECTION", "INSECURE_KEY_DPOP")
-//
-// It is "" for the zero Filter. The error is an [*ArgumentError].
-func (f Filter) Expression() (string, error) {
+// expression is the filter as the API takes it, in at most 1000 characters, and ""
+// for the zero Filter. The error is an [*ArgumentError].
+func (f Filter) expression() (string, error) {
 	var terms []string
 	for _, c := range []struct{ field, name, value string }{
-		{"Filter.ClientID", filterClientID, f.ClientID},
-		{"Filter.ClientInstanceInfo", filterClientInstanceInfo, f.ClientInstanceInfo},
+		{"Filter.ClientID", "client_id", f.ClientID},
+		{"Filter.ClientInstanceInfo", "client_instance_info", f.ClientInstanceInfo},
 	} {
 		if c.value == "" {
 			continue
@@ -75,15 +64,19 @@ func (f Filter) levels() (string, error) {
 		quoted[i] = quote(string(l))
 	}
 	if len(quoted) == 1 {
-		return filterProtectionLevel + "=" + quoted[0], nil
+		return "protection_level=" + quoted[0], nil
 	}
-	return filterProtectionLevel + " IN (" + strings.Join(quoted, ", ") + ")", nil
+	return "protection_level IN (" + strings.Join(quoted, ", ") + ")", nil
 }
 
-// String is the [Filter.Expression], for people and logs. For a filter that has
-// none it is a text that no server takes for an expression.
+// String is the filter as the API takes it:
+//
+//	client_instance_info="yc/0.141.0" AND protection_level IN ("NO_PROTECTION", "INSECURE_KEY_DPOP")
+//
+// For a filter with a value that the API does not take it is a text that no server
+// takes for an expression.
 func (f Filter) String() string {
-	expr, err := f.Expression()
+	expr, err := f.expression()
 	if err != nil {
 		return "!(" + err.Error() + ")"
 	}

@@ -155,7 +155,7 @@ func (o ListOptions) request() (ListRequest, error) {
 	if err := checkText("ListOptions.PageToken", o.PageToken, maxPageToken, "it takes the NextPageToken of a Page"); err != nil {
 		return ListRequest{}, err
 	}
-	expr, err := o.Filter.Expression()
+	expr, err := o.Filter.expression()
 	if err != nil {
 		return ListRequest{}, err
 	}
