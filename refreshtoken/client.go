@@ -24,9 +24,6 @@ type Client struct {
 	logger    *slog.Logger
 	traceID   string
 	err       error // a mistake in the options: every call returns it
-
-	// locate, if not nil, sees to it that the transport knows where to go.
-	locate func(context.Context) error
 }
 
 // NewClient returns a Client that speaks REST through hc, which adds the
@@ -40,12 +37,7 @@ type Client struct {
 func NewClient(hc *http.Client, opts ...Option) *Client {
 	cfg := newConfig(opts)
 	iam, operation, userAgent, err := cfg.restSettings()
-	t := newREST(hc, iam, operation, userAgent)
-	c := newClient(t, cfg, err)
-	if cfg.discovery != nil && (iam == nil || operation == nil) {
-		c.locate = func(ctx context.Context) error { return t.locate(ctx, cfg.discovery) }
-	}
-	return c
+	return newClient(newREST(hc, iam, operation, userAgent), cfg, err)
 }
 
 // New returns a Client over any transport. An option that is for [NewClient] only is
@@ -173,11 +165,6 @@ func call[T response](ctx context.Context, c *Client, method string, clean clean
 	// for a request that is not going to be made.
 	if err := ctx.Err(); err != nil {
 		return zero, &TransportError{Method: method, Err: retry.Ended(ctx)}
-	}
-	if c.locate != nil {
-		if err := c.locate(ctx); err != nil {
-			return zero, err
-		}
 	}
 	policy := c.retry
 	policy.Notify = func(attempt int, err error, wait time.Duration) {

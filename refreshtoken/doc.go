@@ -122,9 +122,4 @@
 // Requests go to Yandex Cloud in Russia, or where [WithEndpoint] and
 // [WithOperationEndpoint] say. An address is https, or http to a loopback address.
 // Redirects are not followed.
-//
-// A [Discovery] finds both by the one address of a cloud's API:
-//
-//	cloud := refreshtoken.NewDiscovery(nil, "api.yandexcloud.kz")
-//	client := refreshtoken.NewClient(hc, refreshtoken.WithDiscovery(cloud))
 package refreshtoken

@@ -15,7 +15,6 @@ const (
 	methodList      = "List"
 	methodRevoke    = "Revoke"
 	methodOperation = "Operation"
-	methodEndpoints = "Endpoints"
 
 	// No method of the API: what a caller was waiting for.
 	methodWait       = "Wait"
@@ -55,8 +54,8 @@ func (t Trace) quoted() string {
 // Its [Code] is wrapped: errors.Is(err, [ErrPermissionDenied]) tells the kinds
 // apart.
 type APIError struct {
-	// Method is the call that failed: "List", "Revoke", "Operation" or, of a
-	// Discovery, "Endpoints". An operation that ended with an error has "Revoke".
+	// Method is the call that failed: "List", "Revoke" or "Operation". An operation
+	// that ended with an error has "Revoke".
 	Method string
 	// Code is the kind of failure. Where the response held no google.rpc.Status
 	// (the page of a proxy, an empty body), it follows from HTTPStatus, and 404 is
@@ -148,7 +147,7 @@ func (e *APIError) Is(target error) bool { return target == ErrGone && e.gone }
 // member of the wrong type, an operation that contradicts itself, a page token
 // for the second time. It never holds the body.
 type ResponseError struct {
-	// Method is the call: "List", "Revoke", "Operation" or "Endpoints".
+	// Method is the call: "List", "Revoke" or "Operation".
 	Method string
 	// Reason says what is wrong, and what to do where that is known.
 	Reason string
@@ -181,8 +180,8 @@ func (e *ResponseError) Unwrap() error { return e.Err }
 // It wraps the cause, and [ErrUnavailable] as well where another attempt may
 // succeed.
 type TransportError struct {
-	// Method is the call: "List", "Revoke", "Operation" or "Endpoints". It is "Wait" or
-	// "RevokeEach" where ctx ended between two calls.
+	// Method is the call: "List", "Revoke" or "Operation". It is "Wait" or "RevokeEach"
+	// where ctx ended between two calls.
 	Method string
 	// Temporary says that the network failed, so that another attempt may succeed.
 	Temporary bool

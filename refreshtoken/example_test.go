@@ -222,10 +222,3 @@ func ExampleClient_RevokeEach() {
 	// dry run: true revoked: [aje1] failed: []
 	// dry run: false revoked: [aje1] failed: []
 }
-
-// One setting is enough for another region.
-func ExampleWithDiscovery() {
-	region := refreshtoken.NewDiscovery(nil, "api.yandexcloud.kz")
-	client := refreshtoken.NewClient(http.DefaultClient, refreshtoken.WithDiscovery(region))
-	_ = client
-}

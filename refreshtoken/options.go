@@ -27,7 +27,6 @@ type Option func(*config)
 // given.
 type config struct {
 	endpoint, operationEndpoint setting
-	discovery                   *Discovery
 	userAgent                   setting
 	traceID                     setting
 	retry                       RetryPolicy
@@ -55,13 +54,6 @@ func WithEndpoint(address string) Option {
 func WithOperationEndpoint(address string) Option {
 	return func(c *config) { c.operationEndpoint = setting{address, true} }
 }
-
-// WithDiscovery has d find the endpoints that [WithEndpoint] and
-// [WithOperationEndpoint] do not set, when a call first needs one. A call whose
-// endpoint cannot be found fails with the error of [Discovery.Endpoints], and
-// nothing is sent. For [NewClient] only. Default: the endpoints of Yandex Cloud in
-// Russia.
-func WithDiscovery(d *Discovery) Option { return func(c *config) { c.discovery = d } }
 
 // WithUserAgent sets the User-Agent header, such as "mycli/1.2.0". For
 // [NewClient] only. Default: "ycauth-go".
@@ -148,38 +140,24 @@ func (c *config) retryPolicy() retry.Policy {
 	}
 }
 
-// restSettings are the endpoints and the user agent, with their defaults. An
-// endpoint that a Discovery is to find is nil.
+// restSettings are the endpoints and the user agent, with their defaults.
 func (c *config) restSettings() (iam, operation *url.URL, userAgent string, err error) {
-	if c.discovery == nil {
-		if !c.operationEndpoint.given {
-			c.operationEndpoint = setting{DefaultOperationEndpoint, true}
-			if c.endpoint.given {
-				c.operationEndpoint = c.endpoint
-			}
-		}
-		if !c.endpoint.given {
-			c.endpoint = setting{DefaultEndpoint, true}
-		}
-	}
-	if !c.userAgent.given {
-		c.userAgent.value = defaultUserAgent
-	}
-	if iam, err = c.endpoint.parse("WithEndpoint"); err != nil {
+	c.operationEndpoint = c.operationEndpoint.or(c.endpoint.or(setting{DefaultOperationEndpoint, true}))
+	userAgent = c.userAgent.or(setting{defaultUserAgent, true}).value
+	if iam, err = parseEndpoint("WithEndpoint", c.endpoint.or(setting{DefaultEndpoint, true}).value); err != nil {
 		return nil, nil, "", err
 	}
-	if operation, err = c.operationEndpoint.parse("WithOperationEndpoint"); err != nil {
+	if operation, err = parseEndpoint("WithOperationEndpoint", c.operationEndpoint.value); err != nil {
 		return nil, nil, "", err
 	}
-	return iam, operation, c.userAgent.value, checkHeader("WithUserAgent", c.userAgent.value)
+	return iam, operation, userAgent, checkHeader("WithUserAgent", userAgent)
 }
 
-// parse is nil for a setting that was not given.
-func (s setting) parse(option string) (*url.URL, error) {
-	if !s.given {
-		return nil, nil
+func (s setting) or(other setting) setting {
+	if s.given {
+		return s
 	}
-	return parseEndpoint(option, s.value)
+	return other
 }
 
 func parseEndpoint(option, address string) (*url.URL, error) {
@@ -213,9 +191,6 @@ func (c *config) onlyREST() error {
 		if o.set.given {
 			return &ArgumentError{o.name, "is an option of NewClient: other transports are given theirs when they are made"}
 		}
-	}
-	if c.discovery != nil {
-		return &ArgumentError{"WithDiscovery", "is an option of NewClient: other transports are given what its Endpoints returns"}
 	}
 	return nil
 }

@@ -25,13 +25,9 @@ import (
 // rest is the [Transport] over HTTP and JSON (Yandex Cloud IAM API, REST).
 type rest struct {
 	hc             *http.Client // adds the Authorization header, follows no redirects
-	iam, operation *url.URL     // nil where a Discovery finds it
-	found          atomic.Pointer[found]
+	iam, operation *url.URL
 	userAgent      string
 }
-
-// found are the endpoints that a Discovery found last.
-type found struct{ iam, operation *url.URL }
 
 var _ Transport = (*rest)(nil)
 
@@ -69,42 +65,9 @@ func (l locations) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// locate finds the endpoints that were not set. It has to succeed before the first
-// call.
-func (t *rest) locate(ctx context.Context, d *Discovery) error {
-	at, err := d.Endpoints(ctx)
-	if err != nil {
-		return err
-	}
-	iam, err := d.url(at.IAM)
-	if err != nil {
-		return err
-	}
-	operation, err := d.url(at.Operation)
-	if err != nil {
-		return err
-	}
-	t.found.Store(&found{iam, operation})
-	return nil
-}
-
-func (t *rest) iamURL() *url.URL {
-	if t.iam != nil {
-		return t.iam
-	}
-	return t.found.Load().iam
-}
-
-func (t *rest) operationURL() *url.URL {
-	if t.operation != nil {
-		return t.operation
-	}
-	return t.found.Load().operation
-}
-
 // List is GET /iam/v1/refreshTokens.
 func (t *rest) List(ctx context.Context, call Call, req ListRequest) (*Page, error) {
-	u := t.iamURL().JoinPath("iam/v1/refreshTokens")
+	u := t.iam.JoinPath("iam/v1/refreshTokens")
 	u.RawQuery = listQuery(req).Encode()
 	page, trace, err := exchange(ctx, t, call, http.MethodGet, u, nil, parsePage)
 	if err != nil {
@@ -141,12 +104,12 @@ func (t *rest) Revoke(ctx context.Context, call Call, req RevokeRequest) (*Opera
 	if err != nil {
 		return nil, err
 	}
-	return t.startOrPoll(ctx, call, http.MethodPost, t.iamURL().JoinPath("iam/v1/refreshTokens:revoke"), body)
+	return t.startOrPoll(ctx, call, http.MethodPost, t.iam.JoinPath("iam/v1/refreshTokens:revoke"), body)
 }
 
 // Operation is GET /operations/{operation_id} at the operation service.
 func (t *rest) Operation(ctx context.Context, call Call, id string) (*Operation, error) {
-	return t.startOrPoll(ctx, call, http.MethodGet, t.operationURL().JoinPath("operations", url.PathEscape(id)), nil)
+	return t.startOrPoll(ctx, call, http.MethodGet, t.operation.JoinPath("operations", url.PathEscape(id)), nil)
 }
 
 func (t *rest) startOrPoll(ctx context.Context, call Call, method string, u *url.URL, body []byte) (*Operation, error) {

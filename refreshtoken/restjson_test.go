@@ -31,21 +31,6 @@ func FuzzParsePage(f *testing.F) {
 	})
 }
 
-func FuzzParseEndpoints(f *testing.F) {
-	d := NewDiscovery(nil, "api.example")
-	f.Fuzz(func(t *testing.T, data []byte) {
-		page, err := parseEndpoints(data)
-		if err != nil {
-			return
-		}
-		for _, address := range page.addresses {
-			if u, err := d.url(address); err == nil && (u.Scheme != "https" || u.Host != address || u.User != nil || u.Path != "") {
-				t.Fatalf("%q leads to %v", address, u)
-			}
-		}
-	})
-}
-
 func FuzzRetryDelay(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if d := retryDelay([]json.RawMessage{data}); d < 0 || d > 365*24*time.Hour {

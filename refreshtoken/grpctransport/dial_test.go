@@ -10,7 +10,6 @@ import (
 	"errors"
 	"math/big"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -156,28 +155,6 @@ func TestDialRefuses(t *testing.T) {
 	var argument *refreshtoken.ArgumentError
 	if _, err := grpctransport.Dial(nil, grpctransport.DialOptions{}); !errors.As(err, &argument) {
 		t.Errorf("without a source: got %v", err)
-	}
-}
-
-// TestDialWhereADiscoveryLeads: one setting is enough for gRPC as well.
-func TestDialWhereADiscoveryLeads(t *testing.T) {
-	iam := iamtest.Start(t)
-	face := iamgrpc.Start(t, iam)
-	iam.SetEndpoint("iam", face.Address)
-	iam.SetEndpoint("operation", face.Address)
-	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	at, err := refreshtoken.NewDiscovery(hc, iam.URL).Endpoints(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := grpctransport.Dial(source{token: iam.IssueAccessToken("", "")},
-		grpctransport.DialOptions{Endpoint: at.IAM, OperationEndpoint: at.Operation, Plaintext: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := listOnce(t.Context(), conn); err != nil {
-		t.Error(err)
 	}
 }
 

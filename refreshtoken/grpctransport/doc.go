@@ -20,8 +20,7 @@
 // [Authenticate], then have the token source replace it, and make the call once more.
 // These options serve any gRPC service, not only those of this package.
 //
-// The addresses of another cloud than the one in Russia are options of Dial; a
-// refreshtoken.Discovery finds them.
+// The addresses of another cloud than the one in Russia are options of Dial.
 //
 // # Errors
 //
