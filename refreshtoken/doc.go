@@ -68,19 +68,20 @@
 //
 // # Housekeeping
 //
-// [Client.Find] lists the tokens that should go, and why: those that match every
-// [Rule] that it is given. There are [Unprotected], [NotUsedSince], [CreatedBefore],
-// [ClientOlderThan], and [Any] of several.
-// [Client.RevokeEach] revokes tokens by their IDs, several at a time, and reports
-// what became of each. DryRun first:
+// [Client.RevokeEach] revokes tokens by their IDs, several at a time, and reports what
+// became of each. Look at them first, in a dry run for example:
 //
+//	month := time.Now().AddDate(0, -1, 0)
+//	unprotected := refreshtoken.Filter{ProtectionLevels: []refreshtoken.ProtectionLevel{refreshtoken.NoProtection}}
 //	var ids []string
-//	for found, err := range client.Find(ctx, refreshtoken.ListOptions{SubjectID: subject}, refreshtoken.Unprotected()) {
+//	for token, err := range client.List(ctx, refreshtoken.ListOptions{SubjectID: subject, Filter: unprotected}) {
 //		if err != nil {
 //			return err
 //		}
-//		fmt.Println(found.ID, found.Reasons)
-//		ids = append(ids, found.ID)
+//		if token.NotUsedSince(month) {
+//			fmt.Println(token.ID, token.LastUsedAt)
+//			ids = append(ids, token.ID)
+//		}
 //	}
 //	report, err := client.RevokeEach(ctx, ids, refreshtoken.RevokeEachOptions{DryRun: true})
 //

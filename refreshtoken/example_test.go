@@ -199,15 +199,17 @@ func ExampleClient_RevokeEach() {
 	defer iam.Close()
 	client, ctx := exampleClient(iam), context.Background()
 
-	staleFor30Days := refreshtoken.NotUsedSince(time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, -30))
+	spring := time.Date(2025, 3, 1, 0, 0, 0, 0, time.UTC)
 	var ids []string
-	for found, err := range client.Find(ctx, refreshtoken.ListOptions{}, refreshtoken.Unprotected(), staleFor30Days) {
+	for token, err := range client.List(ctx, refreshtoken.ListOptions{}) {
 		if err != nil {
 			fmt.Println(err)
 			return
 		}
-		fmt.Println(found.ID, found.Reasons)
-		ids = append(ids, found.ID)
+		if token.ProtectionLevel == refreshtoken.NoProtection && token.NotUsedSince(spring) {
+			fmt.Println(token.ID, "last used on", token.LastUsedAt.Format(time.DateOnly))
+			ids = append(ids, token.ID)
+		}
 	}
 	for _, dryRun := range []bool{true, false} {
 		report, err := client.RevokeEach(ctx, ids, refreshtoken.RevokeEachOptions{DryRun: dryRun})
@@ -218,7 +220,7 @@ func ExampleClient_RevokeEach() {
 		fmt.Println("dry run:", report.DryRun, "revoked:", report.Revoked, "failed:", report.Failed)
 	}
 	// Output:
-	// aje1 [not bound to a key last used on 2025-01-02]
+	// aje1 last used on 2025-01-02
 	// dry run: true revoked: [aje1] failed: []
 	// dry run: false revoked: [aje1] failed: []
 }

@@ -471,6 +471,28 @@ func TestRefreshTokenJSON(t *testing.T) {
 	}
 }
 
+func TestNotUsedSince(t *testing.T) {
+	type token = refreshtoken.RefreshToken
+	march := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name  string
+		token token
+		want  bool
+	}{
+		{"used before", token{LastUsedAt: march.Add(-1)}, true},
+		{"used since", token{CreatedAt: march.AddDate(-1, 0, 0), LastUsedAt: march}, false},
+		{"never used", token{CreatedAt: march.AddDate(0, -1, 0)}, true},
+		{"new", token{CreatedAt: march}, false},
+		{"no times", token{}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := c.token.NotUsedSince(march); got != c.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
+
 func TestListContext(t *testing.T) {
 	t.Run("ended before the loop", func(t *testing.T) {
 		n := 0 // a token source would be asked for a token each time

@@ -54,3 +54,14 @@ type RefreshToken struct {
 	// ProtectionLevel tells how the token is protected.
 	ProtectionLevel ProtectionLevel `json:"protectionLevel"`
 }
+
+// NotUsedSince reports whether the last use of the token, or its creation if it was
+// never used, lies before since. LastUsedAt alone does not tell: it is zero for a
+// token that was issued a moment ago. A token without times is none that was not used.
+func (t *RefreshToken) NotUsedSince(since time.Time) bool {
+	last := t.LastUsedAt
+	if last.IsZero() {
+		last = t.CreatedAt
+	}
+	return !last.IsZero() && last.Before(since)
+}

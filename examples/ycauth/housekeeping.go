@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -47,18 +46,6 @@ func parseAge(s string) (time.Duration, error) {
 		}
 	}
 	return time.ParseDuration(s)
-}
-
-// find lists the tokens that the rule finds.
-func find(ctx context.Context, client *refreshtoken.Client, options refreshtoken.ListOptions, rule refreshtoken.Rule) ([]*refreshtoken.RefreshToken, error) {
-	tokens := []*refreshtoken.RefreshToken{}
-	for f, err := range client.Find(ctx, options, rule) {
-		if err != nil {
-			return nil, err
-		}
-		tokens = append(tokens, f.RefreshToken)
-	}
-	return tokens, nil
 }
 
 func tokenIDs(tokens []*refreshtoken.RefreshToken) []string {

@@ -283,12 +283,17 @@ func (r *revocation) tellIfEnded(ctx context.Context) error {
 
 // selected are the tokens that match every flag.
 func (a *app) selected(ctx context.Context, client *refreshtoken.Client, flags revokeFlags, filter refreshtoken.Filter) ([]*refreshtoken.RefreshToken, error) {
-	var rule refreshtoken.Rule = func(*refreshtoken.RefreshToken) string { return "selected by the filter" }
-	if flags.olderThan > 0 {
-		rule = refreshtoken.NotUsedSince(a.now().Add(-time.Duration(flags.olderThan)))
-	}
+	tokens := []*refreshtoken.RefreshToken{}
 	options := refreshtoken.ListOptions{SubjectID: flags.subjectID, Filter: filter, PageSize: 1000}
-	return find(ctx, client, options, rule)
+	for t, err := range client.List(ctx, options) {
+		if err != nil {
+			return nil, err
+		}
+		if flags.olderThan == 0 || t.NotUsedSince(a.now().Add(-time.Duration(flags.olderThan))) {
+			tokens = append(tokens, t)
+		}
+	}
+	return tokens, nil
 }
 
 // distinct are the texts without repetition.
