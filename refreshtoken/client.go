@@ -217,7 +217,7 @@ func (e *APIError) complete(method string, clean cleaner) {
 	e.Message = clean(e.Message)
 	e.clean(clean)
 	if number := strconv.Itoa(int(e.Code)); clean(number) != number {
-		e.Code = ErrUnknown // a token of digits alone can be sent back as a number
+		e.Code = CodeUnknown // a token of digits alone can be sent back as a number
 	}
 	for i, d := range e.Details {
 		e.Details[i] = cleanJSON(d, clean)
@@ -300,5 +300,5 @@ func (e *APIError) temporary() bool {
 		e.HTTPStatus == http.StatusGatewayTimeout:
 		return true
 	}
-	return e.Code == ErrUnavailable || e.Code == ErrResourceExhausted || e.Code == ErrDeadlineExceeded
+	return e.Code == CodeUnavailable || e.Code == CodeResourceExhausted || e.Code == CodeDeadlineExceeded
 }

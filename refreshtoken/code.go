@@ -1,55 +1,66 @@
 package refreshtoken
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// What an [*APIError] is, for errors.Is, by its Code. Other codes are compared with
+// APIError.Code. See [ErrGone] for a refresh token that is gone.
+var (
+	// ErrNotFound is CodeNotFound.
+	ErrNotFound = errors.New("not found")
+	// ErrPermissionDenied is CodePermissionDenied: the caller needs a role.
+	ErrPermissionDenied = errors.New("permission denied")
+	// ErrUnauthenticated is CodeUnauthenticated: the IAM token was rejected.
+	ErrUnauthenticated = errors.New("unauthenticated")
+	// ErrUnavailable is CodeUnavailable, or a temporary [*TransportError]: the service
+	// could not be reached.
+	ErrUnavailable = errors.New("unavailable")
+)
 
 // Code says what kind of failure an [APIError] is. The numbers and names are
 // those of google.rpc.Code.
-//
-// A Code is an error, so that it can be the target of [errors.Is]:
-//
-//	if errors.Is(err, refreshtoken.ErrNotFound) { … }
-//
-//nolint:errname // named for what it is in google.rpc; an error as syscall.Errno is one
 type Code int32
 
 // The codes of google.rpc.Code, but for OK (0), which no error has.
 const (
-	ErrCanceled           Code = 1
-	ErrUnknown            Code = 2
-	ErrInvalidArgument    Code = 3
-	ErrDeadlineExceeded   Code = 4
-	ErrNotFound           Code = 5
-	ErrAlreadyExists      Code = 6
-	ErrPermissionDenied   Code = 7
-	ErrResourceExhausted  Code = 8
-	ErrFailedPrecondition Code = 9
-	ErrAborted            Code = 10
-	ErrOutOfRange         Code = 11
-	ErrUnimplemented      Code = 12
-	ErrInternal           Code = 13
-	ErrUnavailable        Code = 14
-	ErrDataLoss           Code = 15
-	ErrUnauthenticated    Code = 16
+	CodeCanceled           Code = 1
+	CodeUnknown            Code = 2
+	CodeInvalidArgument    Code = 3
+	CodeDeadlineExceeded   Code = 4
+	CodeNotFound           Code = 5
+	CodeAlreadyExists      Code = 6
+	CodePermissionDenied   Code = 7
+	CodeResourceExhausted  Code = 8
+	CodeFailedPrecondition Code = 9
+	CodeAborted            Code = 10
+	CodeOutOfRange         Code = 11
+	CodeUnimplemented      Code = 12
+	CodeInternal           Code = 13
+	CodeUnavailable        Code = 14
+	CodeDataLoss           Code = 15
+	CodeUnauthenticated    Code = 16
 )
 
 var codeNames = [...]string{
-	0:                     "OK",
-	ErrCanceled:           "CANCELLED",
-	ErrUnknown:            "UNKNOWN",
-	ErrInvalidArgument:    "INVALID_ARGUMENT",
-	ErrDeadlineExceeded:   "DEADLINE_EXCEEDED",
-	ErrNotFound:           "NOT_FOUND",
-	ErrAlreadyExists:      "ALREADY_EXISTS",
-	ErrPermissionDenied:   "PERMISSION_DENIED",
-	ErrResourceExhausted:  "RESOURCE_EXHAUSTED",
-	ErrFailedPrecondition: "FAILED_PRECONDITION",
-	ErrAborted:            "ABORTED",
-	ErrOutOfRange:         "OUT_OF_RANGE",
-	ErrUnimplemented:      "UNIMPLEMENTED",
-	ErrInternal:           "INTERNAL",
-	ErrUnavailable:        "UNAVAILABLE",
-	ErrDataLoss:           "DATA_LOSS",
-	ErrUnauthenticated:    "UNAUTHENTICATED",
+	0:                      "OK",
+	CodeCanceled:           "CANCELLED",
+	CodeUnknown:            "UNKNOWN",
+	CodeInvalidArgument:    "INVALID_ARGUMENT",
+	CodeDeadlineExceeded:   "DEADLINE_EXCEEDED",
+	CodeNotFound:           "NOT_FOUND",
+	CodeAlreadyExists:      "ALREADY_EXISTS",
+	CodePermissionDenied:   "PERMISSION_DENIED",
+	CodeResourceExhausted:  "RESOURCE_EXHAUSTED",
+	CodeFailedPrecondition: "FAILED_PRECONDITION",
+	CodeAborted:            "ABORTED",
+	CodeOutOfRange:         "OUT_OF_RANGE",
+	CodeUnimplemented:      "UNIMPLEMENTED",
+	CodeInternal:           "INTERNAL",
+	CodeUnavailable:        "UNAVAILABLE",
+	CodeDataLoss:           "DATA_LOSS",
+	CodeUnauthenticated:    "UNAUTHENTICATED",
 }
 
 // String is the name in google.rpc.Code, such as "PERMISSION_DENIED", or
@@ -61,38 +72,50 @@ func (c Code) String() string {
 	return codeNames[c]
 }
 
-// Error is [Code.String].
-func (c Code) Error() string { return c.String() }
+// sentinel is the error that an [APIError] of this code is, or nil.
+func (c Code) sentinel() error {
+	switch c {
+	case CodeNotFound:
+		return ErrNotFound
+	case CodePermissionDenied:
+		return ErrPermissionDenied
+	case CodeUnauthenticated:
+		return ErrUnauthenticated
+	case CodeUnavailable:
+		return ErrUnavailable
+	}
+	return nil
+}
 
 // codeOfHTTP is the code for an HTTP status that came without a
 // google.rpc.Status, by the table in the comments of google.rpc.Code.
 func codeOfHTTP(status int) Code {
 	switch status {
 	case 400:
-		return ErrInvalidArgument
+		return CodeInvalidArgument
 	case 401:
-		return ErrUnauthenticated
+		return CodeUnauthenticated
 	case 403:
-		return ErrPermissionDenied
+		return CodePermissionDenied
 	case 404:
 		// Not NOT_FOUND, as the table has it: a proxy and a wrong address send this
 		// too, and say nothing about a resource. gRPC makes UNIMPLEMENTED of it
 		// ("HTTP to gRPC Status Code Mapping").
-		return ErrUnimplemented
+		return CodeUnimplemented
 	case 409:
-		return ErrAborted
+		return CodeAborted
 	case 429:
-		return ErrResourceExhausted
+		return CodeResourceExhausted
 	case 499:
-		return ErrCanceled
+		return CodeCanceled
 	case 500:
-		return ErrInternal
+		return CodeInternal
 	case 501:
-		return ErrUnimplemented
+		return CodeUnimplemented
 	case 502, 503: // the table has no 502: a gateway that cannot reach the service
-		return ErrUnavailable
+		return CodeUnavailable
 	case 504:
-		return ErrDeadlineExceeded
+		return CodeDeadlineExceeded
 	}
-	return ErrUnknown
+	return CodeUnknown
 }

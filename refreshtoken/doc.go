@@ -94,20 +94,17 @@
 //   - [*ResponseError]: the response does not follow the API.
 //   - [*TransportError]: there was no complete response, or ctx ended.
 //
-// A Code is a target of [errors.Is]:
-//
-//	errors.Is(err, refreshtoken.ErrPermissionDenied)
-//
-// [ErrUnauthenticated] means that the IAM token was rejected, [ErrUnavailable] also
-// that the service could not be reached, and [ErrUnimplemented] also that there is no
-// such method at the address. No error, result or log line holds the refresh token of
+// Targets of [errors.Is] are [ErrGone], [ErrNotFound], [ErrPermissionDenied],
+// [ErrUnauthenticated], which means that the IAM token was rejected, and
+// [ErrUnavailable], also if the service could not be reached. [CodeUnimplemented] also
+// means that there is no such method at the address. No error, result or log line holds the refresh token of
 // a call, even if the server sends it back, or the body of a response. The texts of
 // the server are kept, with everything that looks like a credential taken out.
 //
 // # Retries
 //
 // A request is made again after the HTTP status 429, 502, 503 or 504, the codes
-// [ErrUnavailable], [ErrResourceExhausted] and [ErrDeadlineExceeded], a
+// [CodeUnavailable], [CodeResourceExhausted] and [CodeDeadlineExceeded], a
 // connection that failed and a response that was cut off: up to four attempts with
 // growing waits, and never before a Retry-After of the server has passed.
 // [WithRetry] changes that. Revoke is retried like the others, since all its

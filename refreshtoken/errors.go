@@ -51,15 +51,15 @@ func (t Trace) quoted() string {
 // or the end of an operation. It is the google.rpc.Status of the response,
 // whichever transport brought it.
 //
-// Its [Code] is wrapped: errors.Is(err, [ErrPermissionDenied]) tells the kinds
-// apart.
+// It is [ErrNotFound], [ErrPermissionDenied], [ErrUnauthenticated] or [ErrUnavailable]
+// by its Code, and [ErrGone] if it proves that the refresh token is gone.
 type APIError struct {
 	// Method is the call that failed: "List", "Revoke" or "Operation". An operation
 	// that ended with an error has "Revoke".
 	Method string
 	// Code is the kind of failure. Where the response held no google.rpc.Status
 	// (the page of a proxy, an empty body), it follows from HTTPStatus, and 404 is
-	// ErrUnimplemented, as over gRPC: there is no such method at this address.
+	// CodeUnimplemented, as over gRPC: there is no such method at this address.
 	Code Code
 	// Message is the server's text for developers, without control characters
 	// and credentials, cut at 512 characters. It may be empty.
@@ -83,8 +83,8 @@ type APIError struct {
 	gone bool // [question.gone] found evidence of that
 }
 
-// Error names the method, the code and the server's message, and for a
-// [ErrPermissionDenied] the roles that the call needs.
+// Error names the method, the code and the server's message, and for
+// [CodePermissionDenied] the roles that the call needs.
 func (e *APIError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "refreshtoken: %s: %s", e.Method, e.Code)
@@ -119,28 +119,27 @@ func (e *APIError) where() []string {
 // the Yandex Cloud IAM documentation names for the refresh tokens of others.
 func (e *APIError) remedy() string {
 	switch {
-	case e.Code == ErrUnauthenticated:
+	case e.Code == CodeUnauthenticated:
 		return "the IAM token is missing, expired or revoked: get a new one, or log in again"
-	case e.Code == ErrPermissionDenied && e.Method == methodList:
+	case e.Code == CodePermissionDenied && e.Method == methodList:
 		return "to list the refresh tokens of another subject takes the role organization-manager.viewer, " +
 			"organization-manager.admin or iam.userAccounts.refreshTokenViewer"
-	case e.Code == ErrPermissionDenied && e.Method == methodRevoke:
+	case e.Code == CodePermissionDenied && e.Method == methodRevoke:
 		return "to revoke the refresh tokens of another subject takes the role " +
 			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker"
-	case e.Code == ErrUnimplemented:
+	case e.Code == CodeUnimplemented:
 		return "there is no such method at this address: check the endpoint, and whether a proxy is in the way"
-	case e.Code == ErrNotFound && e.Method == methodRevoke && !e.gone:
+	case e.Code == CodeNotFound && e.Method == methodRevoke && !e.gone:
 		return "this does not say that the refresh token is gone: check the endpoint, or list the refresh tokens"
 	}
 	return ""
 }
 
-// Unwrap returns the [Code].
-func (e *APIError) Unwrap() error { return e.Code }
-
-// Is reports whether target is [ErrGone] and the service said that the refresh
-// token does not exist. [errors.Is] calls it.
-func (e *APIError) Is(target error) bool { return target == ErrGone && e.gone }
+// Is reports whether target is the error of the Code, or [ErrGone] and the service
+// said that the refresh token does not exist. [errors.Is] calls it.
+func (e *APIError) Is(target error) bool {
+	return target != nil && target == e.Code.sentinel() || target == ErrGone && e.gone
+}
 
 // A ResponseError is a response that does not follow the API: a redirect,
 // something that is not JSON, a body that is cut off or larger than 16 MiB, a

@@ -23,7 +23,7 @@ func TestAPIError(t *testing.T) {
 	})
 	_, err := list(s.client(), refreshtoken.ListOptions{})
 	e := as[*refreshtoken.APIError](t, err)
-	if e.Method != "List" || e.Code != refreshtoken.ErrPermissionDenied || e.HTTPStatus != 403 || e.RetryAfter != 2*time.Minute ||
+	if e.Method != "List" || e.Code != refreshtoken.CodePermissionDenied || e.HTTPStatus != 403 || e.RetryAfter != 2*time.Minute ||
 		e.RequestID != "req-1" || e.ServerTraceID != "trace-1" || e.OperationID != "" {
 		t.Errorf("got %#v", e)
 	}
@@ -38,9 +38,10 @@ func TestAPIError(t *testing.T) {
 	if e.Error() != want {
 		t.Errorf("got  %s\nwant %s", e, want)
 	}
-	var code refreshtoken.Code
-	if !errors.As(err, &code) || code != refreshtoken.ErrPermissionDenied {
-		t.Errorf("got the code %v", code)
+	for _, target := range []error{nil, refreshtoken.ErrNotFound, refreshtoken.ErrPermissionDenied, refreshtoken.ErrUnauthenticated, refreshtoken.ErrUnavailable, refreshtoken.ErrGone} {
+		if got := errors.Is(err, target); got != (target == refreshtoken.ErrPermissionDenied) {
+			t.Errorf("is it %v: %t", target, got)
+		}
 	}
 	if n := len(s.seen()); n != 1 {
 		t.Errorf("%d requests", n)
@@ -67,29 +68,29 @@ func TestErrorAnswers(t *testing.T) {
 		body        string
 		want        refreshtoken.Code
 	}{
-		{"400 empty", 400, "", "", refreshtoken.ErrInvalidArgument},
-		{"401 empty", 401, "", "", refreshtoken.ErrUnauthenticated},
-		{"403 HTML", 403, "text/html", html, refreshtoken.ErrPermissionDenied},
-		{"404 HTML", 404, "text/html", html, refreshtoken.ErrUnimplemented},
-		{"407 HTML", 407, "text/html", html, refreshtoken.ErrUnknown},
-		{"409 text", 409, "text/plain", "body-of-the-answer", refreshtoken.ErrAborted},
-		{"429 empty", 429, "", "", refreshtoken.ErrResourceExhausted},
-		{"499 empty", 499, "", "", refreshtoken.ErrCanceled},
-		{"500 HTML", 500, "text/html", html, refreshtoken.ErrInternal},
-		{"501 empty", 501, "", "", refreshtoken.ErrUnimplemented},
-		{"502 HTML", 502, "text/html", html, refreshtoken.ErrUnavailable},
-		{"503 empty", 503, "", "", refreshtoken.ErrUnavailable},
-		{"504 HTML", 504, "text/html", html, refreshtoken.ErrDeadlineExceeded},
-		{"599 HTML", 599, "text/html", html, refreshtoken.ErrUnknown},
-		{"JSON of another kind", 404, "application/json", `{"error":"body-of-the-answer"}`, refreshtoken.ErrUnimplemented},
-		{"JSON that is no object", 404, "application/json", `"body-of-the-answer"`, refreshtoken.ErrUnimplemented},
-		{"JSON that is cut off", 404, "application/json", `{"message":"body-of-the-answer`, refreshtoken.ErrUnimplemented},
-		{"message of the wrong type", 404, "application/json", `{"code":9,"message":["body-of-the-answer"]}`, refreshtoken.ErrUnimplemented},
-		{"code of the wrong type", 404, "application/json", `{"code":true,"message":"body-of-the-answer"}`, refreshtoken.ErrUnimplemented},
-		{"code out of range", 404, "application/json", `{"code":1e99,"message":"body-of-the-answer"}`, refreshtoken.ErrUnimplemented},
-		{"larger than 1 MiB", 404, "application/json", `{"message":"body-of-the-answer ` + strings.Repeat("x", 1<<20) + `"}`, refreshtoken.ErrUnimplemented},
-		{"code as a string", 400, "application/problem+json; charset=utf-8", `{"code":"9"}`, refreshtoken.ErrFailedPrecondition},
-		{"code 0", 404, "application/json", `{"code":0}`, refreshtoken.ErrUnimplemented},
+		{"400 empty", 400, "", "", refreshtoken.CodeInvalidArgument},
+		{"401 empty", 401, "", "", refreshtoken.CodeUnauthenticated},
+		{"403 HTML", 403, "text/html", html, refreshtoken.CodePermissionDenied},
+		{"404 HTML", 404, "text/html", html, refreshtoken.CodeUnimplemented},
+		{"407 HTML", 407, "text/html", html, refreshtoken.CodeUnknown},
+		{"409 text", 409, "text/plain", "body-of-the-answer", refreshtoken.CodeAborted},
+		{"429 empty", 429, "", "", refreshtoken.CodeResourceExhausted},
+		{"499 empty", 499, "", "", refreshtoken.CodeCanceled},
+		{"500 HTML", 500, "text/html", html, refreshtoken.CodeInternal},
+		{"501 empty", 501, "", "", refreshtoken.CodeUnimplemented},
+		{"502 HTML", 502, "text/html", html, refreshtoken.CodeUnavailable},
+		{"503 empty", 503, "", "", refreshtoken.CodeUnavailable},
+		{"504 HTML", 504, "text/html", html, refreshtoken.CodeDeadlineExceeded},
+		{"599 HTML", 599, "text/html", html, refreshtoken.CodeUnknown},
+		{"JSON of another kind", 404, "application/json", `{"error":"body-of-the-answer"}`, refreshtoken.CodeUnimplemented},
+		{"JSON that is no object", 404, "application/json", `"body-of-the-answer"`, refreshtoken.CodeUnimplemented},
+		{"JSON that is cut off", 404, "application/json", `{"message":"body-of-the-answer`, refreshtoken.CodeUnimplemented},
+		{"message of the wrong type", 404, "application/json", `{"code":9,"message":["body-of-the-answer"]}`, refreshtoken.CodeUnimplemented},
+		{"code of the wrong type", 404, "application/json", `{"code":true,"message":"body-of-the-answer"}`, refreshtoken.CodeUnimplemented},
+		{"code out of range", 404, "application/json", `{"code":1e99,"message":"body-of-the-answer"}`, refreshtoken.CodeUnimplemented},
+		{"larger than 1 MiB", 404, "application/json", `{"message":"body-of-the-answer ` + strings.Repeat("x", 1<<20) + `"}`, refreshtoken.CodeUnimplemented},
+		{"code as a string", 400, "application/problem+json; charset=utf-8", `{"code":"9"}`, refreshtoken.CodeFailedPrecondition},
+		{"code 0", 404, "application/json", `{"code":0}`, refreshtoken.CodeUnimplemented},
 		{"code that is not known", 400, "application/json", `{"code":77}`, refreshtoken.Code(77)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -207,18 +208,18 @@ func TestTraceIsFitForALog(t *testing.T) {
 
 func TestCode(t *testing.T) {
 	for code, want := range map[refreshtoken.Code]string{
-		0: "OK", refreshtoken.ErrCanceled: "CANCELLED", refreshtoken.ErrUnknown: "UNKNOWN",
-		refreshtoken.ErrInvalidArgument: "INVALID_ARGUMENT", refreshtoken.ErrDeadlineExceeded: "DEADLINE_EXCEEDED",
-		refreshtoken.ErrNotFound: "NOT_FOUND", refreshtoken.ErrAlreadyExists: "ALREADY_EXISTS",
-		refreshtoken.ErrPermissionDenied: "PERMISSION_DENIED", refreshtoken.ErrResourceExhausted: "RESOURCE_EXHAUSTED",
-		refreshtoken.ErrFailedPrecondition: "FAILED_PRECONDITION", refreshtoken.ErrAborted: "ABORTED",
-		refreshtoken.ErrOutOfRange: "OUT_OF_RANGE", refreshtoken.ErrUnimplemented: "UNIMPLEMENTED",
-		refreshtoken.ErrInternal: "INTERNAL", refreshtoken.ErrUnavailable: "UNAVAILABLE",
-		refreshtoken.ErrDataLoss: "DATA_LOSS", refreshtoken.ErrUnauthenticated: "UNAUTHENTICATED",
+		0: "OK", refreshtoken.CodeCanceled: "CANCELLED", refreshtoken.CodeUnknown: "UNKNOWN",
+		refreshtoken.CodeInvalidArgument: "INVALID_ARGUMENT", refreshtoken.CodeDeadlineExceeded: "DEADLINE_EXCEEDED",
+		refreshtoken.CodeNotFound: "NOT_FOUND", refreshtoken.CodeAlreadyExists: "ALREADY_EXISTS",
+		refreshtoken.CodePermissionDenied: "PERMISSION_DENIED", refreshtoken.CodeResourceExhausted: "RESOURCE_EXHAUSTED",
+		refreshtoken.CodeFailedPrecondition: "FAILED_PRECONDITION", refreshtoken.CodeAborted: "ABORTED",
+		refreshtoken.CodeOutOfRange: "OUT_OF_RANGE", refreshtoken.CodeUnimplemented: "UNIMPLEMENTED",
+		refreshtoken.CodeInternal: "INTERNAL", refreshtoken.CodeUnavailable: "UNAVAILABLE",
+		refreshtoken.CodeDataLoss: "DATA_LOSS", refreshtoken.CodeUnauthenticated: "UNAUTHENTICATED",
 		17: "CODE(17)", -1: "CODE(-1)",
 	} {
-		if code.String() != want || code.Error() != want {
-			t.Errorf("got %s and %s, want %s", code.String(), code.Error(), want)
+		if code.String() != want {
+			t.Errorf("got %s, want %s", code, want)
 		}
 	}
 }

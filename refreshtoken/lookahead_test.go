@@ -141,7 +141,7 @@ func TestLookaheadLeavesNoBody(t *testing.T) {
 
 func TestLookaheadKeepsErrorsInTheirPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refused := &refreshtoken.APIError{Code: refreshtoken.ErrPermissionDenied}
+		refused := &refreshtoken.APIError{Code: refreshtoken.CodePermissionDenied}
 		client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
 			if req.PageToken != "" {
 				return nil, refused

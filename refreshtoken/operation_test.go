@@ -96,7 +96,7 @@ func TestWaitFailedOperation(t *testing.T) {
 			for range 2 {
 				result, err := op.Wait(t.Context())
 				e := as[*refreshtoken.APIError](t, err)
-				if result != nil || e.Code != refreshtoken.ErrPermissionDenied || e.OperationID != "op1" || e.HTTPStatus != 0 || e.Method != "Revoke" {
+				if result != nil || e.Code != refreshtoken.CodePermissionDenied || e.OperationID != "op1" || e.HTTPStatus != 0 || e.Method != "Revoke" {
 					t.Errorf("got %+v, %#v", result, e)
 				}
 				if !errors.Is(err, refreshtoken.ErrPermissionDenied) || errors.Is(err, refreshtoken.ErrNotFound) {
@@ -157,14 +157,14 @@ func TestMalformedOperation(t *testing.T) {
 
 func TestOperationErrorCodes(t *testing.T) {
 	for code, want := range map[string]refreshtoken.Code{
-		`{}`: refreshtoken.ErrUnknown, `{"code":0}`: refreshtoken.ErrUnknown, `{"code":null}`: refreshtoken.ErrUnknown,
-		`{"code":16}`: refreshtoken.ErrUnauthenticated, `{"code":"5"}`: refreshtoken.ErrNotFound, `{"code":77}`: refreshtoken.Code(77),
+		`{}`: refreshtoken.CodeUnknown, `{"code":0}`: refreshtoken.CodeUnknown, `{"code":null}`: refreshtoken.CodeUnknown,
+		`{"code":16}`: refreshtoken.CodeUnauthenticated, `{"code":"5"}`: refreshtoken.CodeNotFound, `{"code":77}`: refreshtoken.Code(77),
 	} {
 		op, err := operation(t, `{"id":"op1","done":true,"error":`+code+`}`).client().Revoke(t.Context(), refreshtoken.AllMine())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := op.Wait(t.Context()); !errors.Is(err, want) {
+		if _, err := op.Wait(t.Context()); as[*refreshtoken.APIError](t, err).Code != want {
 			t.Errorf("%s: got %v, want %v", code, err, want)
 		}
 	}

@@ -80,7 +80,7 @@ func parseOperation(data []byte) (*Operation, error) {
 	if m := r.object(o, "error"); m != nil {
 		op.Err = r.status(m)
 		if op.Err.Code == 0 {
-			op.Err.Code = ErrUnknown // a failure, whatever its code says
+			op.Err.Code = CodeUnknown // a failure, whatever its code says
 		}
 	}
 	return op, r.err

@@ -206,14 +206,14 @@ func failing(times *[]time.Duration, err func() error, opts ...refreshtoken.Opti
 func TestRetryAfterIsObeyed(t *testing.T) {
 	busy := func(after time.Duration) func() error {
 		return func() error {
-			return &refreshtoken.APIError{Code: refreshtoken.ErrResourceExhausted, RetryAfter: after}
+			return &refreshtoken.APIError{Code: refreshtoken.CodeResourceExhausted, RetryAfter: after}
 		}
 	}
 	t.Run("waits", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var times []time.Duration
 			_, err := list(failing(&times, busy(20*time.Second)), refreshtoken.ListOptions{})
-			if !errors.Is(err, refreshtoken.ErrResourceExhausted) || len(times) != 4 {
+			if as[*refreshtoken.APIError](t, err).Code != refreshtoken.CodeResourceExhausted || len(times) != 4 {
 				t.Fatalf("got error %v after %d attempts", err, len(times))
 			}
 			for i := range times[1:] {
@@ -254,7 +254,7 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 }
 
 func TestRetryWaits(t *testing.T) {
-	down := func() error { return &refreshtoken.APIError{Code: refreshtoken.ErrUnavailable} }
+	down := func() error { return &refreshtoken.APIError{Code: refreshtoken.CodeUnavailable} }
 	t.Run("policy", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var times []time.Duration
@@ -347,7 +347,7 @@ func TestTimeoutOfTheHTTPClient(t *testing.T) {
 // The details of an error come from a transport as they are, and leave the
 // client fit to be shown.
 func TestTransportDetails(t *testing.T) {
-	api := &refreshtoken.APIError{Code: refreshtoken.ErrNotFound, Details: []json.RawMessage{
+	api := &refreshtoken.APIError{Code: refreshtoken.CodeNotFound, Details: []json.RawMessage{
 		json.RawMessage(`{ "kept": ["as", "it is"] }`), json.RawMessage(`{"token":"` + someToken + `"}`), json.RawMessage(`not JSON`),
 	}}
 	var times []time.Duration

@@ -193,7 +193,7 @@ func hopeless(err error) bool {
 	var transport *TransportError
 	switch {
 	case errors.As(err, &api):
-		return api.Code == ErrUnauthenticated && !api.ofOperation
+		return api.Code == CodeUnauthenticated && !api.ofOperation
 	case errors.As(err, &transport):
 		return !transport.Temporary
 	}

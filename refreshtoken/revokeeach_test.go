@@ -53,8 +53,8 @@ func names(n int) []string {
 
 func TestRevokeEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inUse := &refreshtoken.APIError{Code: refreshtoken.ErrFailedPrecondition}
-		r := &revoker{fails: map[string]error{"aje02": &refreshtoken.APIError{Code: refreshtoken.ErrNotFound, Message: "there is no such refresh token"}, "aje05": inUse}}
+		inUse := &refreshtoken.APIError{Code: refreshtoken.CodeFailedPrecondition}
+		r := &revoker{fails: map[string]error{"aje02": &refreshtoken.APIError{Code: refreshtoken.CodeNotFound, Message: "there is no such refresh token"}, "aje05": inUse}}
 		start := time.Now()
 		var seen []refreshtoken.RevokeProgress
 		report, err := r.client().RevokeEach(t.Context(), append(names(8), "aje01"), refreshtoken.RevokeEachOptions{
@@ -74,7 +74,7 @@ func TestRevokeEach(t *testing.T) {
 		if !reflect.DeepEqual(report, want) {
 			t.Errorf("got %+v, want %+v", report, want)
 		}
-		if err := report.Err(); !errors.Is(err, refreshtoken.ErrFailedPrecondition) || !strings.Contains(err.Error(), `"aje05"`) {
+		if err := report.Err(); !errors.Is(err, inUse) || !strings.Contains(err.Error(), `"aje05"`) {
 			t.Errorf("got %v", err)
 		}
 		if len(seen) != 8 {
@@ -106,7 +106,7 @@ func TestRevokeEachDryRun(t *testing.T) {
 func TestRevokeEachStops(t *testing.T) {
 	noLogin := errors.New("log in again")
 	for name, failure := range map[string]error{
-		"refused credentials": &refreshtoken.APIError{Code: refreshtoken.ErrUnauthenticated},
+		"refused credentials": &refreshtoken.APIError{Code: refreshtoken.CodeUnauthenticated},
 		"no credentials":      &refreshtoken.TransportError{Err: noLogin},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestRevokeEachRefuses(t *testing.T) {
 // TestRevokeEachGoesOnAfterAnOperation: one that ended as unauthenticated is about one
 // token, since the request to start it was accepted.
 func TestRevokeEachGoesOnAfterAnOperation(t *testing.T) {
-	failure := func() *refreshtoken.APIError { return &refreshtoken.APIError{Code: refreshtoken.ErrUnauthenticated} }
+	failure := func() *refreshtoken.APIError { return &refreshtoken.APIError{Code: refreshtoken.CodeUnauthenticated} }
 	for _, c := range []struct {
 		name  string
 		state func() (*refreshtoken.Operation, error)

@@ -54,7 +54,7 @@ func (q question) one() bool { return q.kind == targetID || q.kind == targetToke
 // evidence: what is missing can be anything else. The transports make sure that a
 // NOT_FOUND is a google.rpc.Status that a server sent.
 func (q question) gone(e *APIError) bool {
-	if !q.one() || e.Code != ErrNotFound {
+	if !q.one() || e.Code != CodeNotFound {
 		return false
 	}
 	// google.rpc.Code maps NOT_FOUND to 404. With any other status, something on the

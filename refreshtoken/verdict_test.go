@@ -260,7 +260,7 @@ func TestGoneIsOneToken(t *testing.T) {
 	if _, err := list(s.client(), refreshtoken.ListOptions{}); !errors.Is(err, refreshtoken.ErrNotFound) || errors.Is(err, refreshtoken.ErrGone) {
 		t.Errorf("a list: got %v", err)
 	}
-	if errors.Is(&refreshtoken.APIError{Code: refreshtoken.ErrNotFound}, refreshtoken.ErrGone) {
+	if errors.Is(&refreshtoken.APIError{Code: refreshtoken.CodeNotFound}, refreshtoken.ErrGone) {
 		t.Error("a NOT_FOUND that is the answer to nothing is gone")
 	}
 }
@@ -271,7 +271,7 @@ func TestRevokeEachAtAWrongEndpoint(t *testing.T) {
 		http.Error(w, "404 page not found", http.StatusNotFound)
 	})
 	report, err := s.client().RevokeEach(t.Context(), names(5), refreshtoken.RevokeEachOptions{})
-	if err != nil || len(report.Failed) != 5 || !errors.Is(report.Err(), refreshtoken.ErrUnimplemented) {
+	if err != nil || len(report.Failed) != 5 || as[*refreshtoken.APIError](t, report.Err()).Code != refreshtoken.CodeUnimplemented {
 		t.Errorf("got %+v and %v", report, err)
 	}
 	wantText(t, report.Err().Error(), "check the endpoint, and whether a proxy is in the way")

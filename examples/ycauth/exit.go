@@ -102,24 +102,24 @@ func permissionDenied(err error) bool {
 	return errors.Is(err, refreshtoken.ErrPermissionDenied) || errors.As(err, &denied) && denied.Code == "access_denied"
 }
 
+// passingCodes are those of failures that pass, besides that of an unavailable service.
+var passingCodes = []refreshtoken.Code{refreshtoken.CodeInternal, refreshtoken.CodeResourceExhausted, refreshtoken.CodeDeadlineExceeded}
+
 // temporary reports whether the same command can work later, without anybody doing
 // anything. It lists what is known to pass: a script that tries again because of a
 // full disk or a wrong certificate would do so for ever.
 func temporary(err error) bool {
 	var server *oauth.ServerError
+	var api *refreshtoken.APIError
 	switch {
 	case errors.As(err, &server):
 		return server.Temporary()
 	case untrusted(err):
 		return false
-	}
-	for _, passing := range []error{
-		oauth.ErrOutcomeUnknown, context.DeadlineExceeded,
-		refreshtoken.ErrUnavailable, refreshtoken.ErrInternal, refreshtoken.ErrResourceExhausted, refreshtoken.ErrDeadlineExceeded,
-	} {
-		if errors.Is(err, passing) {
-			return true
-		}
+	case errors.Is(err, oauth.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, refreshtoken.ErrUnavailable):
+		return true
+	case errors.As(err, &api) && slices.Contains(passingCodes, api.Code):
+		return true
 	}
 	return networkTrouble(err)
 }

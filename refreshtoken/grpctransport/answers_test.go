@@ -142,9 +142,8 @@ func TestOperationsOfOtherKinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := op.Wait(t.Context()); !errors.Is(err, refreshtoken.ErrUnknown) {
-		t.Errorf("an error without a code: got %v", err)
-	}
+	_, err = op.Wait(t.Context())
+	failsWith(refreshtoken.CodeUnknown)(t, nil, err)
 }
 
 func TestStatusDetails(t *testing.T) {
@@ -157,7 +156,7 @@ func TestStatusDetails(t *testing.T) {
 	}}
 	err = listOnce(t.Context(), reply{err: status.ErrorProto(st), header: answered})
 	var api *refreshtoken.APIError
-	if !errors.As(err, &api) || !errors.Is(err, refreshtoken.ErrAborted) || api.HTTPStatus != 0 || api.RequestID != "request-1" {
+	if !errors.As(err, &api) || api.Code != refreshtoken.CodeAborted || api.HTTPStatus != 0 || api.RequestID != "request-1" {
 		t.Fatalf("got %v", err)
 	}
 	if got, want := string(api.Details[0]), `{"@type":"type.googleapis.com/google.protobuf.Value","value":5}`; got != want {

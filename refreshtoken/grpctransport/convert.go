@@ -112,7 +112,7 @@ func operationOf(op *operationpb.Operation) (*refreshtoken.Operation, error) {
 	case *operationpb.Operation_Error:
 		out.Err = apiErrorOf(result.Error)
 		if out.Err.Code == 0 {
-			out.Err.Code = refreshtoken.ErrUnknown // a failure, whatever its code says
+			out.Err.Code = refreshtoken.CodeUnknown // a failure, whatever its code says
 		}
 	case *operationpb.Operation_Response:
 		var response iampb.RevokeRefreshTokenResponse

@@ -72,7 +72,7 @@ func revoked(ids string) func(*testing.T, any, error) {
 	}
 }
 
-// fails checks the kind of an error: a Code, or an error that is wrapped.
+// fails checks the kind of an error.
 func fails(kinds ...error) func(*testing.T, any, error) {
 	return func(t *testing.T, _ any, err error) {
 		t.Helper()
@@ -80,6 +80,17 @@ func fails(kinds ...error) func(*testing.T, any, error) {
 			if !errors.Is(err, kind) {
 				t.Errorf("got %v, want %v", err, kind)
 			}
+		}
+	}
+}
+
+// failsWith checks the code of an error.
+func failsWith(code refreshtoken.Code) func(*testing.T, any, error) {
+	return func(t *testing.T, _ any, err error) {
+		t.Helper()
+		var api *refreshtoken.APIError
+		if !errors.As(err, &api) || api.Code != code {
+			t.Errorf("got %v, want %v", err, code)
 		}
 	}
 }
@@ -168,7 +179,7 @@ func listing() []scenario {
 		{name: "a filter value that cannot be quoted",
 			run: pages(refreshtoken.ListOptions{Filter: refreshtoken.Filter{ClientID: `a"b`}}), check: isA[*refreshtoken.ArgumentError]},
 		{name: "a page size beyond the limit", run: pages(refreshtoken.ListOptions{PageSize: 1001}), check: isA[*refreshtoken.ArgumentError]},
-		{name: "a page token of another query", check: fails(refreshtoken.ErrInvalidArgument),
+		{name: "a page token of another query", check: failsWith(refreshtoken.CodeInvalidArgument),
 			run: func(ctx context.Context, c *refreshtoken.Client, iam *iamtest.Server) (any, error) {
 				for page, err := range c.Pages(ctx, refreshtoken.ListOptions{PageSize: 2, NoLookahead: true}) {
 					if err != nil {
@@ -214,7 +225,7 @@ func revoking() []scenario {
 		{name: "revoke what is not there", run: revoke(refreshtoken.ByID("ajenone")), check: fails(refreshtoken.ErrNotFound)},
 		{name: "revoke of another without a role", check: fails(refreshtoken.ErrPermissionDenied),
 			run: revoke(refreshtoken.ByFilter(refreshtoken.RevokeFilter{SubjectID: "ajeother"}))},
-		{name: "an idempotency key is used for something else", check: fails(refreshtoken.ErrAlreadyExists),
+		{name: "an idempotency key is used for something else", check: failsWith(refreshtoken.CodeAlreadyExists),
 			run: func(ctx context.Context, c *refreshtoken.Client, _ *iamtest.Server) (any, error) {
 				const key = "3f0c1c5e-8d5b-4b0a-9b57-0a6f5b6f7d11"
 				if _, err := revokeAndWait(ctx, c, refreshtoken.ByID("aje1").WithIdempotencyKey(key)); err != nil {
@@ -226,7 +237,7 @@ func revoking() []scenario {
 			run: revoke(refreshtoken.ByID("aje2")), check: revoked("aje2")},
 		{name: "an operation fails", options: iamtest.Options{OperationPolls: 1, OperationError: &iamtest.Status{
 			Code: iamtest.FailedPrecondition, Message: "the token is in use", Field: "refresh_token_id"}},
-			run: revoke(refreshtoken.ByID("aje2")), check: fails(refreshtoken.ErrFailedPrecondition)},
+			run: revoke(refreshtoken.ByID("aje2")), check: failsWith(refreshtoken.CodeFailedPrecondition)},
 		{name: "the state of an operation", options: pending,
 			run: func(ctx context.Context, c *refreshtoken.Client, _ *iamtest.Server) (any, error) {
 				op, err := c.Revoke(ctx, refreshtoken.ByID("aje2"))
