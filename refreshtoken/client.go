@@ -13,12 +13,13 @@ import (
 
 	"github.com/ycauth/ycauth-go/internal/redact"
 	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
 // A Client lists and revokes refresh tokens. It is safe for concurrent use and does
 // not need to be closed.
 type Client struct {
-	transport Transport
+	transport transport
 	retry     retry.Policy
 	polling   Polling
 	logger    *slog.Logger
@@ -40,18 +41,25 @@ func NewClient(hc *http.Client, opts ...Option) *Client {
 	return newClient(newREST(hc, iam, operation, userAgent), cfg, err)
 }
 
-// New returns a Client over any transport. An option that is for [NewClient] only is
-// a mistake.
-func New(t Transport, opts ...Option) *Client {
+// transport is what carries the calls of a Client, and operation what it is told.
+type (
+	transport = tokenapi.Transport[Page, APIError]
+	operation = tokenapi.Operation[APIError]
+)
+
+// New is for the packages of this repository that carry the calls in another way than
+// REST: call NewClient of package grpctransport. An option that is for [NewClient] of
+// this package only is a mistake.
+func New(t tokenapi.Transport[Page, APIError], opts ...Option) *Client {
 	cfg := newConfig(opts)
 	err := cfg.onlyREST()
 	if t == nil {
-		err = &ArgumentError{"Transport", "is nil: use NewClient for REST"}
+		err = &ArgumentError{"the transport", "is nil: use NewClient for REST"}
 	}
 	return newClient(t, cfg, err)
 }
 
-func newClient(t Transport, cfg *config, err error) *Client {
+func newClient(t transport, cfg *config, err error) *Client {
 	if err == nil {
 		err = checkHeader("WithTraceID", cfg.traceID.value)
 	}
@@ -69,22 +77,20 @@ func newClient(t Transport, cfg *config, err error) *Client {
 // holds them, so that nothing prints them along with what holds the cleaner.
 type cleaner func(string) string
 
-func cleanerOf(secret Secret) cleaner {
+func cleanerOf(secret func() string) cleaner {
 	return func(s string) string {
-		token := secret.Reveal()
+		token := secret()
 		return redact.Text(s, token, printable(token)) // identifiers lose their spaces
 	}
 }
 
-// A response cleans the texts in it that may be printed. With [explain], which does
-// the same for errors, this is the boundary that everything a server sends goes
-// through: a server may send back what it was sent, in any place.
-type response interface {
-	comparable
-	clean(cleaner)
-}
+// noSecret is for calls that carry none beside the IAM token.
+func noSecret() string { return "" }
 
-// clean leaves NextPageToken as it is: it is opaque, and goes back to the server.
+// clean cleans the texts that may be printed. With [cleanOperation] and [explain],
+// which do the same for operations and errors, this is the boundary that everything a
+// server sends goes through: a server may send back what it was sent, in any place. It
+// leaves NextPageToken as it is: it is opaque, and goes back to the server.
 func (p *Page) clean(clean cleaner) {
 	for _, t := range p.RefreshTokens {
 		if t != nil {
@@ -105,13 +111,13 @@ func (t *RefreshToken) clean() {
 	}
 }
 
-func (o *Operation) clean(clean cleaner) {
+func cleanOperation(o *operation, clean cleaner) {
 	// An operation is not asked for with a credential in its ID. One that has ended
 	// is not asked for at all, and then an ID that cannot be does no harm.
-	if o.ID != clean(o.ID) || o.ended() && wrongOperationID(o.ID) != "" {
+	if o.ID != clean(o.ID) || ended(o) && wrongOperationID(o.ID) != "" {
 		o.ID = ""
 	}
-	texts := []*string{&o.Description, &o.CreatedBy, &o.Metadata.SubjectID}
+	texts := []*string{&o.Metadata.SubjectID}
 	for i := range o.Metadata.RefreshTokenIDs {
 		texts = append(texts, &o.Metadata.RefreshTokenIDs[i])
 	}
@@ -123,7 +129,7 @@ func (o *Operation) clean(clean cleaner) {
 	for _, text := range texts {
 		*text = clean(*text)
 	}
-	o.Trace.clean(clean)
+	(*Trace)(&o.Trace).clean(clean)
 }
 
 func (t *Trace) clean(clean cleaner) {
@@ -156,35 +162,31 @@ func printable(s string) string {
 const maxIdentifier = 128
 
 // call makes one request in as many attempts as it takes.
-func call[T response](ctx context.Context, c *Client, method string, clean cleaner, send func(context.Context, Call) (T, error)) (T, error) {
-	var zero T
+func call[T any](ctx context.Context, c *Client, method string, clean cleaner, send func(context.Context, tokenapi.Call) (*T, error), fit func(*T, cleaner)) (*T, error) {
 	if c.err != nil {
-		return zero, c.err
+		return nil, c.err
 	}
 	// Looked at before anything else: a token source would go and fetch a token
 	// for a request that is not going to be made.
 	if err := ctx.Err(); err != nil {
-		return zero, &TransportError{Method: method, Err: retry.Ended(ctx)}
+		return nil, &TransportError{Method: method, Err: retry.Ended(ctx)}
 	}
 	policy := c.retry
 	policy.Notify = func(attempt int, err error, wait time.Duration) {
 		c.logger.DebugContext(ctx, "refreshtoken: request failed, trying again",
 			"method", method, "attempt", attempt, "wait", wait, "error", err)
 	}
-	return retry.Do(ctx, policy, func(ctx context.Context, _ int) (T, error) {
-		v, err := send(ctx, Call{ClientRequestID: newUUID(), ClientTraceID: c.traceID, clean: clean})
-		if err == nil && v == zero { // a Transport that others write
-			err = &ResponseError{Reason: "the transport returned neither a response nor an error"}
-		}
+	return retry.Do(ctx, policy, func(ctx context.Context, _ int) (*T, error) {
+		v, err := send(ctx, tokenapi.Call{ClientRequestID: newUUID(), ClientTraceID: c.traceID, Clean: clean})
 		if err == nil {
-			v.clean(clean)
+			fit(v, clean)
 			return v, nil
 		}
 		err = explain(err, method, clean)
 		if after, again := temporary(err); again {
 			err = retry.Temporary(err, after)
 		}
-		return zero, err
+		return nil, err
 	})
 }
 

@@ -79,7 +79,7 @@ func TestEchoes(t *testing.T) {
 				texts := []string{printed(err), log.String()}
 				if err == nil {
 					result, err := op.Wait(ended(t))
-					texts = append(texts, printed(err), printed(op), printed(op.ID()), printed(op.Status()), printed(result))
+					texts = append(texts, printed(err), printed(op), printed(op.ID()), printed(result))
 				}
 				checkSilence(t, token, texts...)
 			})
@@ -108,7 +108,7 @@ func TestEchoesInIdentifiers(t *testing.T) {
 					texts := []string{printed(err)}
 					if err == nil {
 						result, err := op.Wait(t.Context())
-						texts = append(texts, printed(result), printed(op.Status()), printed(err))
+						texts = append(texts, printed(result), printed(op), printed(err))
 						if result.RequestID != "ab/REDACTED" {
 							t.Errorf("got the request ID %q", result.RequestID)
 						}

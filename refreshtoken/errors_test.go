@@ -1,7 +1,6 @@
 package refreshtoken_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -239,34 +238,6 @@ func TestZeroErrors(t *testing.T) {
 	}
 	if !errors.Is(&refreshtoken.TransportError{Temporary: true}, refreshtoken.ErrUnavailable) {
 		t.Error("a temporary error without a cause is not ErrUnavailable")
-	}
-}
-
-// TestTransportThatReturnsNothing: a Transport that others write may have such a bug.
-func TestTransportThatReturnsNothing(t *testing.T) {
-	var op *refreshtoken.Operation
-	var failure error
-	client := refreshtoken.New(&fakeTransport{
-		list: func(context.Context, refreshtoken.Call, refreshtoken.ListRequest) (*refreshtoken.Page, error) {
-			return nil, failure
-		},
-		revoke: func(context.Context, refreshtoken.Call, refreshtoken.RevokeRequest) (*refreshtoken.Operation, error) {
-			return op, failure
-		},
-		operation: func(context.Context, refreshtoken.Call, string) (*refreshtoken.Operation, error) { return nil, failure },
-	})
-	for _, failure = range []error{nil, &refreshtoken.TransportError{}} {
-		for method, call := range map[string]func() error{
-			"List":      func() error { _, err := list(client, refreshtoken.ListOptions{}); return err },
-			"Revoke":    func() error { _, err := client.Revoke(t.Context(), refreshtoken.ByID("aje1")); return err },
-			"Operation": func() error { _, err := client.Operation(t.Context(), "op1"); return err },
-		} {
-			err := call()
-			if failure == nil {
-				as[*refreshtoken.ResponseError](t, err)
-			}
-			wantText(t, err.Error(), "refreshtoken: "+method+": the ")
-		}
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"iter"
+
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
 // ListOptions says what to list. The zero value lists every refresh token of the
@@ -138,28 +140,28 @@ func (c *Client) pages(ctx context.Context, opts ListOptions, yield func(page *P
 	}
 }
 
-func (c *Client) page(ctx context.Context, req ListRequest) (*Page, error) {
-	return call(ctx, c, methodList, cleanerOf(Secret{}), func(ctx context.Context, call Call) (*Page, error) {
+func (c *Client) page(ctx context.Context, req tokenapi.ListRequest) (*Page, error) {
+	return call(ctx, c, methodList, cleanerOf(noSecret), func(ctx context.Context, call tokenapi.Call) (*Page, error) {
 		return c.transport.List(ctx, call, req)
-	})
+	}, (*Page).clean)
 }
 
-func (o ListOptions) request() (ListRequest, error) {
+func (o ListOptions) request() (tokenapi.ListRequest, error) {
 	if err := checkText("ListOptions.SubjectID", o.SubjectID, maxID, "it takes the ID of one account"); err != nil {
-		return ListRequest{}, err
+		return tokenapi.ListRequest{}, err
 	}
 	if o.PageSize < 0 || o.PageSize > maxPageSize {
-		return ListRequest{}, &ArgumentError{"ListOptions.PageSize", fmt.Sprintf(
+		return tokenapi.ListRequest{}, &ArgumentError{"ListOptions.PageSize", fmt.Sprintf(
 			"is %d, but the API takes 0 to %d: the iteration goes on to the next page by itself", o.PageSize, maxPageSize)}
 	}
 	if err := checkText("ListOptions.PageToken", o.PageToken, maxPageToken, "it takes the NextPageToken of a Page"); err != nil {
-		return ListRequest{}, err
+		return tokenapi.ListRequest{}, err
 	}
 	expr, err := o.Filter.expression()
 	if err != nil {
-		return ListRequest{}, err
+		return tokenapi.ListRequest{}, err
 	}
-	return ListRequest{SubjectID: o.SubjectID, PageSize: o.PageSize, PageToken: o.PageToken, Filter: expr}, nil
+	return tokenapi.ListRequest{SubjectID: o.SubjectID, PageSize: o.PageSize, PageToken: o.PageToken, Filter: expr}, nil
 }
 
 // pageTokens remembers the tokens of a listing, by their hash: a token has up to

@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -233,7 +234,7 @@ func TestEmptyPages(t *testing.T) {
 		for _, noLookahead := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/%v", c.name, noLookahead), func(t *testing.T) {
 				n := 0
-				client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+				client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ tokenapi.Call, req tokenapi.ListRequest) (*refreshtoken.Page, error) {
 					if n++; n > 200 {
 						return nil, errors.New("there is no end")
 					}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
 // A lookahead fetches the pages of one listing, each while the loop works on the
@@ -15,8 +16,8 @@ type lookahead struct {
 	cancel context.CancelFunc
 	off    bool
 
-	req   ListRequest  // of the page that comes next; not changed while that is in flight
-	ahead chan fetched // that page, if it is in flight; nil if it is not
+	req   tokenapi.ListRequest // of the page that comes next; not changed while that is in flight
+	ahead chan fetched         // that page, if it is in flight; nil if it is not
 }
 
 type fetched struct {

@@ -13,6 +13,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -20,7 +21,7 @@ import (
 // some time.
 func book(pages int, each time.Duration) (*refreshtoken.Client, *atomic.Int64) {
 	var begun atomic.Int64
-	return refreshtoken.New(&fakeTransport{list: func(ctx context.Context, _ refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+	return refreshtoken.New(&fakeTransport{list: func(ctx context.Context, _ tokenapi.Call, req tokenapi.ListRequest) (*refreshtoken.Page, error) {
 		begun.Add(1)
 		select {
 		case <-time.After(each):
@@ -142,7 +143,7 @@ func TestLookaheadLeavesNoBody(t *testing.T) {
 func TestLookaheadKeepsErrorsInTheirPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := &refreshtoken.APIError{Code: refreshtoken.CodePermissionDenied}
-		client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+		client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ tokenapi.Call, req tokenapi.ListRequest) (*refreshtoken.Page, error) {
 			if req.PageToken != "" {
 				return nil, refused
 			}
@@ -196,7 +197,7 @@ func TestLookaheadHoldsTwoPages(t *testing.T) {
 	const pages = 20
 	var made []weak.Pointer[refreshtoken.RefreshToken] // one of each page, which holds it
 	ready := make(chan struct{}, pages)
-	client := refreshtoken.New(&fakeTransport{list: func(context.Context, refreshtoken.Call, refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+	client := refreshtoken.New(&fakeTransport{list: func(context.Context, tokenapi.Call, tokenapi.ListRequest) (*refreshtoken.Page, error) {
 		token := &refreshtoken.RefreshToken{ID: fmt.Sprintf("aje%d", len(made))}
 		made = append(made, weak.Make(token))
 		page := &refreshtoken.Page{RefreshTokens: []*refreshtoken.RefreshToken{token}}
@@ -259,7 +260,7 @@ func TestBreakingEarlyCostsOneRequest(t *testing.T) {
 func TestBreakDoesNotWaitForATokenSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		goOn := make(chan struct{})
-		client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+		client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ tokenapi.Call, req tokenapi.ListRequest) (*refreshtoken.Page, error) {
 			if req.PageToken != "" {
 				<-goOn
 			}

@@ -22,7 +22,7 @@ type RevokeOperation struct {
 	polling chan struct{} // holds a value while a Wait polls
 
 	mu    sync.Mutex
-	state Operation // valid: see [Operation.check]
+	state operation // valid: see [contradiction]
 }
 
 // RevokeResult is what a revocation did.
@@ -41,25 +41,20 @@ type RevokeResult struct {
 
 // ID names the operation: see [Client.Operation]. It may be empty where the
 // operation was done at once.
-func (op *RevokeOperation) ID() string { return op.Status().ID }
+func (op *RevokeOperation) ID() string { return op.status().ID }
 
 // Done reports whether the operation has ended, as far as is known without asking
 // the server.
 func (op *RevokeOperation) Done() bool {
-	state := op.Status()
-	return state.ended()
+	state := op.status()
+	return ended(&state)
 }
 
-// Status is the operation as the server last described it.
-func (op *RevokeOperation) Status() Operation {
+// status is the operation as the server last described it.
+func (op *RevokeOperation) status() operation {
 	op.mu.Lock()
 	defer op.mu.Unlock()
-	s := op.state
-	s.Metadata.RefreshTokenIDs = slices.Clone(s.Metadata.RefreshTokenIDs)
-	if s.Response != nil {
-		s.Response = &RevokeResponse{slices.Clone(s.Response.RefreshTokenIDs)}
-	}
-	return s
+	return op.state
 }
 
 // Wait polls the operation until it ends, and returns what it did. It returns at
@@ -72,7 +67,7 @@ func (op *RevokeOperation) Status() Operation {
 // Where ctx ends first, a [*TransportError] wraps its error, and the operation goes
 // on at the server. A poll that failed is an error of [Client.Operation].
 func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
-	if state := op.Status(); state.ended() {
+	if state := op.status(); ended(&state) {
 		return op.outcome(&state)
 	}
 	select {
@@ -88,7 +83,7 @@ func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 	)
 	for {
 		// Asked again here: another Wait may have seen the end.
-		if state := op.Status(); state.ended() {
+		if state := op.status(); ended(&state) {
 			return op.outcome(&state)
 		}
 		// Jitter reaches half above the interval: it must not exceed Max either.
@@ -112,16 +107,16 @@ func (op *RevokeOperation) poll(ctx context.Context) error {
 
 // update takes over what the server says, if it makes sense. The server was asked
 // for the operation with an ID, or for a new one where that is "".
-func (op *RevokeOperation) update(method, id string, state *Operation) error {
-	reason := state.wrong()
+func (op *RevokeOperation) update(method, id string, state *operation) error {
+	reason := contradiction(state)
 	if reason == "" && id != "" && state.ID != id {
 		reason = "the response is about another operation"
 	}
 	if reason != "" {
-		return &ResponseError{Method: method, Reason: reason, Trace: state.Trace}
+		return &ResponseError{Method: method, Reason: reason, Trace: Trace(state.Trace)}
 	}
 	if state.Err != nil {
-		state.Err.OperationID, state.Err.Trace, state.Err.ofOperation = state.ID, state.Trace, true
+		state.Err.OperationID, state.Err.Trace, state.Err.ofOperation = state.ID, Trace(state.Trace), true
 		state.Err.complete(methodRevoke, op.clean)
 		state.Err.gone = op.asked.gone(state.Err) && !op.asked.foreign(state)
 	}
@@ -135,13 +130,13 @@ func (op *RevokeOperation) interrupted(ctx context.Context) error {
 	return &TransportError{Method: methodWait, Err: fmt.Errorf("operation %q has not ended yet: %w", op.ID(), retry.Ended(ctx))}
 }
 
-// wrong says how the state contradicts the description of Operation in the
+// contradiction says how the state contradicts the description of Operation in the
 // Yandex Cloud API documentation; "" when it does not:
 //
 //	If done == false and there was no failure detected, neither error nor response is set.
 //	If done == false and there was a failure detected, error is set.
 //	If done == true, exactly one of error or response is set.
-func (o *Operation) wrong() string {
+func contradiction(o *operation) string {
 	switch {
 	case o.Err != nil && o.Response != nil:
 		return "the operation has both an error and a response"
@@ -149,27 +144,27 @@ func (o *Operation) wrong() string {
 		return "the operation is done, but has neither an error nor a response: list the refresh tokens to see what it did"
 	case !o.Done && o.Response != nil:
 		return "the operation has a response, but is not done"
-	case !o.ended() && wrongOperationID(o.ID) != "":
+	case !ended(o) && wrongOperationID(o.ID) != "":
 		return "the operation cannot be waited for: its ID " + wrongOperationID(o.ID)
 	}
 	return ""
 }
 
 // ended reports whether the state is final. An error is, before Done as well.
-func (o *Operation) ended() bool { return o.Done || o.Err != nil }
+func ended(o *operation) bool { return o.Done || o.Err != nil }
 
-func (op *RevokeOperation) outcome(o *Operation) (*RevokeResult, error) {
+func (op *RevokeOperation) outcome(o *operation) (*RevokeResult, error) {
 	if o.Err != nil {
 		return nil, o.Err
 	}
 	if reason := op.asked.unanswered(o); reason != "" {
-		return nil, &ResponseError{Method: methodRevoke, Reason: reason, Trace: o.Trace}
+		return nil, &ResponseError{Method: methodRevoke, Reason: reason, Trace: Trace(o.Trace)}
 	}
 	return &RevokeResult{
 		OperationID:     o.ID,
 		SubjectID:       o.Metadata.SubjectID,
-		RefreshTokenIDs: o.Response.RefreshTokenIDs,
-		Trace:           o.Trace,
+		RefreshTokenIDs: slices.Clone(o.Response.RefreshTokenIDs),
+		Trace:           Trace(o.Trace),
 	}, nil
 }
 

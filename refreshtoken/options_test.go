@@ -55,7 +55,7 @@ func TestOptionMistakes(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for name, client := range map[string]*refreshtoken.Client{
-		"Transport":             refreshtoken.New(nil),
+		"the transport":         refreshtoken.New(nil),
 		"WithEndpoint":          refreshtoken.New(&fakeTransport{}, refreshtoken.WithEndpoint("https://iam.example")),
 		"WithOperationEndpoint": refreshtoken.New(&fakeTransport{}, refreshtoken.WithOperationEndpoint("https://operation.example")),
 		"WithUserAgent":         refreshtoken.New(&fakeTransport{}, refreshtoken.WithUserAgent("mycli/1.2.0")),

@@ -19,17 +19,18 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/internal/wire"
 )
 
-// rest is the [Transport] over HTTP and JSON (Yandex Cloud IAM API, REST).
+// rest is the transport over HTTP and JSON (Yandex Cloud IAM API, REST).
 type rest struct {
 	hc             *http.Client // adds the Authorization header, follows no redirects
 	iam, operation *url.URL
 	userAgent      string
 }
 
-var _ Transport = (*rest)(nil)
+var _ transport = (*rest)(nil)
 
 func newREST(hc *http.Client, iam, operation *url.URL, userAgent string) *rest {
 	hc = wire.NoRedirects(hc)
@@ -66,7 +67,7 @@ func (l locations) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // List is GET /iam/v1/refreshTokens.
-func (t *rest) List(ctx context.Context, call Call, req ListRequest) (*Page, error) {
+func (t *rest) List(ctx context.Context, call tokenapi.Call, req tokenapi.ListRequest) (*Page, error) {
 	u := t.iam.JoinPath("iam/v1/refreshTokens")
 	u.RawQuery = listQuery(req).Encode()
 	page, trace, err := exchange(ctx, t, call, http.MethodGet, u, nil, parsePage)
@@ -77,7 +78,7 @@ func (t *rest) List(ctx context.Context, call Call, req ListRequest) (*Page, err
 	return page, nil
 }
 
-func listQuery(req ListRequest) url.Values {
+func listQuery(req tokenapi.ListRequest) url.Values {
 	q := url.Values{}
 	if req.SubjectID != "" {
 		q.Set("subjectId", req.SubjectID)
@@ -95,12 +96,16 @@ func listQuery(req ListRequest) url.Values {
 }
 
 // Revoke is POST /iam/v1/refreshTokens:revoke.
-func (t *rest) Revoke(ctx context.Context, call Call, req RevokeRequest) (*Operation, error) {
+func (t *rest) Revoke(ctx context.Context, call tokenapi.Call, req tokenapi.RevokeRequest) (*operation, error) {
+	var token string
+	if req.RefreshToken != nil {
+		token = req.RefreshToken()
+	}
 	body, err := json.Marshal(struct {
-		RefreshTokenID string        `json:"refreshTokenId,omitempty"`
-		RefreshToken   string        `json:"refreshToken,omitempty"`
-		RevokeFilter   *RevokeFilter `json:"revokeFilter,omitempty"`
-	}{req.RefreshTokenID, req.RefreshToken.Reveal(), req.RevokeFilter})
+		RefreshTokenID string                 `json:"refreshTokenId,omitempty"`
+		RefreshToken   string                 `json:"refreshToken,omitempty"`
+		RevokeFilter   *tokenapi.RevokeFilter `json:"revokeFilter,omitempty"`
+	}{req.RefreshTokenID, token, req.RevokeFilter})
 	if err != nil {
 		return nil, err
 	}
@@ -108,21 +113,21 @@ func (t *rest) Revoke(ctx context.Context, call Call, req RevokeRequest) (*Opera
 }
 
 // Operation is GET /operations/{operation_id} at the operation service.
-func (t *rest) Operation(ctx context.Context, call Call, id string) (*Operation, error) {
+func (t *rest) Operation(ctx context.Context, call tokenapi.Call, id string) (*operation, error) {
 	return t.startOrPoll(ctx, call, http.MethodGet, t.operation.JoinPath("operations", url.PathEscape(id)), nil)
 }
 
-func (t *rest) startOrPoll(ctx context.Context, call Call, method string, u *url.URL, body []byte) (*Operation, error) {
+func (t *rest) startOrPoll(ctx context.Context, call tokenapi.Call, method string, u *url.URL, body []byte) (*operation, error) {
 	op, trace, err := exchange(ctx, t, call, method, u, body, parseOperation)
 	if err != nil {
 		return nil, err
 	}
-	op.Trace = trace
+	op.Trace = tokenapi.Trace(trace)
 	return op, nil
 }
 
 // exchange makes one request and reads its response with parse.
-func exchange[T any](ctx context.Context, t *rest, call Call, method string, u *url.URL, body []byte, parse func([]byte) (T, error)) (T, Trace, error) {
+func exchange[T any](ctx context.Context, t *rest, call tokenapi.Call, method string, u *url.URL, body []byte, parse func([]byte) (T, error)) (T, Trace, error) {
 	var zero T
 	data, trace, err := t.send(ctx, call, method, u, body)
 	if err != nil {
@@ -136,7 +141,7 @@ func exchange[T any](ctx context.Context, t *rest, call Call, method string, u *
 }
 
 // send returns the body of a good response.
-func (t *rest) send(ctx context.Context, call Call, method string, u *url.URL, body []byte) ([]byte, Trace, error) {
+func (t *rest) send(ctx context.Context, call tokenapi.Call, method string, u *url.URL, body []byte) ([]byte, Trace, error) {
 	var seen progress
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, seen.trace(call)), method, u.String(), bytes.NewReader(body))
 	if err != nil {
@@ -168,7 +173,7 @@ type progress struct{ sent atomic.Bool }
 
 const clientRequestID = "X-Client-Request-Id"
 
-func (p *progress) trace(call Call) *httptrace.ClientTrace {
+func (p *progress) trace(call tokenapi.Call) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		WroteHeaderField: func(name string, value []string) {
 			if strings.EqualFold(name, clientRequestID) && slices.Contains(value, call.ClientRequestID) {
@@ -199,7 +204,7 @@ func (p *progress) retryable(err error) bool {
 	return network && err != context.DeadlineExceeded || err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // only the outermost
 }
 
-func (t *rest) setHeader(h http.Header, call Call, hasBody bool) {
+func (t *rest) setHeader(h http.Header, call tokenapi.Call, hasBody bool) {
 	h.Set("Accept", "application/json")
 	h.Set("User-Agent", t.userAgent)
 	h.Set(clientRequestID, call.ClientRequestID)
@@ -225,7 +230,7 @@ func withoutURL(err error) error {
 }
 
 // readResponse returns the body of a good response, and an error for any other.
-func readResponse(ctx context.Context, call Call, resp *http.Response) ([]byte, error) {
+func readResponse(ctx context.Context, call tokenapi.Call, resp *http.Response) ([]byte, error) {
 	wrong := func(reason string, err error) error {
 		return &ResponseError{Reason: reason, HTTPStatus: resp.StatusCode, Err: err, Trace: traceOf(resp.Header)}
 	}
@@ -236,7 +241,7 @@ func readResponse(ctx context.Context, call Call, resp *http.Response) ([]byte, 
 	case resp.StatusCode >= 400:
 		return nil, statusError(resp, data)
 	case resp.StatusCode >= 300 && resp.Header.Get("Location") != "":
-		return nil, wrong("the response "+redirects(redirectedTo(resp, call.clean)), nil)
+		return nil, wrong("the response "+redirects(redirectedTo(resp, call.Clean)), nil)
 	case resp.StatusCode != http.StatusOK:
 		return nil, wrong("want HTTP 200 or an error", nil)
 	case errors.Is(err, errTooLarge):

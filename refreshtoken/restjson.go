@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/strictjson"
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
 // The parsers take names exactly as the API writes them and ignore those that
@@ -54,25 +55,18 @@ func parseToken(v any) (*RefreshToken, error) {
 	return t, r.err
 }
 
-func parseOperation(data []byte) (*Operation, error) {
+func parseOperation(data []byte) (*operation, error) {
 	o, err := decodeObject(data)
 	if err != nil {
 		return nil, err
 	}
 	var r reader
-	op := &Operation{
-		ID:          r.text(o, "id"),
-		Description: r.text(o, "description"),
-		CreatedAt:   r.time(o, "createdAt"),
-		CreatedBy:   r.text(o, "createdBy"),
-		ModifiedAt:  r.time(o, "modifiedAt"),
-		Done:        r.flag(o, "done"),
-	}
+	op := &operation{ID: r.text(o, "id"), Done: r.flag(o, "done")}
 	if m := r.object(o, "metadata"); m != nil && r.is(m, "RevokeRefreshTokenMetadata") {
-		op.Metadata = RevokeMetadata{r.text(m, "subjectId"), r.texts(m, "refreshTokenIds")}
+		op.Metadata = tokenapi.Metadata{SubjectID: r.text(m, "subjectId"), RefreshTokenIDs: r.texts(m, "refreshTokenIds")}
 	}
 	if m := r.object(o, "response"); m != nil {
-		op.Response = &RevokeResponse{}
+		op.Response = &tokenapi.Response{}
 		if r.is(m, "RevokeRefreshTokenResponse") {
 			op.Response.RefreshTokenIDs = r.texts(m, "refreshTokenIds")
 		}

@@ -20,6 +20,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -196,7 +197,7 @@ func TestRoundTripperErrors(t *testing.T) {
 func failing(times *[]time.Duration, err func() error, opts ...refreshtoken.Option) *refreshtoken.Client {
 	start := time.Now()
 	return refreshtoken.New(&fakeTransport{
-		list: func(context.Context, refreshtoken.Call, refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+		list: func(context.Context, tokenapi.Call, tokenapi.ListRequest) (*refreshtoken.Page, error) {
 			*times = append(*times, time.Since(start))
 			return nil, err()
 		},

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
 // Revoke starts to revoke the refresh tokens that t selects (Yandex Cloud IAM API,
@@ -28,11 +30,11 @@ func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error)
 	if key == "" {
 		key = newUUID()
 	}
-	clean, asked := cleanerOf(req.RefreshToken), t.question()
-	state, err := call(ctx, c, methodRevoke, clean, func(ctx context.Context, call Call) (*Operation, error) {
+	clean, asked := cleanerOf(t.secret), t.question()
+	state, err := call(ctx, c, methodRevoke, clean, func(ctx context.Context, call tokenapi.Call) (*operation, error) {
 		call.IdempotencyKey = key
 		return c.transport.Revoke(ctx, call, req)
-	})
+	}, cleanOperation)
 	if err != nil {
 		var api *APIError
 		if errors.As(err, &api) {
@@ -53,7 +55,7 @@ func (c *Client) Operation(ctx context.Context, id string) (*RevokeOperation, er
 	if reason := wrongOperationID(id); reason != "" {
 		return nil, &ArgumentError{"operation ID", reason + ": it takes the ID of a RevokeOperation"}
 	}
-	clean := cleanerOf(Secret{})
+	clean := cleanerOf(noSecret)
 	state, err := c.operation(ctx, id, clean)
 	if err != nil {
 		return nil, err
@@ -61,13 +63,13 @@ func (c *Client) Operation(ctx context.Context, id string) (*RevokeOperation, er
 	return c.newOperation(methodOperation, id, state, question{}, clean)
 }
 
-func (c *Client) operation(ctx context.Context, id string, clean cleaner) (*Operation, error) {
-	return call(ctx, c, methodOperation, clean, func(ctx context.Context, call Call) (*Operation, error) {
+func (c *Client) operation(ctx context.Context, id string, clean cleaner) (*operation, error) {
+	return call(ctx, c, methodOperation, clean, func(ctx context.Context, call tokenapi.Call) (*operation, error) {
 		return c.transport.Operation(ctx, call, id)
-	})
+	}, cleanOperation)
 }
 
-func (c *Client) newOperation(method, id string, state *Operation, asked question, clean cleaner) (*RevokeOperation, error) {
+func (c *Client) newOperation(method, id string, state *operation, asked question, clean cleaner) (*RevokeOperation, error) {
 	op := &RevokeOperation{client: c, asked: asked, clean: clean, polling: make(chan struct{}, 1)}
 	if err := op.update(method, id, state); err != nil {
 		return nil, err

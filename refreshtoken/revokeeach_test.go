@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -24,7 +25,7 @@ type revoker struct {
 
 func (r *revoker) client() *refreshtoken.Client {
 	return refreshtoken.New(&fakeTransport{
-		revoke: func(ctx context.Context, _ refreshtoken.Call, req refreshtoken.RevokeRequest) (*refreshtoken.Operation, error) {
+		revoke: func(ctx context.Context, _ tokenapi.Call, req tokenapi.RevokeRequest) (*operationState, error) {
 			r.asked.Add(1)
 			if n := r.running.Add(1); n > r.most.Load() {
 				r.most.Store(n)
@@ -38,7 +39,7 @@ func (r *revoker) client() *refreshtoken.Client {
 			if err := r.fails[req.RefreshTokenID]; err != nil {
 				return nil, err
 			}
-			return &refreshtoken.Operation{ID: "ajo1", Done: true, Response: &refreshtoken.RevokeResponse{RefreshTokenIDs: []string{req.RefreshTokenID}}}, nil
+			return &operationState{ID: "ajo1", Done: true, Response: &tokenapi.Response{RefreshTokenIDs: []string{req.RefreshTokenID}}}, nil
 		},
 	}, refreshtoken.WithRetry(refreshtoken.RetryPolicy{Attempts: 1}))
 }
@@ -170,19 +171,19 @@ func TestRevokeEachGoesOnAfterAnOperation(t *testing.T) {
 	failure := func() *refreshtoken.APIError { return &refreshtoken.APIError{Code: refreshtoken.CodeUnauthenticated} }
 	for _, c := range []struct {
 		name  string
-		state func() (*refreshtoken.Operation, error)
+		state func() (*operationState, error)
 		stops bool
 	}{
-		{"an operation", func() (*refreshtoken.Operation, error) {
-			return &refreshtoken.Operation{ID: "op1", Done: true, Err: failure()}, nil
+		{"an operation", func() (*operationState, error) {
+			return &operationState{ID: "op1", Done: true, Err: failure()}, nil
 		}, false},
-		{"an operation without an ID", func() (*refreshtoken.Operation, error) {
-			return &refreshtoken.Operation{Done: true, Err: failure()}, nil
+		{"an operation without an ID", func() (*operationState, error) {
+			return &operationState{Done: true, Err: failure()}, nil
 		}, false},
-		{"a request", func() (*refreshtoken.Operation, error) { return nil, failure() }, true},
+		{"a request", func() (*operationState, error) { return nil, failure() }, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			client := refreshtoken.New(&fakeTransport{revoke: func(context.Context, refreshtoken.Call, refreshtoken.RevokeRequest) (*refreshtoken.Operation, error) {
+			client := refreshtoken.New(&fakeTransport{revoke: func(context.Context, tokenapi.Call, tokenapi.RevokeRequest) (*operationState, error) {
 				return c.state()
 			}})
 			report, err := client.RevokeEach(t.Context(), names(3), refreshtoken.RevokeEachOptions{Concurrency: 1})

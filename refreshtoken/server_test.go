@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -154,23 +155,26 @@ func wantText(t *testing.T, text string, parts ...string) {
 	}
 }
 
+// operationState is what a transport says of an operation.
+type operationState = tokenapi.Operation[refreshtoken.APIError]
+
 // fakeTransport is a Transport whose calls are functions, for tests in a bubble
 // of testing/synctest, where the network would stop the clock.
 type fakeTransport struct {
-	list      func(context.Context, refreshtoken.Call, refreshtoken.ListRequest) (*refreshtoken.Page, error)
-	revoke    func(context.Context, refreshtoken.Call, refreshtoken.RevokeRequest) (*refreshtoken.Operation, error)
-	operation func(context.Context, refreshtoken.Call, string) (*refreshtoken.Operation, error)
+	list      func(context.Context, tokenapi.Call, tokenapi.ListRequest) (*refreshtoken.Page, error)
+	revoke    func(context.Context, tokenapi.Call, tokenapi.RevokeRequest) (*operationState, error)
+	operation func(context.Context, tokenapi.Call, string) (*operationState, error)
 }
 
-func (f *fakeTransport) List(ctx context.Context, call refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+func (f *fakeTransport) List(ctx context.Context, call tokenapi.Call, req tokenapi.ListRequest) (*refreshtoken.Page, error) {
 	return f.list(ctx, call, req)
 }
 
-func (f *fakeTransport) Revoke(ctx context.Context, call refreshtoken.Call, req refreshtoken.RevokeRequest) (*refreshtoken.Operation, error) {
+func (f *fakeTransport) Revoke(ctx context.Context, call tokenapi.Call, req tokenapi.RevokeRequest) (*operationState, error) {
 	return f.revoke(ctx, call, req)
 }
 
-func (f *fakeTransport) Operation(ctx context.Context, call refreshtoken.Call, id string) (*refreshtoken.Operation, error) {
+func (f *fakeTransport) Operation(ctx context.Context, call tokenapi.Call, id string) (*operationState, error) {
 	return f.operation(ctx, call, id)
 }
 

@@ -2,8 +2,10 @@ package refreshtoken
 
 import (
 	"fmt"
-	"log/slog"
 	"strings"
+
+	"github.com/ycauth/ycauth-go/internal/redact"
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
 // A Target says which refresh tokens [Client.Revoke] revokes. It comes from
@@ -15,7 +17,7 @@ import (
 type Target struct {
 	kind           targetKind
 	id             string
-	token          Secret
+	token          func() string
 	filter         RevokeFilter
 	idempotencyKey string
 }
@@ -35,13 +37,13 @@ const (
 type RevokeFilter struct {
 	// ClientID selects the tokens of an OAuth client, in at most 50 characters.
 	// Optional.
-	ClientID string `json:"clientId,omitempty"`
+	ClientID string
 	// SubjectID selects the tokens of an account, in at most 50 characters.
 	// Optional. Default: the account that makes the request.
-	SubjectID string `json:"subjectId,omitempty"`
+	SubjectID string
 	// ClientInstanceInfo selects the tokens of an application instance, in at
 	// most 1000 characters. Optional.
-	ClientInstanceInfo string `json:"clientInstanceInfo,omitempty"`
+	ClientInstanceInfo string
 }
 
 // ByID selects the refresh token with an ID, which has at most 50 characters:
@@ -50,7 +52,9 @@ func ByID(id string) Target { return Target{kind: targetID, id: id} }
 
 // ByToken selects a refresh token by the token itself, which has at most 1000
 // characters.
-func ByToken(token string) Target { return Target{kind: targetToken, token: newSecret(token)} }
+func ByToken(token string) Target {
+	return Target{kind: targetToken, token: func() string { return token }}
+}
 
 // ByFilter selects every refresh token that f matches. A filter without a
 // condition is rejected: [AllMine] is the way to say that.
@@ -69,26 +73,34 @@ func (t Target) WithIdempotencyKey(key string) Target {
 	return t
 }
 
+// secret is the refresh token, or "".
+func (t Target) secret() string {
+	if t.token == nil {
+		return ""
+	}
+	return t.token()
+}
+
 // request is the request that selects t. Exactly one of its members is set,
 // as the protobuf definition demands.
-func (t Target) request() (RevokeRequest, error) {
+func (t Target) request() (tokenapi.RevokeRequest, error) {
 	if t.idempotencyKey != "" && !isUUID(t.idempotencyKey) {
-		return RevokeRequest{}, &ArgumentError{"Target.WithIdempotencyKey", "is not a UUID such as 3f0c1c5e-8d5b-4b0a-9b57-0a6f5b6f7d11"}
+		return tokenapi.RevokeRequest{}, &ArgumentError{"Target.WithIdempotencyKey", "is not a UUID such as 3f0c1c5e-8d5b-4b0a-9b57-0a6f5b6f7d11"}
 	}
 	switch t.kind {
 	case targetID:
-		return RevokeRequest{RefreshTokenID: t.id}, checkTokenID(t.id)
+		return tokenapi.RevokeRequest{RefreshTokenID: t.id}, checkTokenID(t.id)
 	case targetToken:
-		return RevokeRequest{RefreshToken: t.token}, checkToken(t.token.Reveal())
+		return tokenapi.RevokeRequest{RefreshToken: t.token}, checkToken(t.token())
 	case targetFilter:
-		return RevokeRequest{RevokeFilter: &t.filter}, t.filter.check()
+		return tokenapi.RevokeRequest{RevokeFilter: (*tokenapi.RevokeFilter)(&t.filter)}, t.filter.check()
 	case targetAllMine:
 		// The documentation says that a request with nothing set revokes every
 		// token of the caller, the protobuf definition that exactly one member
 		// is set. A filter without conditions satisfies both.
-		return RevokeRequest{RevokeFilter: &RevokeFilter{}}, nil
+		return tokenapi.RevokeRequest{RevokeFilter: &tokenapi.RevokeFilter{}}, nil
 	}
-	return RevokeRequest{}, &ArgumentError{"Target", "is empty: use ByID, ByToken, ByFilter or AllMine"}
+	return tokenapi.RevokeRequest{}, &ArgumentError{"Target", "is empty: use ByID, ByToken, ByFilter or AllMine"}
 }
 
 func checkTokenID(id string) error {
@@ -134,17 +146,17 @@ func (t Target) String() string {
 	case targetID:
 		return fmt.Sprintf("the refresh token with ID %q", t.id)
 	case targetToken:
-		return "the refresh token " + t.token.String()
+		return "the refresh token " + redact.Mark
 	case targetFilter:
-		return "the refresh tokens with " + t.filter.String()
+		return "the refresh tokens with " + t.filter.terms()
 	case targetAllMine:
 		return "all refresh tokens of the caller"
 	}
 	return "no refresh token"
 }
 
-// String lists the conditions of f.
-func (f RevokeFilter) String() string {
+// terms lists the conditions of f.
+func (f RevokeFilter) terms() string {
 	var terms []string
 	for _, c := range []struct{ name, value string }{
 		{"client_id", f.ClientID}, {"subject_id", f.SubjectID}, {"client_instance_info", f.ClientInstanceInfo},
@@ -164,6 +176,3 @@ func (t Target) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
 
 // MarshalText is [Target.String], for JSON and other encodings.
 func (t Target) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
-
-// LogValue is [Target.String], for slog.
-func (t Target) LogValue() slog.Value { return slog.StringValue(t.String()) }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -37,14 +38,14 @@ func TestTargetPrintsNoToken(t *testing.T) {
 	const token = "rt1.secretsecret.secretsecretsecret"
 	target := refreshtoken.ByToken(token)
 	type hidden struct{ target refreshtoken.Target } // fmt does not call methods here
-	req := refreshtoken.RevokeRequest{RefreshToken: secretOf(t, target)}
-	if req.RefreshToken.Reveal() != token {
+	req := tokenapi.RevokeRequest{RefreshToken: secretOf(t, target)}
+	if req.RefreshToken() != token {
 		t.Fatal("the transport does not get the token")
 	}
 	for name, v := range map[string]any{
 		"Target": target, "*Target": &target, "[]Target": []refreshtoken.Target{target},
 		"in a field": struct{ T refreshtoken.Target }{target}, "in a private field": hidden{target},
-		"Secret": req.RefreshToken, "*Secret": &req.RefreshToken, "RevokeRequest": req, "*RevokeRequest": &req,
+		"RevokeRequest": req, "*RevokeRequest": &req,
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := printed(v)
@@ -56,15 +57,12 @@ func TestTargetPrintsNoToken(t *testing.T) {
 	if got := fmt.Sprintf("%v", target); got != "the refresh token REDACTED" {
 		t.Errorf("got %q", got)
 	}
-	if got := (refreshtoken.Secret{}).String(); got != "" {
-		t.Errorf("an empty secret prints %q", got)
-	}
 }
 
-// secretOf is the Secret that a transport is given for a target.
-func secretOf(t *testing.T, target refreshtoken.Target) refreshtoken.Secret {
+// secretOf is the token that a transport is given for a target.
+func secretOf(t *testing.T, target refreshtoken.Target) func() string {
 	t.Helper()
-	var got refreshtoken.Secret
+	var got func() string
 	c := refreshtoken.New(&fakeTransport{revoke: revokeDone(&got)})
 	if _, err := c.Revoke(t.Context(), target); err != nil {
 		t.Fatal(err)

@@ -190,7 +190,7 @@ func (q question) isID(word string) bool {
 
 // foreign reports whether the metadata of an operation names other refresh tokens
 // only.
-func (q question) foreign(o *Operation) bool {
+func (q question) foreign(o *operation) bool {
 	ids := o.Metadata.RefreshTokenIDs
 	return q.kind == targetID && len(ids) > 0 && !slices.Contains(ids, q.id)
 }
@@ -200,7 +200,7 @@ func (q question) foreign(o *Operation) bool {
 // Cloud IAM API, RevokeRefreshTokenResponse). One that does not list the token did
 // not revoke it. An empty list is no exception: it is what a filter gets that
 // matches nothing. The metadata names what was to be revoked, and proves nothing.
-func (q question) unanswered(o *Operation) string {
+func (q question) unanswered(o *operation) string {
 	ids := o.Response.RefreshTokenIDs
 	if q.kind == targetID && !slices.Contains(ids, q.id) || q.kind == targetToken && len(ids) == 0 {
 		return "the operation succeeded, but its response does not list the refresh token as revoked: list the refresh tokens to see whether it is still there"

@@ -9,6 +9,7 @@ import (
 	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
 	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -30,16 +31,19 @@ func NewClient(conn grpc.ClientConnInterface, opts ...refreshtoken.Option) *refr
 	}, opts...)
 }
 
-// transport is the [refreshtoken.Transport] over gRPC.
+// transport carries the calls of a Client over gRPC.
 type transport struct {
 	tokens     iampb.RefreshTokenServiceClient
 	operations operationpb.OperationServiceClient
 }
 
-var _ refreshtoken.Transport = (*transport)(nil)
+var _ tokenapi.Transport[refreshtoken.Page, refreshtoken.APIError] = (*transport)(nil)
+
+// operation is the state of a revocation.
+type operation = tokenapi.Operation[refreshtoken.APIError]
 
 // List is RefreshTokenService.List.
-func (t *transport) List(ctx context.Context, call refreshtoken.Call, req refreshtoken.ListRequest) (*refreshtoken.Page, error) {
+func (t *transport) List(ctx context.Context, call tokenapi.Call, req tokenapi.ListRequest) (*refreshtoken.Page, error) {
 	var x exchange
 	resp, err := t.tokens.List(x.begin(ctx, call), &iampb.ListRefreshTokensRequest{
 		SubjectId: req.SubjectID, PageSize: int64(req.PageSize), PageToken: req.PageToken, Filter: req.Filter,
@@ -56,14 +60,14 @@ func (t *transport) List(ctx context.Context, call refreshtoken.Call, req refres
 }
 
 // Revoke is RefreshTokenService.Revoke.
-func (t *transport) Revoke(ctx context.Context, call refreshtoken.Call, req refreshtoken.RevokeRequest) (*refreshtoken.Operation, error) {
+func (t *transport) Revoke(ctx context.Context, call tokenapi.Call, req tokenapi.RevokeRequest) (*operation, error) {
 	var x exchange
 	resp, err := t.tokens.Revoke(x.begin(ctx, call), revokeRequestOf(req), x.options()...)
 	return x.operation(ctx, resp, err)
 }
 
 // Operation is OperationService.Get.
-func (t *transport) Operation(ctx context.Context, call refreshtoken.Call, id string) (*refreshtoken.Operation, error) {
+func (t *transport) Operation(ctx context.Context, call tokenapi.Call, id string) (*operation, error) {
 	var x exchange
 	resp, err := t.operations.Get(x.begin(ctx, call), &operationpb.GetOperationRequest{OperationId: id}, x.options()...)
 	return x.operation(ctx, resp, err)
@@ -77,7 +81,7 @@ type exchange struct {
 
 // begin adds the metadata of the call to that which the caller may have put into
 // ctx.
-func (x *exchange) begin(ctx context.Context, call refreshtoken.Call) context.Context {
+func (x *exchange) begin(ctx context.Context, call tokenapi.Call) context.Context {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	md = md.Copy()
 	for name, value := range map[string]string{
@@ -101,7 +105,7 @@ func (x *exchange) options() []grpc.CallOption {
 // client_instance_info, of 4 bytes each.
 const maxMessage = 16 << 20
 
-func (x *exchange) operation(ctx context.Context, resp *operationpb.Operation, err error) (*refreshtoken.Operation, error) {
+func (x *exchange) operation(ctx context.Context, resp *operationpb.Operation, err error) (*operation, error) {
 	if err != nil {
 		return nil, x.failed(ctx, err)
 	}
@@ -109,6 +113,6 @@ func (x *exchange) operation(ctx context.Context, resp *operationpb.Operation, e
 	if err != nil {
 		return nil, x.wrong(err)
 	}
-	op.Trace = x.trace()
+	op.Trace = tokenapi.Trace(x.trace())
 	return op, nil
 }

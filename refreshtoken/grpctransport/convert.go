@@ -12,10 +12,11 @@ import (
 	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
 	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
-func revokeRequestOf(req refreshtoken.RevokeRequest) *iampb.RevokeRefreshTokenRequest {
+func revokeRequestOf(req tokenapi.RevokeRequest) *iampb.RevokeRefreshTokenRequest {
 	out := &iampb.RevokeRefreshTokenRequest{}
 	switch {
 	case req.RefreshTokenID != "":
@@ -28,7 +29,7 @@ func revokeRequestOf(req refreshtoken.RevokeRequest) *iampb.RevokeRefreshTokenRe
 			ClientInstanceInfo: req.RevokeFilter.ClientInstanceInfo,
 		})
 	default:
-		out.SetRefreshToken(req.RefreshToken.Reveal())
+		out.SetRefreshToken(req.RefreshToken())
 	}
 	return out
 }
@@ -90,24 +91,13 @@ func (r *times) time(name string, ts *timestamppb.Timestamp) time.Time {
 	return ts.AsTime()
 }
 
-func operationOf(op *operationpb.Operation) (*refreshtoken.Operation, error) {
-	var r times
-	out := &refreshtoken.Operation{
-		ID:          op.GetId(),
-		Description: op.GetDescription(),
-		CreatedAt:   r.time("created_at", op.GetCreatedAt()),
-		CreatedBy:   op.GetCreatedBy(),
-		ModifiedAt:  r.time("modified_at", op.GetModifiedAt()),
-		Done:        op.GetDone(),
-	}
-	if r.err != nil {
-		return nil, r.err
-	}
+func operationOf(op *operationpb.Operation) (*operation, error) {
+	out := &operation{ID: op.GetId(), Done: op.GetDone()}
 	var metadata iampb.RevokeRefreshTokenMetadata
 	if err := unpack("metadata", op.GetMetadata(), &metadata); err != nil {
 		return nil, err
 	}
-	out.Metadata = refreshtoken.RevokeMetadata{SubjectID: metadata.GetSubjectId(), RefreshTokenIDs: metadata.GetRefreshTokenIds()}
+	out.Metadata = tokenapi.Metadata{SubjectID: metadata.GetSubjectId(), RefreshTokenIDs: metadata.GetRefreshTokenIds()}
 	switch result := op.GetResult().(type) {
 	case *operationpb.Operation_Error:
 		out.Err = apiErrorOf(result.Error)
@@ -119,7 +109,7 @@ func operationOf(op *operationpb.Operation) (*refreshtoken.Operation, error) {
 		if err := unpack("response", result.Response, &response); err != nil {
 			return nil, err
 		}
-		out.Response = &refreshtoken.RevokeResponse{RefreshTokenIDs: response.GetRefreshTokenIds()}
+		out.Response = &tokenapi.Response{RefreshTokenIDs: response.GetRefreshTokenIds()}
 	}
 	return out, nil
 }

@@ -53,7 +53,7 @@ func TestEchoes(t *testing.T) {
 				texts += fmt.Sprintf("%v %+v %#v %+v %#v", err, err, err, result, result)
 			}
 			if op != nil {
-				texts += fmt.Sprintf("%+v %#v %s", op.Status(), op.Status(), op.ID())
+				texts += fmt.Sprintf("%+v %#v %s", op, op, op.ID())
 			}
 			if strings.Contains(texts, "opaque") {
 				t.Errorf("%s holds the token", texts)

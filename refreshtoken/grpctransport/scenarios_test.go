@@ -248,7 +248,7 @@ func revoking() []scenario {
 				if err != nil {
 					return nil, err
 				}
-				return op.Status(), nil
+				return []any{present(op.ID()), op.Done()}, nil
 			}},
 		{name: "an operation that is not there", check: fails(refreshtoken.ErrNotFound),
 			run: func(ctx context.Context, c *refreshtoken.Client, _ *iamtest.Server) (any, error) {

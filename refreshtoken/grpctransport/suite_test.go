@@ -187,9 +187,6 @@ func normal(v any) any {
 			return nil
 		}
 		v.OperationID, v.Trace = present(v.OperationID), some(v.Trace)
-	case refreshtoken.Operation:
-		v.ID, v.Trace = present(v.ID), some(v.Trace)
-		return v
 	}
 	return v
 }
