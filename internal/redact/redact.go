@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Mark stands where a secret stood.
@@ -65,7 +66,43 @@ func Credentials(s string, secrets ...string) string {
 			s = replaceAll(s, form, Mark)
 		}
 	}
+	if !suspicious(s) {
+		return s
+	}
 	return shapes.ReplaceAllString(s, Mark)
+}
+
+// suspicious reports whether s has a part that every text of one of the shapes has. It
+// tells most texts from credentials in a hundredth of the time that shapes takes.
+func suspicious(s string) bool {
+	for i := range len(s) {
+		before := s[:i]
+		switch c := s[i]; c {
+		case '.':
+			if strings.HasSuffix(before, "t1") {
+				return true
+			}
+		case '_', ':':
+			if i > 0 && '0' <= s[i-1] && s[i-1] <= '9' {
+				return true
+			}
+		case 'Q', 'J':
+			if strings.HasSuffix(before, "A") || strings.HasSuffix(before, "ey") {
+				return true
+			}
+		case ' ', '\t', '\n', '\f', '\r':
+			for _, scheme := range []string{"bearer", "dpop", "basic"} {
+				if n := i - len(scheme); n >= 0 && strings.EqualFold(s[n:i], scheme) {
+					return true
+				}
+			}
+		default:
+			if c >= utf8.RuneSelf { // other letters are the same as ASCII's in another case
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // forms are the ways in which software that quotes a request writes a secret: as it

@@ -76,6 +76,29 @@ func TestTextLeavesItsArgumentsAlone(t *testing.T) {
 	}
 }
 
+// FuzzSuspicious: what is not suspicious is no credential.
+func FuzzSuspicious(f *testing.F) {
+	for _, s := range []string{
+		"t1.a", "xrt1.a", "y0_0123456789", "AQAAAA0123456789", "1:01234567:0123456789abcdef", "eyJ.x", "eyJa.b", "Basic\t01234567", "ba\u017fic 01234567",
+		"DPOP\f01234567", "bearer\r\n01234567", "yc/0.141.0", "yc.oauth.public-sdk", "aje00000000000000000", "\xff",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if shapes.MatchString(s) && !suspicious(s) {
+			t.Fatalf("%q is not suspicious", s)
+		}
+	})
+}
+
+func TestSuspicious(t *testing.T) {
+	for _, s := range []string{"", "yc/0.141.0", "yc.oauth.public-sdk", "aje00000000000000000", "INSECURE_KEY_DPOP", "Terraform/1.9 (linux; amd64)"} {
+		if suspicious(s) {
+			t.Errorf("%q costs the time of a credential", s)
+		}
+	}
+}
+
 func FuzzText(f *testing.F) {
 	f.Add("code 4/xy z! is used", "4/xy z!")
 	f.Add("?code=4%2Fxy+z%21", "4/xy z!")
