@@ -13,12 +13,13 @@ import (
 
 // adopt makes go-piv send its commands over a connection that it did not open.
 //
-// go-piv v2.6.0 has no way to be given one, because its Open always connects
+// go-piv has no way to be given one, because its Open always connects
 // exclusively (see [link]). Its commands use three unexported fields of a YubiKey:
 // tx, a pointer to a struct whose only field is the PC/SC handle, version, a
 // pointer to a struct of three bytes, and rand. They are set here, each after a
-// check that it is what it was in v2.6.0. ok is false where one is not. The fields
-// ctx and h stay nil. Only go-piv's Close uses them, which must not be called.
+// check that it is what it was in v2.5.0 and v2.6.0. ok is false where one is not.
+// The fields ctx and h stay nil. Only go-piv's Close uses them, which must not be
+// called.
 func adopt(h scardHandle, v Version) (yk *gopiv.YubiKey, ok bool) {
 	yk = new(gopiv.YubiKey)
 	fields := reflect.ValueOf(yk).Elem()

@@ -67,7 +67,7 @@
 //
 // # go-piv
 //
-// go-piv (v2.6.0) speaks PIV over a connection that this package opens, because
+// go-piv (v2.5.0) speaks PIV over a connection that this package opens, because
 // its own are exclusive and stay open when the first command fails. It has no
 // function for that, so unexported fields of its YubiKey are set. A version in
 // which they have changed is detected, and then opens the card by itself,

@@ -73,7 +73,7 @@ func numbered(err error) error {
 }
 
 // shortResponse is in go-piv's error for a response without a status word, which
-// has no number and no type (v2.6.0, Transmit).
+// has no number and no type (v2.5.0, Transmit).
 const shortResponse = "scard response too short"
 
 // returnCode reads the PC/SC return code from go-piv's error for it. The type and
@@ -112,8 +112,38 @@ func (y yubikey) serial() (uint32, error) {
 }
 
 func (y yubikey) formFactor() (FormFactor, error) {
-	f, err := y.yk.FormFactor()
-	return FormFactor(f), numbered(err)
+	l, ok := y.connection.(*link)
+	if !ok {
+		// Every go-piv that cannot be given a connection is newer than v2.6.0, the
+		// first with this method.
+		yk, ok := any(y.yk).(interface {
+			FormFactor() (gopiv.Formfactor, error)
+		})
+		if !ok {
+			return 0, nil
+		}
+		f, err := yk.FormFactor()
+		return FormFactor(f), numbered(err)
+	}
+	config, err := l.readConfig()
+	if err != nil {
+		return 0, err
+	}
+	return parseFormFactor(config)
+}
+
+// parseFormFactor reads the form factor in the configuration of a device (Yubico,
+// "Configuration reference"): a length, then data objects. It returns 0 where there
+// is none, as with firmware 4.
+func parseFormFactor(config []byte) (FormFactor, error) {
+	if len(config) == 0 || int(config[0]) != len(config)-1 {
+		return 0, fmt.Errorf("%x is not the configuration of a YubiKey", config)
+	}
+	shape, err := object(config[1:], configFormFactor)
+	if len(shape) != 1 {
+		return 0, err
+	}
+	return FormFactor(shape[0]), nil
 }
 
 func (y yubikey) keyInfo(slot Slot) (slotInfo, error) {
@@ -177,19 +207,31 @@ func (y yubikey) generate(managementKey []byte, slot Slot, spec KeySpec) (crypto
 
 // metadata returns one object of GET METADATA (Yubico, "PIV extensions") about
 // what go-piv asks nothing about, nil if it is not there.
-func (y yubikey) metadata(reference byte, tag int) ([]byte, error) {
+func (y yubikey) metadata(reference, tag byte) ([]byte, error) {
 	l, ok := y.connection.(*link)
 	if !ok {
 		return nil, nil
 	}
 	response, err := l.command(insGetMetadata, 0, reference, nil)
-	for err == nil && len(response) > 0 {
+	if err != nil {
+		return nil, err
+	}
+	return object(response, tag)
+}
+
+// object returns the first of some data objects that has the tag, nil if none does.
+func object(all []byte, tag byte) ([]byte, error) {
+	for len(all) > 0 {
 		var v asn1.RawValue
-		if response, err = asn1.Unmarshal(response, &v); err == nil && v.Tag == tag {
+		var err error
+		if all, err = asn1.Unmarshal(all, &v); err != nil {
+			return nil, err
+		}
+		if v.FullBytes[0] == tag {
 			return v.Bytes, nil
 		}
 	}
-	return nil, err
+	return nil, nil
 }
 
 const (
@@ -198,6 +240,8 @@ const (
 
 	metadataPolicies = 2
 	metadataFactory  = 5
+
+	configFormFactor = 4
 )
 
 func (y yubikey) managementTouch() (TouchPolicy, error) {
@@ -222,9 +266,9 @@ func (y yubikey) store(managementKey []byte, slot Slot, der []byte) error {
 		return numbered(y.yk.SetCertificate(managementKey, gopivSlot(slot), &x509.Certificate{Raw: der}))
 	}
 	// Not by go-piv, which would authenticate again: that can take another touch.
-	object := gopivSlot(slot).Object
+	id := gopivSlot(slot).Object
 	data := slices.Concat(
-		tlv(0x5c, []byte{byte(object >> 16), byte(object >> 8), byte(object)}),
+		tlv(0x5c, []byte{byte(id >> 16), byte(id >> 8), byte(id)}),
 		tlv(0x53, slices.Concat(
 			tlv(0x70, der),
 			tlv(0x71, []byte{0}), // not compressed

@@ -3,6 +3,7 @@
 package piv
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -132,4 +133,78 @@ func TestAdopt(t *testing.T) {
 	if err := y.close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestFormFactor asks a card for its shape in the middle of a PIV session, which
+// ends with that.
+func TestFormFactor(t *testing.T) {
+	card := pivtest.Start(t, pivtest.Config{FormFactor: pivtest.USBCNano})
+	y, err := pcsc{}.connect(card.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer y.close()
+	ask := func(t *testing.T, want FormFactor, status uint16) {
+		t.Helper()
+		if err := y.verifyPIN(pivtest.DefaultPIN); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := y.formFactor(); f != want || statusOf(err) != status {
+			t.Errorf("form factor %v, %v", f, err)
+		}
+	}
+	ask(t, FormFactorUSBCNano, 0)
+	if n, verified, err := y.pinTries(); n != 3 || verified || err != nil {
+		t.Errorf("after that %d tries, verified %v, %v", n, verified, err)
+	}
+	card.FailNext(pivtest.InsSelect, 1, pivtest.NotFound)
+	ask(t, 0, statusNotFound)
+	if _, verified, err := y.pinTries(); !verified || err != nil {
+		t.Errorf("without a management application verified %v, %v", verified, err)
+	}
+	card.FailNext(0x1d, 1, pivtest.UnknownInstruction)
+	ask(t, 0, statusUnknownINS)
+	if n, verified, err := y.pinTries(); n != 3 || verified || err != nil {
+		t.Errorf("without a configuration %d tries, verified %v, %v", n, verified, err)
+	}
+	card.Remove()
+	if _, err := y.formFactor(); pcscCode(err) == 0 {
+		t.Errorf("card pulled out: %v", err)
+	}
+}
+
+var configs = []struct {
+	config string
+	want   FormFactor
+	ok     bool
+}{
+	{"\x0f\x01\x02\x02\x3f\x02\x04\x00\x98\x96\x81\x04\x01\x03\x05\x00", FormFactorUSBCKeychain, true},
+	{"\x03\x04\x01\x81", FormFactorUSBAKeychain | FormFactorFIPS, true},
+	{"\x04\x01\x02\x02\x3f", 0, true},
+	{"\x00", 0, true},
+	{"\x02\x04\x00", 0, true},
+	{"\x04\x04\x02\x01\x01", 0, true},
+	{"\x03\x04\x02\x01", 0, false},
+	{"\x02\x04\x01\x01", 0, false},
+	{"\x04\x04\x01\x01", 0, false},
+	{"", 0, false},
+}
+
+func TestParseFormFactor(t *testing.T) {
+	for _, test := range configs {
+		if f, err := parseFormFactor([]byte(test.config)); f != test.want || (err == nil) != test.ok {
+			t.Errorf("%x: %v, %v", test.config, f, err)
+		}
+	}
+}
+
+func FuzzParseFormFactor(f *testing.F) {
+	for _, test := range configs {
+		f.Add([]byte(test.config))
+	}
+	f.Fuzz(func(t *testing.T, config []byte) {
+		if shape, err := parseFormFactor(config); shape != 0 && (err != nil || !bytes.Contains(config, []byte{4, 1, byte(shape)})) {
+			t.Errorf("%x: %v, %v", config, shape, err)
+		}
+	})
 }

@@ -13,7 +13,7 @@ import (
 //
 // go-piv connects exclusively, which works beside none of them, and loses its
 // handle when the first command after that fails: the card then stays in use until
-// the process ends (v2.6.0, Open; go-piv/piv-go#116 and #192). A link has its own
+// the process ends (v2.5.0, Open; go-piv/piv-go#116 and #192). A link has its own
 // context, and leaves nothing behind.
 type link struct {
 	context scardContext
@@ -79,6 +79,7 @@ const (
 	insGetVersion  = 0xfd
 	insGetMetadata = 0xf7
 	insSelect      = 0xa4
+	insReadConfig  = 0x1d // of the management application
 
 	claChaining = 0x10
 	maxData     = 0xff // of a short APDU
@@ -87,7 +88,11 @@ const (
 	swSuccess   = 0x9000
 )
 
-var aidPIV = []byte{0xa0, 0x00, 0x00, 0x03, 0x08}
+// Applications of a YubiKey.
+var (
+	aidPIV        = []byte{0xa0, 0x00, 0x00, 0x03, 0x08}
+	aidManagement = []byte{0xa0, 0x00, 0x00, 0x05, 0x27, 0x47, 0x11, 0x17}
+)
 
 // selectPIV selects the PIV application and asks for its version.
 func (l *link) selectPIV() (Version, error) {
@@ -102,6 +107,19 @@ func (l *link) selectPIV() (Version, error) {
 		return Version{}, fmt.Errorf("asking for the version: %w", err)
 	}
 	return Version{int(v[0]), int(v[1]), int(v[2])}, nil
+}
+
+// readConfig asks the management application what the device is, and selects PIV
+// again. PIV forgets the PIN and the management key meanwhile.
+func (l *link) readConfig() ([]byte, error) {
+	if _, err := l.command(insSelect, 0x04, 0x00, aidManagement); err != nil {
+		return nil, fmt.Errorf("selecting the management application: %w", err)
+	}
+	config, err := l.command(insReadConfig, 0, 0, nil)
+	if _, back := l.command(insSelect, 0x04, 0x00, aidPIV); back != nil && err == nil {
+		err = fmt.Errorf("selecting the PIV application again: %w", back)
+	}
+	return config, err
 }
 
 // command sends a command, in parts where it is long (ISO/IEC 7816-4 section
