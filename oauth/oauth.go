@@ -186,7 +186,7 @@ type Config struct {
 
 	// Clock tells the time of day, for tests and demonstrations. Waits are also
 	// measured by the runtime's monotonic clock. It must be fast and safe for
-	// concurrent use. Optional. Default: [time.Now].
+	// concurrent use. Optional. Default: Provider.Clock, and [time.Now] without it.
 	Clock func() time.Time
 }
 
@@ -239,7 +239,10 @@ func New(cfg Config) (*Client, error) {
 	if c.cfg.RequestTimeout == 0 {
 		c.cfg.RequestTimeout = 30 * time.Second
 	}
-	c.clock.Wall = cfg.Clock
+	if c.cfg.Clock == nil {
+		c.cfg.Clock = c.cfg.Provider.Clock
+	}
+	c.clock.Wall = c.cfg.Clock
 	c.http = wire.NoRedirects(cfg.HTTPClient)
 	c.source = newTokenSource(c)
 	return c, nil

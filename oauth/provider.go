@@ -106,6 +106,11 @@ type Provider struct {
 	// RefreshTokenSwitch says in one sentence where refresh tokens can be
 	// switched on, for the same explanation. Optional.
 	RefreshTokenSwitch string
+
+	// Clock tells the server's time where that is not the time of day: a server in a
+	// test, whose clock the test moves. Clients share it unless [Config.Clock] is set.
+	// Optional. Default: the time of day.
+	Clock func() time.Time
 }
 
 // YandexCloudClientID is the public client of Yandex Cloud's own CLI. It has no

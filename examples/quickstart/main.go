@@ -101,11 +101,10 @@ func (d *demo) connect(keyFile string) error {
 	d.say("A key pair was created, in a file that only you can read. Refresh tokens will be bound to it:\n" +
 		"a copy of one is of no use without the key. IAM tokens are not bound: a copy works until it expires.")
 	d.client, err = oauth.New(oauth.Config{
-		Provider:  d.iam.Provider(), // oauth.YandexCloud() in earnest
+		Provider:  d.iam.Provider(), // oauth.YandexCloud() in earnest; this one brings a clock that runs faster
 		ClientID:  d.iam.ClientID,
 		DPoP:      prover,
 		UserAgent: "quickstart/1.0",
-		Clock:     d.iam.Now, // the server's time runs faster than ours here
 		Observer:  d.observe,
 		// Renew when a call needs it, not behind it, so that the steps below come
 		// in order. A service would leave this out.
@@ -114,7 +113,7 @@ func (d *demo) connect(keyFile string) error {
 	if err != nil {
 		return err
 	}
-	d.api = &http.Client{Transport: &dpop.Transport{Source: d.client.TokenSource(), Prover: prover, Clock: d.iam.Now}}
+	d.api = d.client.HTTPClient()
 	d.tokens = refreshtoken.NewClient(d.api,
 		refreshtoken.WithEndpoint(d.iam.IAMEndpoint()), refreshtoken.WithOperationEndpoint(d.iam.OperationEndpoint()))
 	// Two older logins of the same user, so that there is something to govern.
@@ -136,28 +135,13 @@ func (d *demo) observe(e oauth.Event) {
 }
 
 func (d *demo) login(ctx context.Context) error {
-	session, err := d.client.Login(ctx, oauth.LoginOptions{OpenURL: visit})
+	session, err := d.client.Login(ctx, oauth.LoginOptions{OpenURL: d.iam.OpenURL})
 	if err != nil {
 		return err
 	}
 	d.say("You logged in. A browser would have opened; the embedded server agrees to everybody.\n"+
 		"The IAM token is good until %s, and the refresh token brings the next ones.", clock(session.Expiry))
 	return nil
-}
-
-// visit is a browser for servers that ask no questions: it follows redirects.
-func visit(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err
 }
 
 func (d *demo) call(ctx context.Context) error {

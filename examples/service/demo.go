@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -37,7 +36,7 @@ func (c *config) embed(ctx context.Context, out io.Writer) (end func(), err erro
 	}
 	c.provider, c.clientID, c.api = iam.Provider(), iam.ClientID, iam.URL+"/api/whoami"
 	c.keyFile, c.sessions = filepath.Join(dir, "dpop.pem"), filepath.Join(dir, "sessions")
-	if err := loginEmbedded(ctx, *c); err != nil {
+	if err := loginEmbedded(ctx, *c, iam); err != nil {
 		end()
 		return nil, err
 	}
@@ -46,32 +45,16 @@ func (c *config) embed(ctx context.Context, out io.Writer) (end func(), err erro
 }
 
 // loginEmbedded logs in at a server that asks no questions.
-func loginEmbedded(ctx context.Context, cfg config) error {
+func loginEmbedded(ctx context.Context, cfg config, iam *iamtest.Server) error {
 	cfg.login = true
 	s, err := newService(cfg)
 	if err != nil {
 		return err
 	}
-	if _, err := s.client.Login(ctx, oauth.LoginOptions{OpenURL: visit}); err != nil {
+	if _, err := s.client.Login(ctx, oauth.LoginOptions{OpenURL: iam.OpenURL}); err != nil {
 		return err
 	}
 	return s.client.TokenSource().Close()
-}
-
-// visit is a browser for such servers: it follows redirects.
-func visit(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := hc.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err
 }
 
 // explain says what there is to see.

@@ -71,7 +71,7 @@ func newConfig(t *testing.T, iam *iamtest.Server) config {
 		t.Fatal(err)
 	}
 	cfg.clock = iam.Now
-	if err := loginEmbedded(bounded(t), cfg); err != nil {
+	if err := loginEmbedded(bounded(t), cfg, iam); err != nil {
 		t.Fatal(err)
 	}
 	return cfg
@@ -467,7 +467,7 @@ func TestRunLogin(t *testing.T) {
 		if strings.HasPrefix(last, iam.URL+"/oauth/authorize?") {
 			u := last
 			go func() {
-				if err := visit(bounded(t), u); err != nil {
+				if err := iam.OpenURL(bounded(t), u); err != nil {
 					t.Error(err)
 				}
 			}()

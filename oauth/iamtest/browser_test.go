@@ -23,6 +23,39 @@ func newClient(t *testing.T, srv *iamtest.Server, prover *dpop.Prover) *oauth.Cl
 	return c
 }
 
+// TestClockComesWithTheProvider: a client that was told nothing of clocks sees a token
+// expire when the server's clock moves, and a clock of its own counts.
+func TestClockComesWithTheProvider(t *testing.T) {
+	noon := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		options  iamtest.Options
+		clock    func() time.Time
+		renewals int
+	}{
+		"none":                          {renewals: 1},
+		"none, and a clock of the test": {options: iamtest.Options{Now: func() time.Time { return noon }}, renewals: 1},
+		"one of its own":                {clock: time.Now},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := iamtest.Start(t, test.options)
+			c, err := oauth.New(oauth.Config{Provider: srv.Provider(), ClientID: srv.ClientID, DPoP: newProver(t), Clock: test.clock})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: srv.OpenURL}); err != nil {
+				t.Fatal(err)
+			}
+			srv.Advance(13 * time.Hour)
+			if _, err := c.TokenSource().TokenContext(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := srv.Count(iamtest.EndpointToken) - 1; got != test.renewals {
+				t.Errorf("%d renewals 13 hours after the login, want %d", got, test.renewals)
+			}
+		})
+	}
+}
+
 // TestOAuthConfig: a login and a renewal take one call each, over every way in
 // which the server can be reached.
 func TestOAuthConfig(t *testing.T) {

@@ -274,6 +274,10 @@ type Options struct {
 	// pageSize tokens, and can be empty and still have a nextPageToken. Optional.
 	SparsePages bool
 
+	// Port is the port of 127.0.0.1 that the server listens at.
+	// Optional. Default: 0, any free one.
+	Port int
+
 	// TLS serves https, with a certificate that the server makes for itself:
 	// [Server.HTTPClient] trusts it. Optional. Default: plain http.
 	TLS bool
@@ -388,6 +392,9 @@ func (o *Options) check() error {
 	oneOf(add, "Nonces", o.Nonces, NoncesOff, NoncesOptional, NoncesRequired)
 	oneOf(add, "ResourceNonces", o.ResourceNonces, NoncesOff, NoncesOptional, NoncesRequired)
 	oneOf(add, "TokenType", o.TokenType, "Bearer", "DPoP")
+	if o.Port < 0 || o.Port > 65535 {
+		add("Port", "is %d, want 0 to 65535", o.Port)
+	}
 	oneOf(add, "ThumbprintHash", o.ThumbprintHash, crypto.SHA256, crypto.SHA512)
 	for field, d := range map[string]time.Duration{
 		"CodeLife": o.CodeLife, "NonceLife": o.NonceLife, "ProofMaxAge": o.ProofMaxAge, "ProofLeeway": o.ProofLeeway,

@@ -48,7 +48,7 @@ type Server struct {
 }
 
 // New starts a server with the options given. It fails if the options make no
-// sense, or if no port is free on 127.0.0.1. Close ends it.
+// sense, or if the port is not free on 127.0.0.1. Close ends it.
 func New(opts Options) (*Server, error) {
 	o, err := opts.resolve()
 	if err != nil {
@@ -69,8 +69,7 @@ func New(opts Options) (*Server, error) {
 		}
 	}
 	s.client = &http.Client{Transport: s.newTransport()}
-	const anyPort = "127.0.0.1:0"
-	if err := s.open(anyPort, anyPort); err != nil {
+	if err := s.open(fmt.Sprintf("127.0.0.1:%d", o.Port), "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
 	main := s.listeners[0]
@@ -220,7 +219,7 @@ func (s *Server) Quiet(ctx context.Context) error {
 // Configure changes the options while the server runs; requests that come after
 // it see the change. fn gets the options as they were given, without defaults.
 // It fails, and changes nothing, if the new options make no sense. The first
-// client's ID, the clock, TLS and HTTP2 cannot be changed.
+// client's ID, the clock, the port, TLS and HTTP2 cannot be changed.
 func (s *Server) Configure(fn func(*Options)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,8 +230,8 @@ func (s *Server) Configure(fn func(*Options)) error {
 	if err != nil {
 		return err
 	}
-	if was := s.options(); o.TLS != was.TLS || o.HTTP2 != was.HTTP2 {
-		return errors.New("iamtest: Options.TLS and HTTP2: cannot change while the server runs")
+	if was := s.options(); o.TLS != was.TLS || o.HTTP2 != was.HTTP2 || o.Port != was.Port {
+		return errors.New("iamtest: Options.Port, TLS and HTTP2: cannot change while the server runs")
 	}
 	if o.ClientID != s.ClientID {
 		return errors.New("iamtest: Options.ClientID: cannot change while the server runs: use Clients")
@@ -256,7 +255,8 @@ func (s *Server) Now() time.Time { return s.clock.Now() }
 // Advance moves the server's clock forwards, see [Clock.Advance].
 func (s *Server) Advance(d time.Duration) { s.clock.Advance(d) }
 
-// Provider describes the server to package oauth.
+// Provider describes the server to package oauth, its clock included: clients that
+// have no Config.Clock share it.
 func (s *Server) Provider() oauth.Provider {
 	o := s.options()
 	p := oauth.Provider{
@@ -264,6 +264,7 @@ func (s *Server) Provider() oauth.Provider {
 		AuthURL:    s.URL + "/oauth/authorize",
 		TokenURL:   s.URL + "/oauth/token",
 		AuthMethod: o.Clients[0].AuthMethod,
+		Clock:      s.Now,
 	}
 	if o.Flavor == FlavorYandexID {
 		return p

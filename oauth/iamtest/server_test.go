@@ -40,6 +40,8 @@ func TestOptionsMistakes(t *testing.T) {
 		{iamtest.Options{ThumbprintHash: crypto.SHA1}, "Options.ThumbprintHash"},
 		{iamtest.Options{AccessLife: -1}, "Options.AccessLife: is negative"},
 		{iamtest.Options{NonceEvery: -1}, "Options.NonceEvery: is negative"},
+		{iamtest.Options{Port: 65536}, "Options.Port: is 65536"},
+		{iamtest.Options{Port: -1}, "Options.Port: is -1"},
 		{iamtest.Options{MaxRecords: -1}, "Options.MaxRecords: is negative"},
 		{iamtest.Options{Clients: []iamtest.Client{{}}}, "Options.Clients"},
 		{iamtest.Options{ClientID: "x", Clients: []iamtest.Client{{ID: "x"}}}, "Options.Clients"},
