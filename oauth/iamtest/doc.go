@@ -3,7 +3,7 @@
 // revokes them, as Yandex Cloud has them. It is for tests and demonstrations, and
 // knows how to fail on demand.
 //
-// It listens on a free port of 127.0.0.1, in plain http unless [Options] say TLS,
+// It listens on 127.0.0.1, in plain http unless [Options] say TLS,
 // and keeps everything in memory. It must not guard anything of value, because it
 // logs in anyone who asks.
 //
@@ -28,6 +28,10 @@
 //
 // [Server.IAMEndpoint] and [Server.OperationEndpoint] are for package
 // refreshtoken.
+//
+// The command iamserver is the same server for any program, to try by hand:
+//
+//	go run github.com/ycauth/ycauth-go/oauth/iamtest/iamserver@latest
 //
 // # Endpoints
 //
@@ -63,8 +67,11 @@
 //
 // The server's clock is [Options].Now plus what [Server.Advance] added. Whatever
 // expires does so by it, and so do the Date header and the check of a proof's
-// iat. Clients share it through [Server.Now], or do not, to see what clocks that
-// differ lead to; [ClockSkew] makes the server's clock wrong.
+// iat. Clients made with [Server.Provider] or [Server.OAuthConfig] share it without
+// being told, so no test mixes two clocks by accident; a Config.Clock of their own
+// shows what clocks that differ lead to, and [ClockSkew] makes the server's clock
+// wrong. Whatever else tells the time gets [Server.Now]: stores, and a dpop.Transport
+// made by hand.
 //
 // # Faults
 //
