@@ -1,7 +1,9 @@
-// Bench measures this module and its peers side by side, in one run, and prints
-// the table of docs/BENCHMARKS.md:
+// Bench measures this module and its peers side by side, in one run, and writes
+// docs/BENCHMARKS.md and the plots in it:
 //
-//	go run . > ../../docs/BENCHMARKS.md
+//	go run .
+//	go run . -kill    measures the kills too, which takes minutes
+//	go run . -draw    draws the plots of the page once more
 //
 // It is a module of its own so that nobody who uses ycauth-go needs the peers.
 // Machines are shared and noisy: the candidates of a table take turns, several
@@ -25,11 +27,20 @@ import (
 //go:embed cards.md
 var cards string
 
+// kills is what the last run of ./kill printed. It is measured apart, on a disk of
+// its user's choice.
+//
+//go:embed kill.md
+var kills string
+
 func main() {
 	testing.Init()
 	rounds := flag.Int("rounds", 9, "how often each candidate takes its turn")
 	benchtime := flag.Duration("time", 200*time.Millisecond, "how long one turn takes")
-	only := flag.String("only", "", "run the tables whose title holds this text")
+	only := flag.String("only", "", "print the tables whose title holds this text, and write nothing")
+	out := flag.String("out", "../../docs", "the `directory` of the page and its plots; - prints the page, without plots")
+	kill := flag.Bool("kill", false, "run ./kill again, and keep what it prints in kill.md")
+	draw := flag.Bool("draw", false, "measure nothing, and draw the plots of the page as it is")
 	pages := flag.Int("serve", 0, "be the server of so many pages of refresh tokens, and measure nothing")
 	flag.Parse()
 	if *pages > 0 {
@@ -41,15 +52,46 @@ func main() {
 	if err := flag.Set("test.benchtime", benchtime.String()); err != nil {
 		fatal(err)
 	}
-	fmt.Printf("# Benchmarks\n\n`cd internal/bench && go run . > ../../docs/BENCHMARKS.md` prints this page. "+
-		"%s, %s/%s, %d cores; median of %d turns of %v each, the candidates of a table taking turns. Ratios carry over to other machines, times do not.\n",
-		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), *rounds, *benchtime)
-	for _, s := range sections() {
-		if strings.Contains(s.heading(), *only) {
-			s.run(*rounds)
+	if *only != "" || *out == "-" {
+		measure(*only, *rounds, *benchtime)
+		return
+	}
+	if _, err := os.Stat(*out); err != nil { // before it has taken minutes
+		fatal(err)
+	}
+	if *kill {
+		kills = "\n" + goTool("run", "./kill")
+		if err := replace("kill.md", []byte(kills)); err != nil {
+			fatal(err)
 		}
 	}
-	fmt.Print(cards)
+	page, err := "", error(nil)
+	if *draw {
+		page, err = readPage(*out)
+	} else {
+		page, err = capture(func() { measure("", *rounds, *benchtime) })
+	}
+	if err == nil {
+		err = write(*out, page)
+	}
+	if err != nil {
+		fatal(err)
+	}
+}
+
+// measure prints the page.
+func measure(only string, rounds int, benchtime time.Duration) {
+	fmt.Printf("# Benchmarks\n\n`cd internal/bench && go run .` writes this page and its plots. "+
+		"%s, %s/%s, %d cores; median of %d turns of %v each, the candidates of a table taking turns. Ratios carry over to other machines, times do not.\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), rounds, benchtime)
+	for _, s := range sections() {
+		if strings.Contains(s.heading(), only) {
+			s.run(rounds)
+		}
+	}
+	if only == "" {
+		fmt.Print(kills, cards)
+	}
 }
 
 // A section of the page is a table, in most cases one of times.

@@ -3,6 +3,8 @@
 //
 //	cd internal/bench && go run ./kill -kills 1000 -slow 600
 //
+// "go run . -kill" does so too, and puts the table into docs/BENCHMARKS.md.
+//
 // The way of package filestore stands beside the usual one, on the disk of the
 // directory that is given and with an fsync that takes 4 ms longer.
 package main
