@@ -17,7 +17,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // realChain reads the attestation of a real card.
@@ -42,14 +42,13 @@ func realChain(tb testing.TB, name string) []*x509.Certificate {
 }
 
 // virtualChain lets a virtual card attest a key; no PC/SC is involved.
-func virtualChain(tb testing.TB, firmware pivtest.Firmware, pin pivtest.PINPolicy, touch pivtest.TouchPolicy) (*pivtest.Card, []*x509.Certificate) {
+func virtualChain(tb testing.TB, firmware virtual.Firmware, pin virtual.PINPolicy, touch virtual.TouchPolicy) (*virtual.Card, []*x509.Certificate) {
 	tb.Helper()
-	card, err := pivtest.New(pivtest.Config{Firmware: firmware})
+	card, err := virtual.New(virtual.Config{Firmware: firmware})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(card.Close)
-	if _, err := card.GenerateKey(pivtest.SlotAuthentication, pivtest.P256, pin, touch); err != nil {
+	if _, err := card.GenerateKey(virtual.SlotAuthentication, virtual.P256, pin, touch); err != nil {
 		tb.Fatal(err)
 	}
 	transmit(tb, card, "\x00\xa4\x04\x00\x05\xa0\x00\x00\x03\x08")
@@ -65,7 +64,7 @@ func virtualChain(tb testing.TB, firmware pivtest.Firmware, pin pivtest.PINPolic
 }
 
 // transmit sends a command and collects the answer.
-func transmit(tb testing.TB, card *pivtest.Card, command string) []byte {
+func transmit(tb testing.TB, card *virtual.Card, command string) []byte {
 	tb.Helper()
 	var data []byte
 	for {
@@ -86,7 +85,7 @@ func transmit(tb testing.TB, card *pivtest.Card, command string) []byte {
 	}
 }
 
-func trustIn(card *pivtest.Card) Trust {
+func trustIn(card *virtual.Card) Trust {
 	return Trust{Roots: card.CA().Roots(), Intermediates: card.CA().IntermediatePool()}
 }
 
@@ -122,9 +121,9 @@ func TestVerifyRealCards(t *testing.T) {
 }
 
 func TestVerifyVirtualCards(t *testing.T) {
-	for _, firmware := range []pivtest.Firmware{pivtest.Firmware43, pivtest.Firmware52, pivtest.Firmware57} {
+	for _, firmware := range []virtual.Firmware{virtual.Firmware43, virtual.Firmware52, virtual.Firmware57} {
 		t.Run(firmware.String(), func(t *testing.T) {
-			card, chain := virtualChain(t, firmware, pivtest.PINOnce, pivtest.TouchCached)
+			card, chain := virtualChain(t, firmware, virtual.PINOnce, virtual.TouchCached)
 			a, err := VerifyAttestation(chain, trustIn(card))
 			if err != nil {
 				t.Fatal(err)
@@ -177,12 +176,12 @@ func TestSecure(t *testing.T) {
 }
 
 func TestVerifyRefuses(t *testing.T) {
-	card, virtual := virtualChain(t, pivtest.Firmware57, pivtest.PINOnce, pivtest.TouchAlways)
-	other, otherChain := virtualChain(t, pivtest.Firmware43, pivtest.PINOnce, pivtest.TouchAlways)
+	card, ownChain := virtualChain(t, virtual.Firmware57, virtual.PINOnce, virtual.TouchAlways)
+	other, otherChain := virtualChain(t, virtual.Firmware43, virtual.PINOnce, virtual.TouchAlways)
 	yubikey5, yubikey4 := realChain(t, "yubikey5.pem"), realChain(t, "yubikey4.pem")
 	bothDevices := card.CA().IntermediatePool()
-	bothDevices.AddCert(virtual[1])
-	forged := *virtual[0]
+	bothDevices.AddCert(ownChain[1])
+	forged := *ownChain[0]
 	forged.Signature = bytes.Clone(forged.Signature)
 	forged.Signature[8] ^= 1
 	for _, test := range []struct {
@@ -200,15 +199,15 @@ func TestVerifyRefuses(t *testing.T) {
 		{"not a slot's certificate", []*x509.Certificate{yubikey5[1], yubikey5[1]}, Trust{}, false},
 		{"other card", []*x509.Certificate{yubikey5[0], yubikey4[1]}, Trust{}, true},
 		{"other card, old", []*x509.Certificate{yubikey4[0], yubikey5[1]}, Trust{}, true},
-		{"virtual card to Yubico's roots", virtual, Trust{}, true},
-		{"virtual card to another maker's roots", virtual, trustIn(other), true},
+		{"virtual card to Yubico's roots", ownChain, Trust{}, true},
+		{"virtual card to another maker's roots", ownChain, trustIn(other), true},
 		{"other way round", otherChain, trustIn(card), true},
 		{"real card to other roots", yubikey5, trustIn(card), true},
-		{"intermediates missing", virtual, Trust{Roots: card.CA().Roots()}, true},
-		{"forged signature", []*x509.Certificate{&forged, virtual[1]}, trustIn(card), true},
+		{"intermediates missing", ownChain, Trust{Roots: card.CA().Roots()}, true},
+		{"forged signature", []*x509.Certificate{&forged, ownChain[1]}, trustIn(card), true},
 		{
 			"card that did not sign beside one that did",
-			[]*x509.Certificate{virtual[0], otherChain[1]},
+			[]*x509.Certificate{ownChain[0], otherChain[1]},
 			Trust{Roots: card.CA().Roots(), Intermediates: bothDevices},
 			true,
 		},
@@ -317,12 +316,12 @@ func (s stating) certificate(Slot) (*x509.Certificate, error) { return s.chain[1
 // TestStatementIsCompared has a statement that leads to a trusted root, but is
 // about something else than the key at hand.
 func TestStatementIsCompared(t *testing.T) {
-	virtual, chain := virtualChain(t, pivtest.Firmware57, pivtest.PINOnce, pivtest.TouchAlways)
-	card := Card{Serial: virtual.Serial(), Firmware: Version{5, 7, 4}}
+	device, chain := virtualChain(t, virtual.Firmware57, virtual.PINOnce, virtual.TouchAlways)
+	card := Card{Serial: device.Serial(), Firmware: Version{5, 7, 4}}
 	key := slotInfo{chain[0].PublicKey, PINPolicyOnce, TouchPolicyAlways}
 	attest := func(card Card, key slotInfo) (*Attestation, error) {
 		c := &conn{token: stating{chain: chain}, card: card, slots: map[Slot]slotInfo{SlotAuthentication: key}}
-		return c.attestation(SlotAuthentication, trustIn(virtual))
+		return c.attestation(SlotAuthentication, trustIn(device))
 	}
 	if a, err := attest(card, key); err != nil || !a.Secure() {
 		t.Fatalf("attestation = %+v, %v", a, err)

@@ -12,7 +12,8 @@ import (
 	gopiv "github.com/go-piv/piv-go/v2/piv"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // TestCommandsPerProof counts the APDUs of a signature: with the connection that
@@ -25,19 +26,19 @@ func TestCommandsPerProof(t *testing.T) {
 	var table strings.Builder
 	fmt.Fprintf(&table, "%-10s %-8s %5s %5s %5s   %s\n", "firmware", "PIN", "warm", "cold", "soon", "piv.Open + PrivateKey + Sign")
 	for _, test := range []struct {
-		firmware         pivtest.Firmware
+		firmware         virtual.Firmware
 		pin              piv.PINPolicy
 		warm, cold, soon int
 	}{
-		{pivtest.Firmware57, piv.PINPolicyNever, 1, 5, 5},
-		{pivtest.Firmware57, piv.PINPolicyOnce, 1, 8, 6},
-		{pivtest.Firmware57, piv.PINPolicyAlways, 2, 8, 12},
-		{pivtest.Firmware531, piv.PINPolicyOnce, 1, 9, 5},
-		{pivtest.Firmware52, piv.PINPolicyOnce, 1, 9, 8},
-		{pivtest.Firmware43, piv.PINPolicyOnce, 1, 11, 11},
+		{virtual.Firmware57, piv.PINPolicyNever, 1, 5, 5},
+		{virtual.Firmware57, piv.PINPolicyOnce, 1, 8, 6},
+		{virtual.Firmware57, piv.PINPolicyAlways, 2, 8, 12},
+		{virtual.Firmware531, piv.PINPolicyOnce, 1, 9, 5},
+		{virtual.Firmware52, piv.PINPolicyOnce, 1, 9, 8},
+		{virtual.Firmware43, piv.PINPolicyOnce, 1, 11, 11},
 	} {
 		t.Run(fmt.Sprint(test.firmware, test.pin), func(t *testing.T) {
-			card := pivtest.Start(t, pivtest.Config{Firmware: test.firmware})
+			card := pcscd.Start(t, virtual.Config{Firmware: test.firmware})
 			k := generated(t, card, trusting(card, &person{}), test.pin, piv.TouchPolicyNever)
 			count := func(prepare func()) int {
 				free(t, card)
@@ -67,7 +68,7 @@ func TestCommandsPerProof(t *testing.T) {
 }
 
 // naiveCount returns how many APDUs the obvious program sends for a signature.
-func naiveCount(t *testing.T, card *pivtest.Card, public crypto.PublicKey) int {
+func naiveCount(t *testing.T, card *pcscd.Card, public crypto.PublicKey) int {
 	t.Helper()
 	card.ResetLog()
 	yk, err := gopiv.Open(card.Reader())
@@ -76,7 +77,7 @@ func naiveCount(t *testing.T, card *pivtest.Card, public crypto.PublicKey) int {
 	}
 	defer yk.Close()
 	private, err := yk.PrivateKey(gopiv.SlotAuthentication, public, gopiv.KeyAuth{
-		PINPrompt: func() (string, error) { return pivtest.DefaultPIN, nil },
+		PINPrompt: func() (string, error) { return virtual.DefaultPIN, nil },
 	})
 	if err != nil {
 		t.Fatal(err)

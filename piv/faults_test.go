@@ -14,16 +14,17 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // bench is a card with a key and the person in front of it.
 type bench struct {
 	t      *testing.T
-	card   *pivtest.Card
+	card   *pcscd.Card
 	prompt *person
 	opts   piv.Options
-	holder *pivtest.Holder
+	holder *pcscd.Holder
 	key    *piv.Key // PIN "once", touch "always"
 }
 
@@ -38,7 +39,7 @@ func TestFaults(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			b := &bench{t: t, prompt: &person{}}
-			b.card = pivtest.Start(t, f.card)
+			b.card = pcscd.Start(t, f.card)
 			b.opts = trusting(b.card, b.prompt)
 			b.opts.BusyTimeout = 4 * time.Second
 			b.key = generated(t, b.card, b.opts, piv.PINPolicyOnce, piv.TouchPolicyAlways)
@@ -103,7 +104,7 @@ func isWrongPIN(err, want error) bool {
 
 var faults = []struct {
 	name   string
-	card   pivtest.Config
+	card   virtual.Config
 	fault  func(*bench) error
 	want   error // nil: none
 	repair func(*bench)
@@ -138,7 +139,7 @@ var faults = []struct {
 		name: "several cards",
 		want: piv.ErrSeveralCards,
 		fault: func(b *bench) error {
-			second := pivtest.Start(b.t, pivtest.Config{Serial: 22})
+			second := pcscd.Start(b.t, virtual.Config{Serial: 22})
 			b.opts.Serial = 0
 			_, err := piv.Open(b.t.Context(), b.opts)
 			second.Close()
@@ -154,7 +155,7 @@ var faults = []struct {
 		},
 	}, {
 		name: "slot empty (firmware 4.3)",
-		card: pivtest.Config{Firmware: pivtest.Firmware43},
+		card: virtual.Config{Firmware: virtual.Firmware43},
 		want: piv.ErrNoKey,
 		fault: func(b *bench) error {
 			b.opts.Slot = piv.SlotSignature
@@ -170,7 +171,7 @@ var faults = []struct {
 		},
 	}, {
 		name: "slot occupied (firmware 5.2)",
-		card: pivtest.Config{Firmware: pivtest.Firmware52},
+		card: virtual.Config{Firmware: virtual.Firmware52},
 		want: piv.ErrSlotOccupied,
 		fault: func(b *bench) error {
 			_, err := piv.Generate(b.t.Context(), b.opts, piv.KeySpec{})
@@ -225,7 +226,7 @@ var faults = []struct {
 			b.card.ResetLog()
 			err := b.signs()
 			var wrong *piv.WrongPINError
-			if !errors.As(err, &wrong) || !wrong.NotSent || b.card.PINTries() != 2 || b.card.Count(pivtest.InsVerify) != 0 {
+			if !errors.As(err, &wrong) || !wrong.NotSent || b.card.PINTries() != 2 || b.card.Count(virtual.InsVerify) != 0 {
 				b.t.Errorf("%d tries left: %v", b.card.PINTries(), err)
 			}
 			return err
@@ -255,10 +256,10 @@ var faults = []struct {
 		repair: func(b *bench) { b.card.SetPINTries(3) },
 	}, {
 		name: "touch never comes",
-		card: pivtest.Config{TouchTimeout: 500 * time.Millisecond},
+		card: virtual.Config{TouchTimeout: 500 * time.Millisecond},
 		want: piv.ErrTouchTimeout,
 		fault: func(b *bench) error {
-			b.card.SetTouch(pivtest.NoTouch)
+			b.card.SetTouch(virtual.NoTouch)
 			err := b.signs()
 			if _, touches := b.prompt.count(); touches != 1 {
 				b.t.Errorf("%d touches announced", touches)
@@ -268,11 +269,11 @@ var faults = []struct {
 		repair: touchAtOnce,
 	}, {
 		name: "touch never comes (firmware 5.3.1)",
-		card: pivtest.Config{TouchTimeout: 500 * time.Millisecond, Firmware: pivtest.Firmware531},
+		card: virtual.Config{TouchTimeout: 500 * time.Millisecond, Firmware: virtual.Firmware531},
 		want: piv.ErrTouchTimeout,
 		fault: func(b *bench) error {
 			mustSign(b.t, b.key)
-			b.card.SetTouch(pivtest.NoTouch)
+			b.card.SetTouch(virtual.NoTouch)
 			err := b.signs()
 			if pins, _ := b.prompt.count(); pins != 1 {
 				b.t.Errorf("asked for the PIN %d times", pins)
@@ -282,10 +283,10 @@ var faults = []struct {
 		repair: touchAtOnce,
 	}, {
 		name: "cancelled while waiting for a touch",
-		card: pivtest.Config{TouchTimeout: 2 * time.Second},
+		card: virtual.Config{TouchTimeout: 2 * time.Second},
 		want: context.Canceled,
 		fault: func(b *bench) error {
-			b.card.SetTouch(pivtest.NoTouch)
+			b.card.SetTouch(virtual.NoTouch)
 			b.prompt.blinks = make(chan struct{})
 			ctx, cancel := context.WithCancel(b.t.Context())
 			go func() {
@@ -302,7 +303,7 @@ var faults = []struct {
 		name: "card pulled during a signature and put back",
 		want: piv.ErrCardRemoved,
 		fault: func(b *bench) error {
-			b.card.SetTouch(pivtest.NoTouch)
+			b.card.SetTouch(virtual.NoTouch)
 			b.prompt.blinks = make(chan struct{})
 			go func() {
 				<-b.prompt.blinks
@@ -327,7 +328,7 @@ var faults = []struct {
 		name: "card pulled while it is opened, and put back",
 		want: piv.ErrCardRemoved,
 		fault: func(b *bench) error {
-			b.card.RemoveDuring(pivtest.InsGetSerial)
+			b.card.RemoveDuring(virtual.InsGetSerial)
 			free(b.t, b.card)
 			return b.signs()
 		},
@@ -338,7 +339,7 @@ var faults = []struct {
 	}, {
 		name: "another program holds the card for 2 s",
 		fault: func(b *bench) error {
-			h := hold(b.t, b.card, pivtest.HoldOptions{Exclusive: true})
+			h := hold(b.t, b.card, pcscd.HoldOptions{Exclusive: true})
 			time.AfterFunc(2*time.Second, h.Kill)
 			start := time.Now()
 			err := b.signs()
@@ -350,23 +351,23 @@ var faults = []struct {
 	}, {
 		name:   "another program holds the card for ever",
 		want:   piv.ErrCardBusy,
-		fault:  heldForEver(pivtest.HoldOptions{Exclusive: true}),
+		fault:  heldForEver(pcscd.HoldOptions{Exclusive: true}),
 		repair: release,
 	}, {
 		name: "another program has the card open, as gsd-smartcard does",
 		fault: func(b *bench) error {
-			b.holder = hold(b.t, b.card, pivtest.HoldOptions{})
+			b.holder = hold(b.t, b.card, pcscd.HoldOptions{})
 			return b.signs()
 		},
 		repair: release,
 	}, {
 		name:   "another program never ends its transaction",
 		want:   piv.ErrCardBusy,
-		fault:  heldForEver(pivtest.HoldOptions{Transaction: true}),
+		fault:  heldForEver(pcscd.HoldOptions{Transaction: true}),
 		repair: release,
 	}, {
 		name: "firmware 5.3.1 forgets the PIN when asked",
-		card: pivtest.Config{Firmware: pivtest.Firmware531},
+		card: virtual.Config{Firmware: virtual.Firmware531},
 		fault: func(b *bench) error {
 			for range 5 {
 				if err := b.signs(); err != nil {
@@ -380,7 +381,7 @@ var faults = []struct {
 		},
 	}, {
 		name: "firmware without the algorithm",
-		card: pivtest.Config{Firmware: pivtest.Firmware54},
+		card: virtual.Config{Firmware: virtual.Firmware54},
 		want: piv.ErrUnsupported,
 		fault: func(b *bench) error {
 			b.opts.Slot = piv.SlotSignature
@@ -403,7 +404,7 @@ var faults = []struct {
 	},
 }
 
-func heldForEver(o pivtest.HoldOptions) func(*bench) error {
+func heldForEver(o pcscd.HoldOptions) func(*bench) error {
 	return func(b *bench) error {
 		b.holder = hold(b.t, b.card, o)
 		ctx, cancel := context.WithTimeout(b.t.Context(), time.Second)
@@ -422,7 +423,7 @@ func release(b *bench) {
 	}
 }
 
-func touchAtOnce(b *bench) { b.card.SetTouch(pivtest.TouchAfter(0)) }
+func touchAtOnce(b *bench) { b.card.SetTouch(virtual.TouchAfter(0)) }
 
 func remove(b *bench) {
 	b.card.Remove()

@@ -19,11 +19,12 @@ import (
 	gopiv "github.com/go-piv/piv-go/v2/piv"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // another is another program that uses the card with go-piv.
-func another(t *testing.T, card *pivtest.Card, fn func(*gopiv.YubiKey) error) {
+func another(t *testing.T, card *pcscd.Card, fn func(*gopiv.YubiKey) error) {
 	t.Helper()
 	free(t, card)
 	yk, err := gopiv.Open(card.Reader())
@@ -38,7 +39,7 @@ func another(t *testing.T, card *pivtest.Card, fn func(*gopiv.YubiKey) error) {
 }
 
 // imported puts a key made elsewhere into slot 9a.
-func imported(t *testing.T, card *pivtest.Card, private crypto.PrivateKey, pin gopiv.PINPolicy, touch gopiv.TouchPolicy) {
+func imported(t *testing.T, card *pcscd.Card, private crypto.PrivateKey, pin gopiv.PINPolicy, touch gopiv.TouchPolicy) {
 	t.Helper()
 	another(t, card, func(yk *gopiv.YubiKey) error {
 		return yk.SetPrivateKeyInsecure(gopiv.DefaultManagementKey, gopiv.SlotAuthentication, private, gopiv.Key{PINPolicy: pin, TouchPolicy: touch})
@@ -76,8 +77,8 @@ func selfSigned(t *testing.T, subject string, public crypto.PublicKey, signer cr
 	return cert
 }
 
-var firmwares = []pivtest.Firmware{
-	pivtest.Firmware43, pivtest.Firmware52, pivtest.Firmware531, pivtest.Firmware54, pivtest.Firmware57,
+var firmwares = []virtual.Firmware{
+	virtual.Firmware43, virtual.Firmware52, virtual.Firmware531, virtual.Firmware54, virtual.Firmware57,
 }
 
 // TestAttestationOfCards takes what the card states through our verification and
@@ -85,7 +86,7 @@ var firmwares = []pivtest.Firmware{
 func TestAttestationOfCards(t *testing.T) {
 	for _, firmware := range firmwares {
 		t.Run(firmware.String(), func(t *testing.T) {
-			card := pivtest.Start(t, pivtest.Config{Firmware: firmware, FormFactor: pivtest.USBCLightning})
+			card := pcscd.Start(t, virtual.Config{Firmware: firmware, FormFactor: virtual.USBCLightning})
 			k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyAlways)
 			a, err := k.Attestation(t.Context())
 			if err != nil {
@@ -118,7 +119,7 @@ func TestAttestationOfCards(t *testing.T) {
 }
 
 func TestBadAttestation(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	o := trusting(card, &person{})
 	attest := func(t *testing.T) (*piv.Key, error) {
 		t.Helper()
@@ -177,12 +178,12 @@ func TestBadAttestation(t *testing.T) {
 
 // TestImportedKeys signs with keys whose policies old firmware does not tell.
 func TestImportedKeys(t *testing.T) {
-	for _, firmware := range []pivtest.Firmware{pivtest.Firmware43, pivtest.Firmware52, pivtest.Firmware54} {
+	for _, firmware := range []virtual.Firmware{virtual.Firmware43, virtual.Firmware52, virtual.Firmware54} {
 		for name, policy := range map[string]gopiv.PINPolicy{
 			"never": gopiv.PINPolicyNever, "once": gopiv.PINPolicyOnce, "always": gopiv.PINPolicyAlways,
 		} {
 			t.Run(firmware.String()+" "+name, func(t *testing.T) {
-				card := pivtest.Start(t, pivtest.Config{Firmware: firmware})
+				card := pcscd.Start(t, virtual.Config{Firmware: firmware})
 				private := newP256(t)
 				imported(t, card, private, policy, gopiv.TouchPolicyNever)
 				another(t, card, func(yk *gopiv.YubiKey) error {
@@ -218,7 +219,7 @@ func TestGenerateKeepsWhatIsThere(t *testing.T) {
 	}
 	for _, firmware := range firmwares {
 		t.Run(firmware.String(), func(t *testing.T) {
-			card := pivtest.Start(t, pivtest.Config{Firmware: firmware})
+			card := pcscd.Start(t, virtual.Config{Firmware: firmware})
 			o := trusting(card, &person{})
 			refuses := func(what string) {
 				t.Helper()
@@ -241,7 +242,7 @@ func TestGenerateKeepsWhatIsThere(t *testing.T) {
 			imported(t, card, newP256(t), gopiv.PINPolicyNever, gopiv.TouchPolicyNever)
 			refuses("imported key that signs at once")
 			free(t, card)
-			card.DeleteKey(pivtest.SlotAuthentication)
+			card.DeleteKey(virtual.SlotAuthentication)
 			private := newP256(t)
 			another(t, card, func(yk *gopiv.YubiKey) error {
 				return yk.SetCertificate(gopiv.DefaultManagementKey, gopiv.SlotAuthentication, selfSigned(t, "alone", private.Public(), private))
@@ -253,9 +254,9 @@ func TestGenerateKeepsWhatIsThere(t *testing.T) {
 }
 
 func TestManagementKeyUnderPIN(t *testing.T) {
-	for _, firmware := range []pivtest.Firmware{pivtest.Firmware43, pivtest.Firmware57} {
+	for _, firmware := range []virtual.Firmware{virtual.Firmware43, virtual.Firmware57} {
 		t.Run(firmware.String(), func(t *testing.T) {
-			card := pivtest.Start(t, pivtest.Config{Firmware: firmware})
+			card := pcscd.Start(t, virtual.Config{Firmware: firmware})
 			key := []byte("management key, 24 bytes")
 			another(t, card, func(yk *gopiv.YubiKey) error {
 				return errors.Join(
@@ -289,7 +290,7 @@ func TestManagementKeyUnderPIN(t *testing.T) {
 // TestAbandonedSignature leaves a card that waits for a touch. The next signature
 // takes the touch that the first one was waiting for to end, and no other.
 func TestAbandonedSignature(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{Touch: pivtest.TouchAfter(time.Second)})
+	card := pcscd.Start(t, virtual.Config{Touch: virtual.TouchAfter(time.Second)})
 	prompt := &person{blinks: make(chan struct{})}
 	k := generated(t, card, trusting(card, prompt), piv.PINPolicyOnce, piv.TouchPolicyAlways)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -301,7 +302,7 @@ func TestAbandonedSignature(t *testing.T) {
 		t.Fatalf("error: %v", err)
 	}
 	mustSign(t, k)
-	if n := card.Count(pivtest.InsAuthenticate); n < 2 {
+	if n := card.Count(virtual.InsAuthenticate); n < 2 {
 		t.Errorf("%d signatures", n)
 	}
 	if pins, _ := prompt.count(); pins != 1 {

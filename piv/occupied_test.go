@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // lists runs a program that lists what is on the card.
@@ -42,10 +43,10 @@ func TestOthersSeeTheKey(t *testing.T) {
 		"yubico-piv-tool": {"--reader", "Yubico", "--action", "status"},
 		"pkcs11-tool":     {"--module", "opensc-pkcs11.so", "--list-objects"},
 	}
-	for _, firmware := range []pivtest.Firmware{pivtest.Firmware57, pivtest.Firmware54} {
+	for _, firmware := range []virtual.Firmware{virtual.Firmware57, virtual.Firmware54} {
 		for name, args := range tools {
 			t.Run(name+" "+firmware.String(), func(t *testing.T) {
-				card := pivtest.Start(t, pivtest.Config{Firmware: firmware})
+				card := pcscd.Start(t, virtual.Config{Firmware: firmware})
 				if out := lists(t, name, args...); strings.Contains(out, "ycauth-go") {
 					t.Fatalf("before there was a key:\n%s", out)
 				}
@@ -66,10 +67,10 @@ func TestOthersSeeTheKey(t *testing.T) {
 
 // TestManagementKeyWithTouch generates with one touch, which is announced.
 func TestManagementKeyWithTouch(t *testing.T) {
-	for _, firmware := range []pivtest.Firmware{pivtest.Firmware57, pivtest.Firmware54} {
-		card := pivtest.Start(t, pivtest.Config{
-			Firmware: firmware, Serial: uint32(firmware.Minor), ManagementTouch: pivtest.TouchAlways,
-			Touch: pivtest.NoTouch, TouchTimeout: 500 * time.Millisecond,
+	for _, firmware := range []virtual.Firmware{virtual.Firmware57, virtual.Firmware54} {
+		card := pcscd.Start(t, virtual.Config{
+			Firmware: firmware, Serial: uint32(firmware.Minor), ManagementTouch: virtual.TouchAlways,
+			Touch: virtual.NoTouch, TouchTimeout: 500 * time.Millisecond,
 		})
 		prompt := &person{}
 		spec := piv.KeySpec{PINPolicy: piv.PINPolicyNever, TouchPolicy: piv.TouchPolicyNever}
@@ -80,7 +81,7 @@ func TestManagementKeyWithTouch(t *testing.T) {
 		var touched atomic.Int32
 		card.SetTouch(func(ctx context.Context) bool {
 			touched.Add(1)
-			return pivtest.TouchAfter(300 * time.Millisecond)(ctx)
+			return virtual.TouchAfter(300 * time.Millisecond)(ctx)
 		})
 		k, err := piv.Generate(t.Context(), trusting(card, prompt), spec)
 		if err != nil {

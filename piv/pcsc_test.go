@@ -11,14 +11,15 @@ import (
 
 	gopiv "github.com/go-piv/piv-go/v2/piv"
 
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // TestNumbersOfErrors checks against the real service that the numbers behind
 // go-piv's errors are found, one of which it does not export.
 func TestNumbersOfErrors(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
-	h, err := card.Hold(t.Context(), pivtest.HoldOptions{Exclusive: true})
+	card := pcscd.Start(t, virtual.Config{})
+	h, err := card.Hold(t.Context(), pcscd.HoldOptions{Exclusive: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,14 +62,14 @@ func TestNumbersOfErrors(t *testing.T) {
 	if n, verified, err := yk.pinTries(); n != 2 || verified || err != nil {
 		t.Errorf("tries: %d, %v, %v", n, verified, err)
 	}
-	if err := yk.verifyPIN(pivtest.DefaultPIN); err != nil {
+	if err := yk.verifyPIN(virtual.DefaultPIN); err != nil {
 		t.Fatal(err)
 	}
 	if n, verified, err := yk.pinTries(); n != 0 || !verified || err != nil {
 		t.Errorf("tries with the PIN verified: %d, %v, %v", n, verified, err)
 	}
 	card.Remove()
-	err = yk.verifyPIN(pivtest.DefaultPIN)
+	err = yk.verifyPIN(virtual.DefaultPIN)
 	if pcscCode(err) == 0 || statusOf(err) != 0 {
 		t.Errorf("card pulled out: code %08x, %v", pcscCode(err), err)
 	}
@@ -118,7 +119,7 @@ func TestAdopt(t *testing.T) {
 	if _, ok := adopt(1, Version{5, 7, 4}); !ok {
 		t.Error("go-piv has changed: see adopt")
 	}
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	l, err := dialLink(card.Reader())
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +139,7 @@ func TestAdopt(t *testing.T) {
 // TestFormFactor asks a card for its shape in the middle of a PIV session, which
 // ends with that.
 func TestFormFactor(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{FormFactor: pivtest.USBCNano})
+	card := pcscd.Start(t, virtual.Config{FormFactor: virtual.USBCNano})
 	y, err := pcsc{}.connect(card.Reader())
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +147,7 @@ func TestFormFactor(t *testing.T) {
 	defer y.close()
 	ask := func(t *testing.T, want FormFactor, status uint16) {
 		t.Helper()
-		if err := y.verifyPIN(pivtest.DefaultPIN); err != nil {
+		if err := y.verifyPIN(virtual.DefaultPIN); err != nil {
 			t.Fatal(err)
 		}
 		if f, err := y.formFactor(); f != want || statusOf(err) != status {
@@ -157,12 +158,12 @@ func TestFormFactor(t *testing.T) {
 	if n, verified, err := y.pinTries(); n != 3 || verified || err != nil {
 		t.Errorf("after that %d tries, verified %v, %v", n, verified, err)
 	}
-	card.FailNext(pivtest.InsSelect, 1, pivtest.NotFound)
+	card.FailNext(virtual.InsSelect, 1, virtual.NotFound)
 	ask(t, 0, statusNotFound)
 	if _, verified, err := y.pinTries(); !verified || err != nil {
 		t.Errorf("without a management application verified %v, %v", verified, err)
 	}
-	card.FailNext(0x1d, 1, pivtest.UnknownInstruction)
+	card.FailNext(0x1d, 1, virtual.UnknownInstruction)
 	ask(t, 0, statusUnknownINS)
 	if n, verified, err := y.pinTries(); n != 3 || verified || err != nil {
 		t.Errorf("without a configuration %d tries, verified %v, %v", n, verified, err)

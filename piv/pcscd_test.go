@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // person is the one in front of the card: they enter these PINs, one after the
@@ -33,7 +34,7 @@ func (p *person) PIN(_ context.Context, r piv.PINRequest) (string, error) {
 	defer p.mu.Unlock()
 	p.asked = append(p.asked, r)
 	if len(p.pins) == 0 {
-		return pivtest.DefaultPIN, nil
+		return virtual.DefaultPIN, nil
 	}
 	pin := p.pins[0]
 	p.pins = p.pins[1:]
@@ -57,7 +58,7 @@ func (p *person) count() (pins, touches int) {
 }
 
 // trusting are options that believe the maker of a virtual card.
-func trusting(card *pivtest.Card, prompt piv.Prompt) piv.Options {
+func trusting(card *pcscd.Card, prompt piv.Prompt) piv.Options {
 	return piv.Options{
 		Serial: card.Serial(),
 		Prompt: prompt,
@@ -66,7 +67,7 @@ func trusting(card *pivtest.Card, prompt piv.Prompt) piv.Options {
 }
 
 // generated makes a P-256 key in slot 9a.
-func generated(t *testing.T, card *pivtest.Card, o piv.Options, pin piv.PINPolicy, touch piv.TouchPolicy) *piv.Key {
+func generated(t *testing.T, card *pcscd.Card, o piv.Options, pin piv.PINPolicy, touch piv.TouchPolicy) *piv.Key {
 	t.Helper()
 	k, err := piv.Generate(t.Context(), o, piv.KeySpec{PINPolicy: pin, TouchPolicy: touch, Overwrite: true})
 	if err != nil {
@@ -114,7 +115,7 @@ func verifies(public crypto.PublicKey, opts crypto.SignerOpts, digest, signature
 }
 
 // hold lets another program have the card, as soon as it can.
-func hold(t *testing.T, card *pivtest.Card, o pivtest.HoldOptions) *pivtest.Holder {
+func hold(t *testing.T, card *pcscd.Card, o pcscd.HoldOptions) *pcscd.Holder {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -133,10 +134,10 @@ func hold(t *testing.T, card *pivtest.Card, o pivtest.HoldOptions) *pivtest.Hold
 
 // free waits until another program can open the card, and returns how long that
 // took.
-func free(t *testing.T, card *pivtest.Card) time.Duration {
+func free(t *testing.T, card *pcscd.Card) time.Duration {
 	t.Helper()
 	start := time.Now()
-	h := hold(t, card, pivtest.HoldOptions{Exclusive: true})
+	h := hold(t, card, pcscd.HoldOptions{Exclusive: true})
 	took := time.Since(start)
 	if err := h.Release(); err != nil {
 		t.Fatal(err)
@@ -145,8 +146,8 @@ func free(t *testing.T, card *pivtest.Card) time.Duration {
 }
 
 func TestCardsOnPCSC(t *testing.T) {
-	one := pivtest.Start(t, pivtest.Config{Serial: 11, FormFactor: pivtest.USBCNano})
-	two := pivtest.Start(t, pivtest.Config{Serial: 22, Firmware: pivtest.Firmware43})
+	one := pcscd.Start(t, virtual.Config{Serial: 11, FormFactor: virtual.USBCNano})
+	two := pcscd.Start(t, virtual.Config{Serial: 22, Firmware: virtual.Firmware43})
 	cards, err := piv.Cards(t.Context())
 	if err != nil || len(cards) != 2 {
 		t.Fatalf("Cards = %v, %v", cards, err)
@@ -164,7 +165,7 @@ func TestCardsOnPCSC(t *testing.T) {
 }
 
 func TestHundredSigners(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	prompt := &person{}
 	k := generated(t, card, trusting(card, prompt), piv.PINPolicyOnce, piv.TouchPolicyCached)
 	card.ResetLog()
@@ -180,7 +181,7 @@ func TestHundredSigners(t *testing.T) {
 	if pins, _ := prompt.count(); pins != 1 {
 		t.Errorf("asked for the PIN %d times", pins)
 	}
-	if n := card.Count(pivtest.InsAuthenticate); n != 100 {
+	if n := card.Count(virtual.InsAuthenticate); n != 100 {
 		t.Errorf("%d signatures", n)
 	}
 }
@@ -188,7 +189,7 @@ func TestHundredSigners(t *testing.T) {
 // TestIdleServiceLetsOthersIn has another program that wants the card while this
 // one is idle, or waits for a person to enter the PIN.
 func TestIdleServiceLetsOthersIn(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyNever)
 	for range 3 {
 		mustSign(t, k)
@@ -212,7 +213,7 @@ func (p slowPrompt) PIN(context.Context, piv.PINRequest) (string, error) {
 func (p slowPrompt) Touch(context.Context, piv.TouchRequest) func() { return nil }
 
 func TestPromptLetsOthersIn(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	prompt := slowPrompt{make(chan struct{}), make(chan string)}
 	k := generated(t, card, trusting(card, prompt), piv.PINPolicyAlways, piv.TouchPolicyNever)
 	result := make(chan error)
@@ -221,7 +222,7 @@ func TestPromptLetsOthersIn(t *testing.T) {
 	if took := free(t, card); took > time.Second {
 		t.Errorf("another program got in after %v", took)
 	}
-	prompt.answer <- pivtest.DefaultPIN
+	prompt.answer <- virtual.DefaultPIN
 	if err := <-result; err != nil {
 		t.Error(err)
 	}
@@ -231,7 +232,7 @@ func TestPromptLetsOthersIn(t *testing.T) {
 func TestServiceRestarts(t *testing.T) {
 	var k *piv.Key
 	t.Run("before", func(t *testing.T) {
-		card := pivtest.Start(t, pivtest.Config{})
+		card := pcscd.Start(t, virtual.Config{})
 		var err error
 		k, err = piv.Generate(t.Context(), trusting(card, nil), piv.KeySpec{PINPolicy: piv.PINPolicyNever, TouchPolicy: piv.TouchPolicyNever})
 		if err != nil {
@@ -240,7 +241,7 @@ func TestServiceRestarts(t *testing.T) {
 		mustSign(t, k)
 	})
 	t.Run("after", func(t *testing.T) {
-		pivtest.Start(t, pivtest.Config{}) // the same serial number, without the key
+		pcscd.Start(t, virtual.Config{}) // the same serial number, without the key
 		if err := sign(t.Context(), k); !errors.Is(err, piv.ErrNoKey) {
 			t.Errorf("error: %v", err)
 		}
@@ -251,7 +252,7 @@ func TestServiceRestarts(t *testing.T) {
 }
 
 func TestAlgorithms(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	pss := &rsa.PSSOptions{Hash: crypto.SHA256, SaltLength: rsa.PSSSaltLengthEqualsHash}
 	for _, test := range []struct {
 		algorithm piv.Algorithm
@@ -289,13 +290,13 @@ func TestAlgorithms(t *testing.T) {
 }
 
 func TestEverySlot(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	slots := []piv.Slot{piv.SlotAuthentication, piv.SlotSignature, piv.SlotKeyManagement, piv.SlotCardAuthentication}
 	for slot := piv.SlotRetired1; slot <= piv.SlotRetired20; slot++ {
 		slots = append(slots, slot)
 	}
 	for _, slot := range slots {
-		public, err := card.GenerateKey(pivtest.Slot(slot), pivtest.P256, pivtest.PINNever, pivtest.TouchNever)
+		public, err := card.GenerateKey(virtual.Slot(slot), virtual.P256, virtual.PINNever, virtual.TouchNever)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -318,7 +319,7 @@ func TestEverySlot(t *testing.T) {
 }
 
 func TestReferenceOpensTheKey(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	k := generated(t, card, trusting(card, nil), piv.PINPolicyNever, piv.TouchPolicyNever)
 	text, err := k.Reference().MarshalText()
 	if err != nil {
@@ -346,10 +347,10 @@ func TestReferenceOpensTheKey(t *testing.T) {
 }
 
 func TestTouchOnPCSC(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	prompt := &person{}
 	k := generated(t, card, trusting(card, prompt), piv.PINPolicyOnce, piv.TouchPolicyAlways)
-	card.SetTouch(pivtest.TouchAfter(500 * time.Millisecond))
+	card.SetTouch(virtual.TouchAfter(500 * time.Millisecond))
 	mustSign(t, k)
 	if pins, touches := prompt.count(); touches != 1 || pins != 1 {
 		t.Errorf("%d touches announced, %d PINs asked for", touches, pins)

@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // TestFailedSelects has a card that does not let its PIV application be selected,
@@ -17,24 +18,24 @@ import (
 func TestFailedSelects(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		fail func(t *testing.T, card *pivtest.Card)
+		fail func(t *testing.T, card *pcscd.Card)
 		want error
 	}{
-		{"application switched off", func(_ *testing.T, card *pivtest.Card) {
-			card.FailNext(pivtest.InsSelect, 1, pivtest.NotFound)
+		{"application switched off", func(_ *testing.T, card *pcscd.Card) {
+			card.FailNext(virtual.InsSelect, 1, virtual.NotFound)
 		}, piv.ErrUnsupported},
-		{"no answer", func(_ *testing.T, card *pivtest.Card) {
-			card.FailNext(pivtest.InsSelect, 1000, pivtest.NoStatus)
+		{"no answer", func(_ *testing.T, card *pcscd.Card) {
+			card.FailNext(virtual.InsSelect, 1000, virtual.NoStatus)
 		}, piv.ErrCardRemoved},
-		{"pulled out and put back", func(_ *testing.T, card *pivtest.Card) {
-			card.RemoveDuring(pivtest.InsSelect)
+		{"pulled out and put back", func(_ *testing.T, card *pcscd.Card) {
+			card.RemoveDuring(virtual.InsSelect)
 		}, piv.ErrCardRemoved},
-		{"version not told", func(_ *testing.T, card *pivtest.Card) {
-			card.FailNext(pivtest.InsGetVersion, 1, pivtest.UnknownInstruction)
+		{"version not told", func(_ *testing.T, card *pcscd.Card) {
+			card.FailNext(virtual.InsGetVersion, 1, virtual.UnknownInstruction)
 		}, piv.ErrUnsupported},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			card := pivtest.Start(t, pivtest.Config{})
+			card := pcscd.Start(t, virtual.Config{})
 			k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyNever)
 			for range 3 {
 				free(t, card)
@@ -42,7 +43,7 @@ func TestFailedSelects(t *testing.T) {
 				if err := sign(t.Context(), k); !errors.Is(err, test.want) {
 					t.Fatalf("error: %v", err)
 				}
-				card.FailNext(pivtest.InsSelect, 0, 0)
+				card.FailNext(virtual.InsSelect, 0, 0)
 				if !card.Inserted() {
 					insert(&bench{t: t, card: card})
 				}
@@ -58,11 +59,11 @@ func TestFailedSelects(t *testing.T) {
 // TestAfterWebAuthn has a card whose first commands fail because another of its
 // applications was used a moment ago. A person notices nothing of that.
 func TestAfterWebAuthn(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyNever)
 	for range 3 {
 		free(t, card)
-		card.FailNext(pivtest.InsSelect, 5, pivtest.NoStatus)
+		card.FailNext(virtual.InsSelect, 5, virtual.NoStatus)
 		mustSign(t, k)
 	}
 }
@@ -70,10 +71,10 @@ func TestAfterWebAuthn(t *testing.T) {
 // TestBesideSharedConnection has another program that keeps the card open all day,
 // and now and then sends a command, as gsd-smartcard does.
 func TestBesideSharedConnection(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
+	card := pcscd.Start(t, virtual.Config{})
 	k := generated(t, card, trusting(card, &person{}), piv.PINPolicyOnce, piv.TouchPolicyNever)
 	free(t, card)
-	h := hold(t, card, pivtest.HoldOptions{})
+	h := hold(t, card, pcscd.HoldOptions{})
 	for range 3 {
 		mustSign(t, k)
 		if _, err := k.Attestation(t.Context()); err != nil {
@@ -82,7 +83,7 @@ func TestBesideSharedConnection(t *testing.T) {
 		// SELECT of another application, so that the card is not as it was left.
 		otp := []byte{0, 0xa4, 4, 0, 8, 0xa0, 0, 0, 5, 0x27, 0x20, 0x01, 0x01}
 		_, err := h.Transmit(t.Context(), otp)
-		for start := time.Now(); errors.Is(err, pivtest.PCSCError(0x8010000b)) && time.Since(start) < time.Second; {
+		for start := time.Now(); errors.Is(err, pcscd.PCSCError(0x8010000b)) && time.Since(start) < time.Second; {
 			time.Sleep(10 * time.Millisecond) // a real program, in real time
 			_, err = h.Transmit(t.Context(), otp)
 		}

@@ -8,7 +8,8 @@ import (
 	"testing"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // TestResponseBreaksOff has each command of a signature answered without a status
@@ -17,20 +18,20 @@ import (
 func TestResponseBreaksOff(t *testing.T) {
 	for _, policy := range []piv.PINPolicy{piv.PINPolicyOnce, piv.PINPolicyAlways} {
 		for _, ins := range []byte{
-			pivtest.InsSelect, pivtest.InsGetVersion, pivtest.InsGetSerial, pivtest.InsGetMetadata, pivtest.InsVerify, pivtest.InsAuthenticate,
+			virtual.InsSelect, virtual.InsGetVersion, virtual.InsGetSerial, virtual.InsGetMetadata, virtual.InsVerify, virtual.InsAuthenticate,
 		} {
 			t.Run(fmt.Sprintf("%v %02x", policy, ins), func(t *testing.T) {
-				card := pivtest.Start(t, pivtest.Config{})
+				card := pcscd.Start(t, virtual.Config{})
 				prompt := &person{}
 				k := generated(t, card, trusting(card, prompt), policy, piv.TouchPolicyNever)
 				free(t, card)
-				card.FailNext(ins, 1, pivtest.NoStatus)
+				card.FailNext(ins, 1, virtual.NoStatus)
 				// The PIN was sent before the signature, which is not repeated then.
-				if err := sign(t.Context(), k); ins == pivtest.InsAuthenticate && !errors.Is(err, piv.ErrCardRemoved) ||
-					ins != pivtest.InsAuthenticate && err != nil {
+				if err := sign(t.Context(), k); ins == virtual.InsAuthenticate && !errors.Is(err, piv.ErrCardRemoved) ||
+					ins != virtual.InsAuthenticate && err != nil {
 					t.Errorf("error: %v", err)
 				}
-				if pins, _ := prompt.count(); pins != 1 || card.PINTries() != pivtest.DefaultTries {
+				if pins, _ := prompt.count(); pins != 1 || card.PINTries() != virtual.DefaultTries {
 					t.Errorf("asked for the PIN %d times, %d tries left", pins, card.PINTries())
 				}
 				mustSign(t, k)
@@ -42,8 +43,8 @@ func TestResponseBreaksOff(t *testing.T) {
 // TestVerifyBreaksOff has no response to the PIN: it may have been right or wrong,
 // so it must not be sent again.
 func TestVerifyBreaksOff(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{})
-	prompt := &nested{before: func() { card.FailNext(pivtest.InsVerify, 1, pivtest.NoStatus) }}
+	card := pcscd.Start(t, virtual.Config{})
+	prompt := &nested{before: func() { card.FailNext(virtual.InsVerify, 1, virtual.NoStatus) }}
 	k := generated(t, card, trusting(card, prompt), piv.PINPolicyOnce, piv.TouchPolicyNever)
 	card.ResetLog()
 	if err := sign(t.Context(), k); !errors.Is(err, piv.ErrCardRemoved) {
@@ -51,7 +52,7 @@ func TestVerifyBreaksOff(t *testing.T) {
 	}
 	sent := 0
 	for _, e := range card.Log() {
-		if e.INS == pivtest.InsVerify && e.DataLen > 0 {
+		if e.INS == virtual.InsVerify && e.DataLen > 0 {
 			sent++
 		}
 	}

@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // told is a person who is told why a program waits.
@@ -33,7 +34,7 @@ func TestTurns(t *testing.T) {
 		signForEver(t, reference)
 		return
 	}
-	card := pivtest.Start(t, pivtest.Config{Touch: pivtest.TouchAfter(300 * time.Millisecond)})
+	card := pcscd.Start(t, virtual.Config{Touch: virtual.TouchAfter(300 * time.Millisecond)})
 	k := generated(t, card, trusting(card, nil), piv.PINPolicyNever, piv.TouchPolicyAlways)
 	free(t, card)
 
@@ -100,10 +101,10 @@ func signForEver(t *testing.T, reference string) {
 // TestWaitsForTheTouchOfAnother has another program that waits for its touch for as
 // long as the card allows.
 func TestWaitsForTheTouchOfAnother(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{Touch: pivtest.TouchAfter(13 * time.Second)})
+	card := pcscd.Start(t, virtual.Config{Touch: virtual.TouchAfter(13 * time.Second)})
 	k := generated(t, card, trusting(card, nil), piv.PINPolicyNever, piv.TouchPolicyAlways)
 	free(t, card)
-	h := hold(t, card, pivtest.HoldOptions{Transaction: true})
+	h := hold(t, card, pcscd.HoldOptions{Transaction: true})
 	go func() {
 		defer h.Release()
 		// SELECT, then GENERAL AUTHENTICATE with the key in 9a.
@@ -112,7 +113,7 @@ func TestWaitsForTheTouchOfAnother(t *testing.T) {
 		_, _ = h.Transmit(context.Background(), command)
 	}()
 	time.Sleep(time.Second) // until the card blinks
-	card.SetTouch(pivtest.TouchAfter(0))
+	card.SetTouch(virtual.TouchAfter(0))
 	start := time.Now()
 	mustSign(t, k)
 	if took := time.Since(start); took < 10*time.Second {

@@ -12,7 +12,8 @@ import (
 	gopiv "github.com/go-piv/piv-go/v2/piv"
 
 	"github.com/ycauth/ycauth-go/piv"
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 // nested is a person who does something else with the card before they enter the PIN.
@@ -30,7 +31,7 @@ func (n *nested) PIN(ctx context.Context, r piv.PINRequest) (string, error) {
 // person enters the PIN for another key in that slot. The connection to the card
 // stays the same.
 func TestSlotFilledByOwnProcess(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{Firmware: pivtest.Firmware54})
+	card := pcscd.Start(t, virtual.Config{Firmware: virtual.Firmware54})
 	key := []byte("management key, 24 bytes")
 	another(t, card, func(yk *gopiv.YubiKey) error {
 		return errors.Join(
@@ -61,14 +62,14 @@ func TestSlotFilledByOwnProcess(t *testing.T) {
 func TestManagementKeyIsForgotten(t *testing.T) {
 	for _, firmware := range firmwares {
 		t.Run(firmware.String(), func(t *testing.T) {
-			card := pivtest.Start(t, pivtest.Config{Firmware: firmware})
-			h := hold(t, card, pivtest.HoldOptions{})
+			card := pcscd.Start(t, virtual.Config{Firmware: firmware})
+			h := hold(t, card, pcscd.HoldOptions{})
 			k := generated(t, card, trusting(card, nil), piv.PINPolicyNever, piv.TouchPolicyNever)
 			k.Close()
 			// GENERATE ASYMMETRIC KEY PAIR in 9a, P-256, without a SELECT.
 			command := []byte{0, 0x47, 0, 0x9a, 5, 0xac, 3, 0x80, 1, 0x11, 0}
 			response, err := h.Transmit(t.Context(), command)
-			for start := time.Now(); errors.Is(err, pivtest.PCSCError(0x8010000b)) && time.Since(start) < 5*time.Second; {
+			for start := time.Now(); errors.Is(err, pcscd.PCSCError(0x8010000b)) && time.Since(start) < 5*time.Second; {
 				time.Sleep(10 * time.Millisecond) // a real program, in real time
 				response, err = h.Transmit(t.Context(), command)
 			}
@@ -89,9 +90,9 @@ func TestManagementKeyIsForgotten(t *testing.T) {
 
 // TestHiddenKeyThatNeedsATouch has a key in the slot that only a touch reveals.
 func TestHiddenKeyThatNeedsATouch(t *testing.T) {
-	card := pivtest.Start(t, pivtest.Config{Firmware: pivtest.Firmware43})
+	card := pcscd.Start(t, virtual.Config{Firmware: virtual.Firmware43})
 	imported(t, card, newP256(t), gopiv.PINPolicyNever, gopiv.TouchPolicyAlways)
-	card.SetTouch(pivtest.TouchAfter(time.Second))
+	card.SetTouch(virtual.TouchAfter(time.Second))
 	prompt := &person{}
 	_, err := piv.Generate(t.Context(), trusting(card, prompt), piv.KeySpec{})
 	if _, touches := prompt.count(); !errors.Is(err, piv.ErrSlotOccupied) || touches != 1 {
@@ -100,7 +101,7 @@ func TestHiddenKeyThatNeedsATouch(t *testing.T) {
 
 	// Without that key there is no touch to announce.
 	free(t, card)
-	card.DeleteKey(pivtest.SlotAuthentication)
+	card.DeleteKey(virtual.SlotAuthentication)
 	k, err := piv.Generate(t.Context(), trusting(card, prompt), piv.KeySpec{})
 	if err != nil {
 		t.Fatal(err)

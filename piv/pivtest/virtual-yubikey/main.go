@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command virtual-yubikey puts a virtual YubiKey into a reader of the PC/SC daemon that runs on this machine, until it is
 // interrupted: to try programs that use PIV without owning the hardware. Keys are kept in memory and gone afterwards.
 //
@@ -21,7 +23,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
+	"github.com/ycauth/ycauth-go/piv/internal/virtual"
 )
 
 func main() {
@@ -41,7 +44,8 @@ const debianAddr = "127.0.0.1:35963"
 
 // options are the flags.
 type options struct {
-	config pivtest.Config
+	config virtual.Config
+	addr   string
 	pcscd  bool
 	ca     string
 }
@@ -54,21 +58,25 @@ func parseFlags(args []string, out *log.Logger, stderr io.Writer) (options, erro
 	serial := fs.Uint("serial", 10000001, "serial `number`")
 	touch := fs.String("touch", "0s", "time after which the sensor is touched, or never")
 	fs.DurationVar(&opts.config.TouchTimeout, "touch-timeout", 15*time.Second, "how long the card waits for a touch")
-	fs.StringVar(&opts.config.Addr, "addr", "", "`address` of the vpcd reader, the second one is one port higher (default "+debianAddr+", with -pcscd "+pivtest.DefaultAddr+")")
+	fs.StringVar(&opts.addr, "addr", "", "`address` of the vpcd reader, the second one is one port higher (default "+debianAddr+", with -pcscd "+pcscd.DefaultAddr+")")
 	fs.BoolVar(&opts.pcscd, "pcscd", false, "run pcscd too")
 	fs.StringVar(&opts.ca, "ca", "", "write root and intermediates of the attestation to this `file` (PEM)")
 	verbose := fs.Bool("log", false, "print the commands that reach the card, without their data")
 	if err := fs.Parse(args); err != nil {
 		return options{}, err
 	}
-	if opts.config.Addr == "" && !opts.pcscd {
-		opts.config.Addr = debianAddr
+	switch {
+	case opts.addr != "":
+	case opts.pcscd:
+		opts.addr = pcscd.DefaultAddr
+	default:
+		opts.addr = debianAddr
 	}
 	if fs.NArg() > 0 {
 		return options{}, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	var err error
-	if opts.config.Firmware, err = pivtest.ParseFirmware(*firmware); err != nil {
+	if opts.config.Firmware, err = virtual.ParseFirmware(*firmware); err != nil {
 		return options{}, err
 	}
 	if opts.config.Touch, err = parseTouch(*touch); err != nil {
@@ -79,20 +87,20 @@ func parseFlags(args []string, out *log.Logger, stderr io.Writer) (options, erro
 	}
 	opts.config.Serial = uint32(*serial)
 	if *verbose {
-		opts.config.Observe = func(e pivtest.Exchange) { printExchange(out, e) }
+		opts.config.Observe = func(e virtual.Exchange) { printExchange(out, e) }
 	}
 	return opts, nil
 }
 
-func parseTouch(s string) (pivtest.TouchFunc, error) {
+func parseTouch(s string) (virtual.TouchFunc, error) {
 	if s == "never" {
-		return pivtest.NoTouch, nil
+		return virtual.NoTouch, nil
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		return nil, fmt.Errorf("-touch is a time such as 2s, or never: %w", err)
 	}
-	return pivtest.TouchAfter(d), nil
+	return virtual.TouchAfter(d), nil
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
@@ -102,13 +110,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	if opts.pcscd {
-		readers, runErr := pivtest.RunReaders(ctx)
+		stop, runErr := pcscd.Run(ctx)
 		if runErr != nil {
 			return runErr
 		}
-		defer func() { err = errors.Join(err, readers.Close()) }()
+		defer func() { err = errors.Join(err, stop()) }()
 	}
-	card, err := pivtest.New(opts.config)
+	card, err := pcscd.New(opts.config, opts.addr)
 	if err != nil {
 		return err
 	}
@@ -128,7 +136,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	return nil
 }
 
-func printExchange(out *log.Logger, e pivtest.Exchange) {
+func printExchange(out *log.Logger, e virtual.Exchange) {
 	out.Printf("%02X %02X %02X %02X  %4d bytes  -> %v  %4d bytes  %v",
 		e.CLA, e.INS, e.P1, e.P2, e.DataLen, e.Status, e.AnswerLen, e.Took.Round(time.Microsecond))
 }

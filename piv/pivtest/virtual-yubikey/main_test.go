@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -14,19 +16,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ycauth/ycauth-go/piv/pivtest"
+	"github.com/ycauth/ycauth-go/piv/internal/pcscd"
 )
 
 func TestRun(t *testing.T) {
 	if os.Getenv("CI") != "true" {
-		readers, err := pivtest.RunReaders(t.Context())
-		if errors.Is(err, pivtest.ErrNotInstalled) {
+		stop, err := pcscd.Run(t.Context())
+		if errors.Is(err, pcscd.ErrNotInstalled) {
 			t.Skip(err)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := readers.Close(); err != nil {
+		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
 	}

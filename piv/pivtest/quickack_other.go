@@ -1,7 +1,0 @@
-//go:build !linux
-
-package pivtest
-
-import "net"
-
-func quickAck(*net.TCPConn) {}
