@@ -20,7 +20,7 @@ func TestCardsLists(t *testing.T) {
 		if err != nil || len(cards) != 2 || cards[0].Serial != 11 || cards[1].Serial != 22 {
 			t.Fatalf("Cards = %v, %v", cards, err)
 		}
-		if c := cards[0]; c.Firmware != (Version{5, 7, 4}) || c.FormFactor != FormFactorUSBANano || c.Reader != fakeReader {
+		if c := cards[0]; c.Firmware != (Version{5, 7, 4}) || c.FormFactor != FormFactor(2) || c.Reader != fakeReader {
 			t.Errorf("card %+v", c)
 		}
 		if got := other.commands(); got != "" {

@@ -230,7 +230,7 @@ func (t *fakeToken) serial() (n uint32, err error) {
 }
 
 func (t *fakeToken) formFactor() (FormFactor, error) {
-	return FormFactorUSBANano, t.command("form", func(c *fakeCard) error {
+	return FormFactor(2), t.command("form", func(c *fakeCard) error {
 		c.verified = false
 		return nil
 	})

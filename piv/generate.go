@@ -5,78 +5,15 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"time"
 )
-
-// KeySpec describes a key to generate.
-type KeySpec struct {
-	// Algorithm is the kind of key. Optional. Default: [AlgorithmP256].
-	Algorithm Algorithm
-
-	// PINPolicy says when the key needs the PIN. Optional. Default:
-	// [PINPolicyOnce].
-	PINPolicy PINPolicy
-
-	// TouchPolicy says when the key needs a touch. Optional. Default:
-	// [TouchPolicyCached], so that one touch covers a login, which takes several
-	// proofs. With never, no touch is needed, and the key does not count as
-	// secure; see [Attestation.Secure].
-	TouchPolicy TouchPolicy
-
-	// Overwrite allows to destroy the key that is in the slot, for ever. Optional.
-	Overwrite bool
-
-	// ManagementKey is the card's management key, 16, 24 or 32 bytes. Optional.
-	// Default: the factory's; if the card refuses that one, the key that is
-	// stored on the card under the PIN, for which the Prompt is asked.
-	ManagementKey ManagementKey
-}
-
-// ManagementKey is a card's management key. It does not print: every verb of package
-// fmt, encoding/json and log/slog show "REDACTED" in its place.
-type ManagementKey []byte
-
-// String implements [fmt.Stringer].
-func (k ManagementKey) String() string {
-	if len(k) == 0 {
-		return ""
-	}
-	return "REDACTED"
-}
-
-// Format implements [fmt.Formatter].
-func (k ManagementKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
-
-// MarshalText implements [encoding.TextMarshaler], and with it JSON and slog.
-func (k ManagementKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
-
-func (k KeySpec) withDefaults() KeySpec {
-	if k.Algorithm == 0 {
-		k.Algorithm = AlgorithmP256
-	}
-	if k.PINPolicy == 0 {
-		k.PINPolicy = PINPolicyOnce
-	}
-	if k.TouchPolicy == 0 {
-		k.TouchPolicy = TouchPolicyCached
-	}
-	return k
-}
-
-func (k KeySpec) validate() error {
-	if k.PINPolicy > PINPolicyAlways {
-		return becausef(ErrUnsupported, "PIN policy %v", k.PINPolicy)
-	}
-	if k.TouchPolicy > TouchPolicyCached {
-		return becausef(ErrUnsupported, "touch policy %v", k.TouchPolicy)
-	}
-	return nil
-}
 
 // Generate makes a key in a slot of the card and opens it. The private key never
 // leaves the card, and nobody can make a copy: plan for its loss.
@@ -338,4 +275,33 @@ func orSuccess(err error) error {
 		return errors.New("success")
 	}
 	return err
+}
+
+// markerOrganization is how a person recognizes the keys of this package in other
+// programs.
+const markerOrganization = "ycauth-go"
+
+// marker returns a certificate for a slot with a new key. Other programs take a
+// slot without a certificate for an empty one. It certifies nothing, because its
+// issuer is a key that nobody has: to sign it with the new key could take a PIN and
+// a touch.
+func marker(public crypto.PublicKey, slot Slot) ([]byte, error) {
+	issuer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	name := func(common string) pkix.Name {
+		return pkix.Name{Organization: []string{markerOrganization}, CommonName: common}
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	return x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial.Add(serial, big.NewInt(1)), // RFC 5280 section 4.1.2.2: positive
+		Subject:      name(fmt.Sprintf("key in slot %v", slot)),
+		NotBefore:    time.Now().Add(-24 * time.Hour),                  // clocks differ
+		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // RFC 5280 section 4.1.2.5: none
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+	}, &x509.Certificate{Subject: name("nobody")}, public, issuer)
 }

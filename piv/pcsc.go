@@ -279,16 +279,11 @@ func (y yubikey) store(managementKey []byte, slot Slot, der []byte) error {
 	return err
 }
 
-// tlv is a data object (NIST SP 800-73-4 part 2, section 2.2) of up to 64 KB.
+// tlv is a data object with a tag of one byte (NIST SP 800-73-4 part 2, section
+// 2.2). asn1.Marshal has no error for it.
 func tlv(tag byte, value []byte) []byte {
-	n := len(value)
-	switch {
-	case n < 0x80:
-		return append([]byte{tag, byte(n)}, value...)
-	case n < 0x100:
-		return append([]byte{tag, 0x81, byte(n)}, value...)
-	}
-	return append([]byte{tag, 0x82, byte(n >> 8), byte(n)}, value...)
+	der, _ := asn1.Marshal(asn1.RawValue{Class: int(tag >> 6), IsCompound: tag&0x20 != 0, Tag: int(tag & 0x1f), Bytes: value})
+	return der
 }
 
 func (y yubikey) sign(slot Slot, public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) ([]byte, error) {

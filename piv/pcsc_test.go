@@ -154,7 +154,7 @@ func TestFormFactor(t *testing.T) {
 			t.Errorf("form factor %v, %v", f, err)
 		}
 	}
-	ask(t, FormFactorUSBCNano, 0)
+	ask(t, FormFactor(4), 0)
 	if n, verified, err := y.pinTries(); n != 3 || verified || err != nil {
 		t.Errorf("after that %d tries, verified %v, %v", n, verified, err)
 	}
@@ -179,8 +179,8 @@ var configs = []struct {
 	want   FormFactor
 	ok     bool
 }{
-	{"\x0f\x01\x02\x02\x3f\x02\x04\x00\x98\x96\x81\x04\x01\x03\x05\x00", FormFactorUSBCKeychain, true},
-	{"\x03\x04\x01\x81", FormFactorUSBAKeychain | FormFactorFIPS, true},
+	{"\x0f\x01\x02\x02\x3f\x02\x04\x00\x98\x96\x81\x04\x01\x03\x05\x00", FormFactor(3), true},
+	{"\x03\x04\x01\x81", FormFactor(1) | FormFactorFIPS, true},
 	{"\x04\x01\x02\x02\x3f", 0, true},
 	{"\x00", 0, true},
 	{"\x02\x04\x00", 0, true},

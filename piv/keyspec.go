@@ -1,6 +1,74 @@
 package piv
 
-import "fmt"
+import (
+	"fmt"
+	"io"
+)
+
+// KeySpec describes a key to generate.
+type KeySpec struct {
+	// Algorithm is the kind of key. Optional. Default: [AlgorithmP256].
+	Algorithm Algorithm
+
+	// PINPolicy says when the key needs the PIN. Optional. Default:
+	// [PINPolicyOnce].
+	PINPolicy PINPolicy
+
+	// TouchPolicy says when the key needs a touch. Optional. Default:
+	// [TouchPolicyCached], so that one touch covers a login, which takes several
+	// proofs. With never, no touch is needed, and the key does not count as
+	// secure; see [Attestation.Secure].
+	TouchPolicy TouchPolicy
+
+	// Overwrite allows to destroy the key that is in the slot, for ever. Optional.
+	Overwrite bool
+
+	// ManagementKey is the card's management key, 16, 24 or 32 bytes. Optional.
+	// Default: the factory's; if the card refuses that one, the key that is
+	// stored on the card under the PIN, for which the Prompt is asked.
+	ManagementKey ManagementKey
+}
+
+// ManagementKey is a card's management key. It does not print: every verb of package
+// fmt, encoding/json and log/slog show "REDACTED" in its place.
+type ManagementKey []byte
+
+// String implements [fmt.Stringer].
+func (k ManagementKey) String() string {
+	if len(k) == 0 {
+		return ""
+	}
+	return "REDACTED"
+}
+
+// Format implements [fmt.Formatter].
+func (k ManagementKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+
+// MarshalText implements [encoding.TextMarshaler], and with it JSON and slog.
+func (k ManagementKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+func (k KeySpec) withDefaults() KeySpec {
+	if k.Algorithm == 0 {
+		k.Algorithm = AlgorithmP256
+	}
+	if k.PINPolicy == 0 {
+		k.PINPolicy = PINPolicyOnce
+	}
+	if k.TouchPolicy == 0 {
+		k.TouchPolicy = TouchPolicyCached
+	}
+	return k
+}
+
+func (k KeySpec) validate() error {
+	if k.PINPolicy > PINPolicyAlways {
+		return becausef(ErrUnsupported, "PIN policy %v", k.PINPolicy)
+	}
+	if k.TouchPolicy > TouchPolicyCached {
+		return becausef(ErrUnsupported, "touch policy %v", k.TouchPolicy)
+	}
+	return nil
+}
 
 // PINPolicy says when a key needs the card's PIN. The numbers are those of the
 // card (Yubico, "PIV attestation", extension 1.3.6.1.4.1.41482.3.8).
