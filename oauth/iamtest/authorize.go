@@ -91,8 +91,8 @@ func (c *Client) redirects(uri string) bool {
 		if registered == uri {
 			return true
 		}
-		without, ok := withoutPort(registered)
-		return ok && loopback && without == anyPort
+		without, _ := withoutPort(registered)
+		return loopback && without == anyPort
 	})
 }
 

@@ -57,7 +57,6 @@ type refreshToken struct {
 
 	replaced  time.Time // zero while nothing took its place
 	graceUses int
-	revoked   bool
 }
 
 // A code is an authorization code and the request that it answered.
@@ -81,7 +80,7 @@ type state struct {
 	ids      map[string]*refreshToken // by id
 	subjects map[string]*subject
 	access   map[string]*accessToken
-	grants   map[string]*grant
+	grants   map[string]*grant // that have or had a refresh token
 	seq      int64
 	sweepAt  int // do so when there are this many codes, tokens and grants
 }
@@ -125,7 +124,7 @@ func (st *state) sweep(now time.Time, o *Options) {
 	}
 	maps.DeleteFunc(st.grants, func(_ string, g *grant) bool {
 		g.access = slices.DeleteFunc(g.access, func(t *accessToken) bool { return !now.Before(t.expires) })
-		return len(g.access) == 0 && (g.current == nil || g.current.state(now, o) == TokenUnknown)
+		return g.current.state(now, o) == TokenUnknown
 	})
 	st.sweepAt = 2 * size()
 }
@@ -135,7 +134,7 @@ func (t *refreshToken) state(now time.Time, o *Options) TokenState {
 	switch {
 	case !t.expires.IsZero() && now.After(t.expires.Add(o.KeepExpired)):
 		return TokenUnknown
-	case t.revoked || t.grant.ended != "":
+	case t.grant.ended != "":
 		return TokenRevoked
 	case !t.replaced.IsZero():
 		return TokenReplaced
@@ -280,7 +279,6 @@ func (st *state) redeem(now time.Time, o *Options, p presented, value, redirect,
 		}
 	}
 	c.grant = g
-	st.grants[g.id] = g
 	out := &issued{access: st.issueAccess(now, o, g, g.scope), scope: g.scope}
 	if o.Flavor == FlavorYandexID || !o.RefreshTokensOff && hasScope(g.scope, offlineAccess) {
 		out.refresh = st.issueRefresh(now, o, g)
@@ -353,7 +351,7 @@ func hasScope(scope, want string) bool {
 
 // final reports whether nothing can make the token listed again.
 func (t *refreshToken) final() bool {
-	return t.revoked || t.grant.ended != "" || !t.replaced.IsZero()
+	return t.grant.ended != "" || !t.replaced.IsZero()
 }
 
 // A subject has refresh tokens in ascending order of seq. Those that are not

@@ -52,8 +52,8 @@ func (s *Server) listen(address string, h http.Handler) (*listener, error) {
 		ErrorLog:          log.New(errorLog{}, "", log.LstdFlags),
 	}
 	l.http.Protocols.SetHTTP1(true)
-	l.http.Protocols.SetHTTP2(o.HTTP2 && o.TLS)
-	l.http.Protocols.SetUnencryptedHTTP2(o.HTTP2 && !o.TLS)
+	l.http.Protocols.SetHTTP2(o.HTTP2)
+	l.http.Protocols.SetUnencryptedHTTP2(o.HTTP2)
 	if o.TLS {
 		l.scheme, l.http.TLSConfig = "https", s.identity.server()
 	}
@@ -143,12 +143,12 @@ func (l *listener) abandon() {
 	_ = l.net.Close()
 }
 
-// close waits for Serve to return before it closes the connections a second
-// time: one that was accepted in between is not known to the first Close.
+// close ends a listener that was started. It waits for Serve to return before it
+// closes the connections: one that was accepted just before is not known until then.
+// It returns when every handler has.
 func (l *listener) close() {
 	l.once.Do(func() {
 		l.abandon()
-		_ = l.http.Close()
 		<-l.served
 		_ = l.http.Close()
 		<-l.empty()

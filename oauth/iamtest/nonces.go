@@ -51,22 +51,17 @@ func (s *nonceSpace) valid(now time.Time, o *Options, nonce string) bool {
 func (s *nonceSpace) current(now time.Time, o *Options) string {
 	worn := o.NonceEvery > 0 && s.answers >= o.NonceEvery
 	if s.newest == "" || worn || now.Sub(s.made[s.newest]) >= o.NonceLife/2 {
-		s.renew(now, o)
+		s.renew(now)
 	}
 	s.answers++
 	return s.newest
 }
 
-func (s *nonceSpace) renew(now time.Time, o *Options) {
-	gone := 0
-	for _, nonce := range s.order {
-		if len(s.order)-gone < maxNonces && now.Sub(s.made[nonce]) < o.NonceLife {
-			break
-		}
-		delete(s.made, nonce)
-		gone++
+func (s *nonceSpace) renew(now time.Time) {
+	if len(s.order) >= maxNonces {
+		delete(s.made, s.order[0])
+		s.order = slices.Delete(s.order, 0, 1)
 	}
-	s.order = slices.Delete(s.order, 0, gone)
 	s.newest, s.answers = random(18), 0
 	s.made[s.newest] = now
 	s.order = append(s.order, s.newest)

@@ -141,7 +141,7 @@ func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle(now)
-	if k := s.ops.byKey[idempotency{c.SubjectID, key}]; k != nil && key != "" {
+	if k := s.ops.byKey[idempotency{c.SubjectID, key}]; k != nil {
 		if k.request != req.key() {
 			return nil, &Status{Code: AlreadyExists, Message: "the idempotency key came with another request before"}
 		}
@@ -255,7 +255,6 @@ func (op *operation) finish(now time.Time, st *state, o *Options) {
 		return
 	}
 	for _, t := range op.tokens {
-		t.revoked = true
 		st.end(t.grant, "revoked through the API", o)
 	}
 	op.Response = &RevokeResponse{op.Metadata.RefreshTokenIDs}

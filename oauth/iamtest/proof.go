@@ -68,10 +68,10 @@ func (e *exchange) giveNonce(mode NonceMode) {
 	defer e.s.mu.Unlock()
 	space := e.s.nonces.space(e.opts, e.rec.GrantType)
 	if e.challenge {
-		space.renew(e.now, e.opts)
+		space.renew(e.now)
 	}
 	nonce := space.current(e.now, e.opts)
-	if e.opts.QuietNonces && e.rec.Proof.Verified && e.rec.Proof.Nonce == nonce {
+	if e.opts.QuietNonces && e.rec.Proof.Nonce == nonce {
 		return
 	}
 	e.header.Set(dpop.NonceHeader, nonce)

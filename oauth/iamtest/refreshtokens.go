@@ -117,7 +117,7 @@ func parseRevokeBody(body []byte) (req RevokeRequest, err *Status) {
 			err = invalid(cut(name, maxID), "is not a member of the request")
 		}
 		if err != nil {
-			return RevokeRequest{}, err
+			return req, err
 		}
 	}
 	return req, nil

@@ -69,7 +69,7 @@ func New(opts Options) (*Server, error) {
 		}
 	}
 	s.client = &http.Client{Transport: s.newTransport()}
-	if err := s.open(fmt.Sprintf("127.0.0.1:%d", o.Port), "127.0.0.1:0"); err != nil {
+	if s.listeners, err = s.open(fmt.Sprintf("127.0.0.1:%d", o.Port), "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
 	main := s.listeners[0]
@@ -82,19 +82,18 @@ func New(opts Options) (*Server, error) {
 }
 
 // open opens the server's ports, for itself and for the other origin.
-func (s *Server) open(addresses ...string) error {
-	s.listeners = nil
+func (s *Server) open(addresses ...string) (opened []*listener, err error) {
 	for i, h := range []http.HandlerFunc{s.serve, s.serveElsewhere} {
 		l, err := s.listen(addresses[i], h)
 		if err != nil {
-			for _, l := range s.listeners {
+			for _, l := range opened {
 				l.abandon()
 			}
-			return err
+			return nil, err
 		}
-		s.listeners = append(s.listeners, l)
+		opened = append(opened, l)
 	}
-	return nil
+	return opened, nil
 }
 
 // TB is the part of testing.TB that [Start] needs; *testing.T and *testing.B
@@ -184,13 +183,13 @@ func (s *Server) Start() error {
 		return nil
 	}
 	main, other := s.listeners[0].addr(), s.listeners[1].addr()
-	old := s.listeners
 	for deadline := time.Now().Add(restartPatience); ; time.Sleep(20 * time.Millisecond) {
-		err := s.open(main, other)
+		opened, err := s.open(main, other)
 		if err == nil {
+			s.listeners = opened
 			break
 		}
-		if s.listeners = old; time.Now().After(deadline) {
+		if time.Now().After(deadline) {
 			return err
 		}
 	}
@@ -236,7 +235,7 @@ func (s *Server) Configure(fn func(*Options)) error {
 	if o.ClientID != s.ClientID {
 		return errors.New("iamtest: Options.ClientID: cannot change while the server runs: use Clients")
 	}
-	for _, c := range o.Clients {
+	for _, c := range s.options().Clients { // Secrets knows those of the new ones
 		s.secret(c.Secret.Reveal())
 	}
 	s.raw = raw
