@@ -52,6 +52,7 @@ func TestAuthorizeRefusesWithoutRedirect(t *testing.T) {
 		{"empty query", set("redirect_uri", "http://127.0.0.1:1/auth/callback?"), "not registered for"},
 		{"empty fragment", set("redirect_uri", "http://127.0.0.1:1/auth/callback#"), "not registered for"},
 		{"scheme in capitals", set("redirect_uri", "HTTP://127.0.0.1:1/auth/callback"), "not registered for"},
+		{"two clients", func(q url.Values) { q.Add("client_id", "another") }, "is there twice"},
 		{"two redirects", func(q url.Values) { q.Add("redirect_uri", redirect) }, "is there twice"},
 	}
 	for _, tt := range tests {

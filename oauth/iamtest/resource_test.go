@@ -34,6 +34,7 @@ func TestWhoami(t *testing.T) {
 		{"none", nil, "", "Bearer"},
 		{"good", []string{"Bearer " + token}, "", ""},
 		{"lower case", []string{"bearer " + token}, "", ""},
+		{"two spaces", []string{"Bearer  " + token}, "", ""},
 		{"unknown", []string{"Bearer t1.x.y"}, "invalid_token", "Bearer"},
 		{"expired", []string{"Bearer " + expired}, "invalid_token", "Bearer"},
 		{"revoked", []string{"Bearer " + revoked}, "invalid_token", "Bearer"},
