@@ -1,9 +1,10 @@
 package refreshtoken
 
 import (
+	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -16,43 +17,169 @@ import (
 // they do not know. A member that is missing or null has the zero value, since
 // the JSON form of protobuf leaves out what has its default.
 
-func parsePage(data []byte) (*Page, error) {
-	o, err := decodeObject(data)
-	if err != nil {
+// pageBuffer is how much of a page is read at a time, in bytes.
+const pageBuffer = 16 << 10
+
+// parsePage reads a page as it comes: the largest has 16 MiB.
+func parsePage(body io.Reader) (*Page, error) {
+	r := pageReader{json: strictjson.NewReader(body, pageBuffer), known: map[string]string{}}
+	page := r.page()
+	r.json.End()
+	if err := r.json.Err(); err != nil {
 		return nil, err
-	}
-	var r reader
-	list := r.list(o, "refreshTokens")
-	page := &Page{NextPageToken: r.text(o, "nextPageToken")}
-	if r.err != nil {
-		return nil, r.err
-	}
-	page.RefreshTokens = make([]*RefreshToken, len(list))
-	for i, v := range list {
-		if page.RefreshTokens[i], err = parseToken(v); err != nil {
-			return nil, fmt.Errorf("refreshTokens[%d]: %w", i, err)
-		}
 	}
 	return page, nil
 }
 
-func parseToken(v any) (*RefreshToken, error) {
-	o, ok := v.(map[string]any)
-	if !ok {
-		return nil, errors.New("it is not an object")
+// A pageReader reads a ListRefreshTokensResponse. Its errors quote no value.
+type pageReader struct {
+	json  *strictjson.Reader
+	token int               // the number of tokens so far, while it reads one
+	known map[string]string // texts that many tokens have in common
+}
+
+func (r *pageReader) page() *Page {
+	page := &Page{RefreshTokens: []*RefreshToken{}}
+	if r.json.Kind() != '{' {
+		r.json.Fail(errNotObject)
 	}
-	var r reader
-	t := &RefreshToken{
-		ID:                 r.text(o, "id"),
-		ClientInstanceInfo: r.text(o, "clientInstanceInfo"),
-		ClientID:           r.text(o, "clientId"),
-		SubjectID:          r.text(o, "subjectId"),
-		CreatedAt:          r.time(o, "createdAt"),
-		ExpiresAt:          r.time(o, "expiresAt"),
-		LastUsedAt:         r.time(o, "lastUsedAt"),
-		ProtectionLevel:    r.level(o, "protectionLevel"),
+	for r.json.Begin('{'); r.json.More(); {
+		switch string(r.json.Name()) {
+		case "refreshTokens":
+			if !r.is('[', "refreshTokens", "an array") {
+				continue
+			}
+			for r.json.Begin('['); r.json.More(); {
+				r.token++
+				page.RefreshTokens = append(page.RefreshTokens, r.refreshToken())
+			}
+			r.token = 0
+		case "nextPageToken":
+			page.NextPageToken = string(r.text("nextPageToken"))
+		default:
+			r.json.Skip()
+		}
 	}
-	return t, r.err
+	return page
+}
+
+func (r *pageReader) refreshToken() *RefreshToken {
+	t := &RefreshToken{ProtectionLevel: ProtectionLevelUnspecified}
+	if r.json.Kind() != '{' {
+		r.fail("it", "an object")
+	}
+	for r.json.Begin('{'); r.json.More(); {
+		switch string(r.json.Name()) {
+		case "id":
+			t.ID = string(r.text("id"))
+		case "clientInstanceInfo":
+			t.ClientInstanceInfo = r.shared("clientInstanceInfo")
+		case "clientId":
+			t.ClientID = r.shared("clientId")
+		case "subjectId":
+			t.SubjectID = r.shared("subjectId")
+		case "createdAt":
+			t.CreatedAt = r.time("createdAt")
+		case "expiresAt":
+			t.ExpiresAt = r.time("expiresAt")
+		case "lastUsedAt":
+			t.LastUsedAt = r.time("lastUsedAt")
+		case "protectionLevel":
+			t.ProtectionLevel = r.level()
+		default:
+			r.json.Skip()
+		}
+	}
+	return t
+}
+
+func (r *pageReader) fail(name, want string) {
+	if r.token > 0 {
+		name = fmt.Sprintf("refreshTokens[%d]: %s", r.token-1, name)
+	}
+	r.json.Fail(fmt.Errorf("%s is not %s", name, want))
+}
+
+// is reports whether the value that comes next is of a kind. It skips null, which is
+// as good as a member that is missing.
+func (r *pageReader) is(kind byte, name, want string) bool {
+	switch r.json.Kind() {
+	case kind:
+		return true
+	case 'n':
+		r.json.Skip()
+	default:
+		r.fail(name, want)
+	}
+	return false
+}
+
+// text is valid until the next value is read.
+func (r *pageReader) text(name string) []byte {
+	if !r.is('"', name, "a string") {
+		return nil
+	}
+	return r.json.Text()
+}
+
+// Texts up to maxShared bytes are kept once for a page, the first maxKnown of them.
+const (
+	maxShared = 128
+	maxKnown  = 1024
+)
+
+// shared is a text that other tokens are likely to have as well.
+func (r *pageReader) shared(name string) string {
+	text := r.text(name)
+	if s, ok := r.known[string(text)]; ok { // does not allocate
+		return s
+	}
+	s := string(text)
+	if len(s) <= maxShared && len(r.known) < maxKnown {
+		r.known[s] = s
+	}
+	return s
+}
+
+// time reads an RFC 3339 time with any number of fraction digits, in the years
+// 1 to 9999 that the API documentation gives. Empty is the same as missing.
+func (r *pageReader) time(name string) time.Time {
+	text := r.text(name)
+	if len(text) == 0 {
+		return time.Time{}
+	}
+	var t time.Time
+	if t.UnmarshalText(text) != nil { // which is stricter, and allocates nothing
+		var err error
+		if t, err = time.Parse(time.RFC3339, string(text)); err != nil {
+			r.fail(name, "an RFC 3339 time")
+			return time.Time{}
+		}
+	}
+	if t = t.UTC(); t.Year() < 1 || t.Year() > 9999 {
+		r.fail(name, "in the years 1 to 9999")
+		return time.Time{}
+	}
+	return t
+}
+
+// level reads an enum value, which the JSON form of protobuf also writes as a
+// number, above all where the server's own definition has no name for it.
+func (r *pageReader) level() ProtectionLevel {
+	if r.json.Kind() == '0' {
+		return levelOfNumber(string(r.json.Number()))
+	}
+	if !r.is('"', "protectionLevel", "a string") {
+		return ProtectionLevelUnspecified
+	}
+	return ProtectionLevel(r.shared("protectionLevel"))
+}
+
+func levelOfNumber(s string) ProtectionLevel {
+	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n < len(protectionLevels) {
+		return protectionLevels[n]
+	}
+	return ProtectionLevel(s)
 }
 
 func parseOperation(data []byte) (*operation, error) {
@@ -91,6 +218,9 @@ func parseStatus(data []byte) (*APIError, error) {
 	return s, r.err
 }
 
+// errNotObject is a text that is something else.
+var errNotObject = &strictjson.SyntaxError{Reason: "not an object"}
+
 func decodeObject(data []byte) (map[string]any, error) {
 	v, err := decodeJSON(data)
 	if err != nil {
@@ -98,13 +228,22 @@ func decodeObject(data []byte) (map[string]any, error) {
 	}
 	o, ok := v.(map[string]any)
 	if !ok {
-		return nil, &strictjson.SyntaxError{Reason: "not an object"}
+		return nil, errNotObject
 	}
 	return o, nil
 }
 
 // decodeJSON keeps numbers as they are written.
-func decodeJSON(data []byte) (any, error) { return strictjson.Decode(data) }
+func decodeJSON(data []byte) (any, error) {
+	if err := strictjson.Check(data); err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	var v any
+	err := dec.Decode(&v)
+	return v, err
+}
 
 // A reader takes members out of decoded objects, and keeps the first error. It
 // never quotes a value.
@@ -167,47 +306,6 @@ func (r *reader) texts(o map[string]any, name string) []string {
 		texts = append(texts, s)
 	}
 	return texts
-}
-
-// time reads an RFC 3339 time with any number of fraction digits, in the years
-// 1 to 9999 that the API documentation gives. Empty is the same as missing.
-func (r *reader) time(o map[string]any, name string) time.Time {
-	s := r.text(o, name)
-	if s == "" {
-		return time.Time{}
-	}
-	t, err := time.Parse(time.RFC3339, s) // takes a fraction, too
-	if err != nil {
-		r.fail(name, "an RFC 3339 time")
-		return time.Time{}
-	}
-	if t = t.UTC(); t.Year() < 1 || t.Year() > 9999 {
-		r.fail(name, "in the years 1 to 9999")
-		return time.Time{}
-	}
-	return t
-}
-
-// level reads an enum value, which the JSON form of protobuf also writes as a
-// number, above all where the server's own definition has no name for it.
-func (r *reader) level(o map[string]any, name string) ProtectionLevel {
-	switch v := o[name].(type) {
-	case nil:
-		return ProtectionLevelUnspecified
-	case string:
-		return ProtectionLevel(v)
-	case json.Number:
-		return levelOfNumber(v.String())
-	}
-	r.fail(name, "a string")
-	return ""
-}
-
-func levelOfNumber(s string) ProtectionLevel {
-	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n < len(protectionLevels) {
-		return protectionLevels[n]
-	}
-	return ProtectionLevel(s)
 }
 
 // status reads a google.rpc.Status. Its code is an int32, which the JSON form of

@@ -1,6 +1,7 @@
 package refreshtoken
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"reflect"
@@ -12,7 +13,7 @@ import (
 
 func FuzzParsePage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
-		page, err := parsePage(data)
+		page, err := parsePage(bytes.NewReader(data))
 		if err != nil {
 			return
 		}
@@ -21,7 +22,7 @@ func FuzzParsePage(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := parsePage(again)
+		back, err := parsePage(bytes.NewReader(again))
 		if err != nil {
 			t.Fatalf("%s: %v", again, err)
 		}
@@ -112,7 +113,7 @@ func BenchmarkParsePage(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if page, err := parsePage(data); err != nil || len(page.RefreshTokens) != 1000 {
+		if page, err := parsePage(bytes.NewReader(data)); err != nil || len(page.RefreshTokens) != 1000 {
 			b.Fatal(err)
 		}
 	}

@@ -118,7 +118,13 @@ func (t *rest) Operation(ctx context.Context, call tokenapi.Call, id string) (*o
 }
 
 func (t *rest) startOrPoll(ctx context.Context, call tokenapi.Call, method string, u *url.URL, body []byte) (*operation, error) {
-	op, trace, err := exchange(ctx, t, call, method, u, body, parseOperation)
+	op, trace, err := exchange(ctx, t, call, method, u, body, func(body io.Reader) (*operation, error) {
+		data, err := io.ReadAll(body)
+		if err != nil {
+			return nil, err
+		}
+		return parseOperation(data)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -126,22 +132,55 @@ func (t *rest) startOrPoll(ctx context.Context, call tokenapi.Call, method strin
 	return op, nil
 }
 
-// exchange makes one request and reads its response with parse.
-func exchange[T any](ctx context.Context, t *rest, call tokenapi.Call, method string, u *url.URL, body []byte, parse func([]byte) (T, error)) (T, Trace, error) {
-	var zero T
-	data, trace, err := t.send(ctx, call, method, u, body)
+// exchange makes one request and reads the good response to it with parse.
+func exchange[T any](ctx context.Context, t *rest, call tokenapi.Call, method string, u *url.URL, body []byte, parse func(io.Reader) (*T, error)) (*T, Trace, error) {
+	resp, trace, err := t.send(ctx, call, method, u, body)
 	if err != nil {
-		return zero, trace, err
+		return nil, trace, err
 	}
-	v, err := parse(data)
-	if err != nil {
-		return zero, trace, &ResponseError{Reason: err.Error(), HTTPStatus: http.StatusOK, Err: err, Trace: trace}
+	defer resp.Body.Close()
+	in := &boundedBody{LimitedReader: io.LimitedReader{R: resp.Body, N: maxBody + 1}}
+	v, err := parse(in)
+	switch {
+	case errors.Is(in.err, errTooLarge):
+		err = &ResponseError{Reason: errTooLarge.Error() + ": a smaller PageSize makes smaller pages", HTTPStatus: resp.StatusCode, Err: errTooLarge, Trace: trace}
+	case in.err != nil && ctx.Err() != nil:
+		err = &TransportError{Err: retry.Ended(ctx)}
+	case in.err != nil:
+		err = &TransportError{Temporary: true, Err: fmt.Errorf("the response is cut off: %w", in.err)}
+	case err != nil:
+		err = &ResponseError{Reason: err.Error(), HTTPStatus: resp.StatusCode, Err: err, Trace: trace}
 	}
-	return v, trace, nil
+	return v, trace, err
 }
 
-// send returns the body of a good response.
-func (t *rest) send(ctx context.Context, call tokenapi.Call, method string, u *url.URL, body []byte) ([]byte, Trace, error) {
+// maxBody is the most that is read of a response, in bytes. The largest page that the
+// API allows has 1000 tokens with 1000 characters of client_instance_info and some 250
+// more in each, and JSON may take 12 bytes for a character.
+const maxBody = 16 << 20
+
+var errTooLarge = errors.New("the response is larger than 16 MiB")
+
+// A boundedBody reads a body up to maxBody, and remembers why that ended early.
+type boundedBody struct {
+	io.LimitedReader
+	err error // nil for the end of the body
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.LimitedReader.Read(p)
+	if b.N <= 0 {
+		err = errTooLarge
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+	}
+	return n, err
+}
+
+// send returns a good response, whose body is still to be read, and an error for any
+// other.
+func (t *rest) send(ctx context.Context, call tokenapi.Call, method string, u *url.URL, body []byte) (*http.Response, Trace, error) {
 	var seen progress
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, seen.trace(call)), method, u.String(), bytes.NewReader(body))
 	if err != nil {
@@ -161,9 +200,34 @@ func (t *rest) send(ctx context.Context, call tokenapi.Call, method string, u *u
 		}
 		return nil, Trace{}, &TransportError{Temporary: seen.retryable(err), Err: err}
 	}
-	defer resp.Body.Close()
-	data, err := readResponse(ctx, call, resp)
-	return data, traceOf(resp.Header), err
+	trace := traceOf(resp.Header)
+	if err := check(ctx, call, resp); err != nil {
+		resp.Body.Close()
+		return nil, trace, err
+	}
+	return resp, trace, nil
+}
+
+// check returns an error for a response that is not good.
+func check(ctx context.Context, call tokenapi.Call, resp *http.Response) error {
+	reason := ""
+	switch {
+	case resp.StatusCode >= 400:
+		data, err := wire.ReadBody(resp) // a part of it says nothing
+		if err != nil && ctx.Err() != nil {
+			return &TransportError{Err: retry.Ended(ctx)}
+		}
+		return statusError(resp, data)
+	case resp.StatusCode >= 300 && resp.Header.Get("Location") != "":
+		reason = "the response " + redirects(redirectedTo(resp, call.Clean))
+	case resp.StatusCode != http.StatusOK:
+		reason = "want HTTP 200 or an error"
+	case !wire.IsJSON(resp.Header):
+		reason = "the response is not JSON: check the endpoint, and whether a proxy is in the way"
+	default:
+		return nil
+	}
+	return &ResponseError{Reason: reason, HTTPStatus: resp.StatusCode, Trace: traceOf(resp.Header)}
 }
 
 // A progress tells how far a request came. A RoundTripper that authenticates can make
@@ -227,56 +291,6 @@ func withoutURL(err error) error {
 		return u.Err
 	}
 	return err
-}
-
-// readResponse returns the body of a good response, and an error for any other.
-func readResponse(ctx context.Context, call tokenapi.Call, resp *http.Response) ([]byte, error) {
-	wrong := func(reason string, err error) error {
-		return &ResponseError{Reason: reason, HTTPStatus: resp.StatusCode, Err: err, Trace: traceOf(resp.Header)}
-	}
-	data, err := readBody(resp)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, &TransportError{Err: retry.Ended(ctx)}
-	case resp.StatusCode >= 400:
-		return nil, statusError(resp, data)
-	case resp.StatusCode >= 300 && resp.Header.Get("Location") != "":
-		return nil, wrong("the response "+redirects(redirectedTo(resp, call.Clean)), nil)
-	case resp.StatusCode != http.StatusOK:
-		return nil, wrong("want HTTP 200 or an error", nil)
-	case errors.Is(err, errTooLarge):
-		return nil, wrong(err.Error()+": a smaller PageSize makes smaller pages", err)
-	case err != nil:
-		return nil, &TransportError{Temporary: true, Err: fmt.Errorf("the response is cut off: %w", err)}
-	case !wire.IsJSON(resp.Header):
-		return nil, wrong("the response is not JSON: check the endpoint, and whether a proxy is in the way", nil)
-	}
-	return data, nil
-}
-
-// maxBody is the most that is read of a response, in bytes. The largest page that the
-// API allows has 1000 tokens with 1000 characters of client_instance_info and some 250
-// more in each, and JSON may take 12 bytes for a character.
-const maxBody = 16 << 20
-
-var errTooLarge = errors.New("the response is larger than 16 MiB")
-
-func readBody(resp *http.Response) ([]byte, error) {
-	most := int64(maxBody)
-	if resp.StatusCode != http.StatusOK {
-		most = wire.MaxBody // an error has no list in it
-	}
-	// What the server announces is made room for at once, up to a bound.
-	room := min(max(resp.ContentLength, 0), wire.MaxBody) + bytes.MinRead
-	b := bytes.NewBuffer(make([]byte, 0, room))
-	_, err := b.ReadFrom(io.LimitReader(resp.Body, most+1))
-	switch {
-	case int64(b.Len()) > most:
-		return nil, errTooLarge
-	case err != nil:
-		return nil, err
-	}
-	return b.Bytes(), nil
 }
 
 func redirects(to string) string {

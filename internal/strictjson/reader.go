@@ -1,249 +1,383 @@
 package strictjson
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"unicode/utf8"
 )
 
-// Decode reads what [Check] accepts: objects are map[string]any, arrays []any,
-// numbers [json.Number], the rest as encoding/json has it. It goes over the text
-// once, which for the answers of an API takes a fifth of the time of Check and
-// encoding/json together. Every error is a [*SyntaxError].
-func Decode(data []byte) (any, error) {
-	if !utf8.Valid(data) {
-		return nil, &SyntaxError{"not UTF-8"}
-	}
-	d := decoder{data: data, names: map[string]string{}}
-	v, err := d.value(0)
-	if err != nil {
-		return nil, err
-	}
-	if d.space(); d.at < len(data) {
-		return nil, &SyntaxError{"text after the value"}
-	}
-	return v, nil
+// A Reader reads a JSON text from a stream in one pass, as strictly as [Check], and
+// holds no more of it than one string. The caller knows the form of the text:
+//
+//	for r.Begin('{'); r.More(); {
+//		switch string(r.Name()) {
+//		case "id":
+//			id = string(r.Text())
+//		default:
+//			r.Skip()
+//		}
+//	}
+//	r.End()
+//	err := r.Err()
+//
+// The first error stays, and ends every loop. Nothing that was read counts before
+// [Reader.End].
+type Reader struct {
+	src    io.Reader
+	srcErr error  // that came with the last bytes in buf
+	buf    []byte // of which what comes before at was read
+	at     int
+	passed int64 // bytes before buf
+	err    error
+
+	open  []frame // objects and arrays that have begun
+	names []byte  // of the members of open objects so far, one after the other
+	ends  []int   // of each in names
+	text  []byte  // a string or number that is in buf no more
 }
 
-// A decoder reads the JSON text of RFC 8259 from at on.
-type decoder struct {
-	data  []byte
-	at    int
-	names map[string]string // of members, each of which is there many times
+// A frame is an object or array that has begun.
+type frame struct {
+	end  byte // that closes it
+	some bool // there was a member
+	ends int  // where the names of its members begin in Reader.ends
+	seen map[string]struct{}
 }
 
-// invalid is an error at the next byte, which is not what the grammar allows.
-func (d *decoder) invalid() error {
-	if d.at >= len(d.data) {
-		return &SyntaxError{tooEarly}
+// NewReader returns a Reader that reads src in pieces of at most size bytes.
+func NewReader(src io.Reader, size int) *Reader {
+	return &Reader{src: src, buf: make([]byte, 0, max(size, 1))}
+}
+
+// Err is a [*SyntaxError], the error of the stream, or that of [Reader.Fail].
+func (r *Reader) Err() error { return r.err }
+
+// Fail ends the reading with an error, unless there was one before.
+func (r *Reader) Fail(err error) {
+	if r.err == nil {
+		r.err = err
 	}
-	return &SyntaxError{fmt.Sprintf("invalid at byte %d", d.at+1)}
 }
 
-func (d *decoder) space() {
-	for d.at < len(d.data) && (d.data[d.at] == ' ' || d.data[d.at] == '\t' || d.data[d.at] == '\n' || d.data[d.at] == '\r') {
-		d.at++
+func (r *Reader) syntax(reason string) { r.Fail(&SyntaxError{reason}) }
+
+// invalid says that the grammar does not allow the next byte.
+func (r *Reader) invalid() {
+	if r.peek() == 0 && r.at == len(r.buf) {
+		r.syntax(tooEarly)
+		return
+	}
+	r.syntax(fmt.Sprintf("invalid at byte %d", r.passed+int64(r.at)+1))
+}
+
+// fill reads on when all of buf was read.
+func (r *Reader) fill() bool {
+	r.passed += int64(len(r.buf))
+	r.buf, r.at = r.buf[:0], 0
+	for tries := 0; len(r.buf) == 0 && r.srcErr == nil; tries++ {
+		var n int
+		n, r.srcErr = r.src.Read(r.buf[:cap(r.buf)])
+		if r.buf = r.buf[:n]; tries == 100 {
+			r.srcErr = io.ErrNoProgress
+		}
+	}
+	if len(r.buf) == 0 && !errors.Is(r.srcErr, io.EOF) {
+		r.Fail(r.srcErr)
+	}
+	return len(r.buf) > 0
+}
+
+// peek is the next byte; 0, which is none of JSON's, at the end and after an error.
+func (r *Reader) peek() byte {
+	if r.err != nil || r.at == len(r.buf) && !r.fill() {
+		return 0
+	}
+	return r.buf[r.at]
+}
+
+// next is the next byte after white space.
+func (r *Reader) next() byte {
+	if r.err == nil && r.at < len(r.buf) && r.buf[r.at] > ' ' { // most of the time
+		return r.buf[r.at]
+	}
+	for {
+		c := r.peek()
+		if c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+			return c
+		}
+		r.at++
 	}
 }
 
-// next is the next byte after white space; 0, which is none of JSON's, at the end.
-func (d *decoder) next() byte {
-	d.space()
-	return d.peek()
-}
-
-func (d *decoder) peek() byte {
-	if d.at < len(d.data) {
-		return d.data[d.at]
+// Kind tells what value comes next by its first character, which is 0 for a number. It
+// is a space after an error.
+func (r *Reader) Kind() byte {
+	switch c := r.next(); {
+	case c == '{', c == '[', c == '"', c == 't', c == 'f', c == 'n':
+		return c
+	case c == '-', '0' <= c && c <= '9':
+		return '0'
 	}
-	return 0
+	r.invalid()
+	return ' '
 }
 
-// value reads one value that stands inside of depth others.
-func (d *decoder) value(depth int) (any, error) {
-	c := d.next()
+// Begin begins an object or array, by its first character.
+func (r *Reader) Begin(c byte) {
 	switch {
-	case depth == maxDepth && (c == '{' || c == '['):
-		return nil, &SyntaxError{fmt.Sprintf("nested deeper than %d levels", maxDepth)}
-	case c == '{':
-		return d.object(depth)
-	case c == '[':
-		return d.array(depth)
-	case c == '"':
-		text, err := d.text()
-		if err != nil {
-			return nil, err
-		}
-		return d.unquote(text)
-	case c == '-' || '0' <= c && c <= '9':
-		return d.number()
-	case c == 't':
-		return true, d.literal("true")
-	case c == 'f':
-		return false, d.literal("false")
-	case c == 'n':
-		return nil, d.literal("null")
-	}
-	return nil, d.invalid()
-}
-
-func (d *decoder) object(depth int) (any, error) {
-	d.at++
-	o := map[string]any{}
-	if d.next() == '}' {
-		d.at++
-		return o, nil
-	}
-	for {
-		name, err := d.name()
-		if err != nil {
-			return nil, err
-		}
-		if _, twice := o[name]; twice {
-			return nil, &SyntaxError{"an object has the same name twice"}
-		}
-		if d.next() != ':' {
-			return nil, d.invalid()
-		}
-		d.at++
-		if o[name], err = d.value(depth + 1); err != nil {
-			return nil, err
-		}
-		if ended, err := d.comma('}'); ended || err != nil {
-			return o, err
-		}
+	case r.next() != c:
+		r.invalid()
+	case len(r.open) == maxDepth:
+		r.syntax(fmt.Sprintf("nested deeper than %d levels", maxDepth))
+	default:
+		r.at++
+		r.open = append(r.open, frame{end: c + 2, ends: len(r.ends)}) // ASCII: [ \ ] and { | }
 	}
 }
 
-func (d *decoder) array(depth int) (any, error) {
-	d.at++
-	a := []any{}
-	if d.next() == ']' {
-		d.at++
-		return a, nil
+// More reports whether the object or array has another member, whose value comes
+// next, and otherwise ends it.
+func (r *Reader) More() bool {
+	if r.err != nil {
+		return false
 	}
-	for {
-		v, err := d.value(depth + 1)
-		if err != nil {
-			return nil, err
-		}
-		a = append(a, v)
-		if ended, err := d.comma(']'); ended || err != nil {
-			return a, err
-		}
+	f := &r.open[len(r.open)-1]
+	c := r.next()
+	switch {
+	case c == f.end:
+		r.at++
+		r.names, r.ends = r.names[:r.nameStart(f.ends)], r.ends[:f.ends]
+		r.open = r.open[:len(r.open)-1]
+		return false
+	case f.some && c != ',':
+		r.invalid()
+		return false
+	case f.some:
+		r.at++
+		c = r.next()
 	}
+	f.some = true
+	if f.end == '}' {
+		if c != '"' {
+			r.invalid()
+			return false
+		}
+		r.member(f)
+	}
+	return r.err == nil
 }
 
-// comma reads what comes after a member: a comma, or the end of them.
-func (d *decoder) comma(end byte) (ended bool, err error) {
-	switch d.next() {
-	case ',':
-		d.at++
-		return false, nil
-	case end:
-		d.at++
-		return true, nil
+// nameStart is where the ith name begins in names.
+func (r *Reader) nameStart(i int) int {
+	if i == 0 {
+		return 0
 	}
-	return false, d.invalid()
+	return r.ends[i-1]
 }
 
-func (d *decoder) name() (string, error) {
-	if d.next() != '"' {
-		return "", d.invalid()
-	}
-	text, err := d.text()
-	if err != nil {
-		return "", err
-	}
-	if known, ok := d.names[string(text)]; ok { // does not allocate
-		return known, nil
-	}
-	name, err := d.unquote(text)
-	if err == nil {
-		d.names[string(text)] = name
-	}
-	return name, err
-}
+// fewNames are compared one by one.
+const fewNames = 16
 
-// text reads a string, and returns it with its quotes.
-func (d *decoder) text() ([]byte, error) {
-	start := d.at
-	for d.at++; d.at < len(d.data); d.at++ {
-		switch c := d.data[d.at]; {
-		case c == '"':
-			d.at++
-			return d.data[start:d.at], nil
-		case c == '\\':
-			d.at++ // whatever it is, it does not end the string
-		case c < 0x20:
-			return nil, d.invalid()
+// member reads the name of a member of the innermost object, and the colon.
+func (r *Reader) member(f *frame) {
+	name := r.Text()
+	if r.err != nil {
+		return
+	}
+	twice := false
+	if f.seen == nil {
+		for i := f.ends; i < len(r.ends); i++ {
+			twice = twice || string(r.names[r.nameStart(i):r.ends[i]]) == string(name)
+		}
+	} else {
+		_, twice = f.seen[string(name)]
+		f.seen[string(name)] = struct{}{}
+	}
+	if twice {
+		r.syntax("an object has the same name twice")
+		return
+	}
+	r.names = append(r.names, name...)
+	r.ends = append(r.ends, len(r.names))
+	if f.seen == nil && len(r.ends)-f.ends > fewNames {
+		f.seen = map[string]struct{}{}
+		for i := f.ends; i < len(r.ends); i++ {
+			f.seen[string(r.names[r.nameStart(i):r.ends[i]])] = struct{}{}
 		}
 	}
-	d.at = len(d.data)
-	return nil, d.invalid()
+	if r.next() != ':' {
+		r.invalid()
+		return
+	}
+	r.at++
+}
+
+// Name is that of the member that [Reader.More] found. It is valid until the value
+// was read.
+func (r *Reader) Name() []byte {
+	if r.err != nil {
+		return nil
+	}
+	i := len(r.ends) - 1
+	return r.names[r.nameStart(i):r.ends[i]]
+}
+
+// Text reads a string. The bytes are valid until the next call.
+func (r *Reader) Text() []byte {
+	if r.next() != '"' {
+		r.invalid()
+		return nil
+	}
+	r.at++
+	if rest := r.buf[r.at:]; len(rest) > 0 {
+		if n := bytes.IndexByte(rest, '"'); n >= 0 && plain(rest[:n]) {
+			r.at += n + 1
+			return rest[:n]
+		}
+	}
+	return r.otherText()
+}
+
+// plain reports whether a string consists of ASCII that needs no escapes.
+func plain(text []byte) bool {
+	for _, c := range text {
+		if c < 0x20 || c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// otherText is Text for a string that is not plain, or not in buf as a whole.
+func (r *Reader) otherText() []byte {
+	r.text = r.text[:0]
+	escaped, skip, ascii := false, false, true
+	for start := r.at; ; start = 0 {
+		for i, c := range r.buf[start:] {
+			switch {
+			case skip: // whatever it is, it does not end the string
+				skip = false
+			case c == '"':
+				text := r.buf[start : start+i]
+				r.at = start + i + 1
+				if len(r.text) > 0 {
+					r.text = append(r.text, text...)
+					text = r.text
+				}
+				return r.unquote(text, escaped, ascii)
+			case c == '\\':
+				escaped, skip = true, true
+			}
+			if c < 0x20 {
+				r.at = start + i
+				r.invalid()
+				return nil
+			}
+			ascii = ascii && c < utf8.RuneSelf
+		}
+		r.text = append(r.text, r.buf[start:]...)
+		if r.at = len(r.buf); !r.fill() {
+			r.invalid()
+			return nil
+		}
+	}
 }
 
 // unquote is the value of a string. Escapes, which are rare, are encoding/json's.
-func (d *decoder) unquote(text []byte) (string, error) {
-	for _, c := range text {
-		if c == '\\' {
-			var s string
-			if err := json.Unmarshal(text, &s); err != nil {
-				return "", &SyntaxError{"a string has a malformed escape"}
-			}
-			return s, nil
-		}
+func (r *Reader) unquote(text []byte, escaped, ascii bool) []byte {
+	if !ascii && !utf8.Valid(text) {
+		r.syntax("not UTF-8")
+		return nil
 	}
-	return string(text[1 : len(text)-1]), nil
+	if !escaped {
+		return text
+	}
+	var s string
+	if err := json.Unmarshal([]byte(`"`+string(text)+`"`), &s); err != nil {
+		r.syntax("a string has a malformed escape")
+		return nil
+	}
+	return []byte(s)
 }
 
-// number is RFC 8259 §6: -? int frac? exp?
-func (d *decoder) number() (any, error) {
-	start := d.at
-	if d.peek() == '-' {
-		d.at++
+// Number reads a number (RFC 8259 §6: -? int frac? exp?), as it is written. The bytes
+// are valid until the next call.
+func (r *Reader) Number() []byte {
+	r.text = r.text[:0]
+	r.next()
+	r.take('-', '-')
+	if !r.take('0', '0') {
+		r.digits()
 	}
-	if d.peek() == '0' {
-		d.at++
-	} else if err := d.digits(); err != nil {
-		return nil, err
+	if r.take('.', '.') {
+		r.digits()
 	}
-	if d.peek() == '.' {
-		d.at++
-		if err := d.digits(); err != nil {
-			return nil, err
-		}
+	if r.take('e', 'E') {
+		r.take('+', '-')
+		r.digits()
 	}
-	if c := d.peek(); c == 'e' || c == 'E' {
-		d.at++
-		if c := d.peek(); c == '+' || c == '-' {
-			d.at++
-		}
-		if err := d.digits(); err != nil {
-			return nil, err
-		}
+	return r.text
+}
+
+// take reads a character of a number, if it is one of the two.
+func (r *Reader) take(a, b byte) bool {
+	c := r.peek()
+	if c == 0 || c != a && c != b {
+		return false
 	}
-	return json.Number(d.data[start:d.at]), nil
+	r.text = append(r.text, c)
+	r.at++
+	return true
 }
 
 // digits reads one or more.
-func (d *decoder) digits() error {
-	start := d.at
-	for c := d.peek(); '0' <= c && c <= '9'; c = d.peek() {
-		d.at++
+func (r *Reader) digits() {
+	n := len(r.text)
+	for c := r.peek(); '0' <= c && c <= '9'; c = r.peek() {
+		r.text = append(r.text, c)
+		r.at++
 	}
-	if d.at == start {
-		return d.invalid()
+	if len(r.text) == n {
+		r.invalid()
 	}
-	return nil
 }
 
-func (d *decoder) literal(want string) error {
-	for i := range len(want) {
-		if d.peek() != want[i] {
-			return d.invalid()
+// Skip reads a value of any kind.
+func (r *Reader) Skip() {
+	switch c := r.Kind(); c {
+	case '{', '[':
+		for r.Begin(c); r.More(); {
+			r.Skip()
 		}
-		d.at++
+	case '"':
+		r.Text()
+	case '0':
+		r.Number()
+	case 't':
+		r.literal("true")
+	case 'f':
+		r.literal("false")
+	case 'n':
+		r.literal("null")
 	}
-	return nil
+}
+
+func (r *Reader) literal(want string) {
+	for i := range len(want) {
+		if r.peek() != want[i] {
+			r.invalid()
+			return
+		}
+		r.at++
+	}
+}
+
+// End makes sure that nothing comes after the value.
+func (r *Reader) End() {
+	if r.next() != 0 || r.err == nil && r.at < len(r.buf) {
+		r.syntax("text after the value")
+	}
 }

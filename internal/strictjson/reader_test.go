@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
-// reference is Decode by way of Check and encoding/json.
+// reference reads by way of Check and encoding/json.
 func reference(data []byte) (any, error) {
 	if err := Check(data); err != nil {
 		return nil, err
@@ -22,22 +24,66 @@ func reference(data []byte) (any, error) {
 	return v, err
 }
 
-// agree holds Decode against the reference: the same values, and the same texts
-// refused, with the same answer to whether more of the text could have helped.
-func agree(t *testing.T, data []byte) {
-	t.Helper()
-	want, wantErr := reference(data)
-	got, err := Decode(data)
-	if (err == nil) != (wantErr == nil) || !reflect.DeepEqual(got, want) && err == nil {
-		t.Errorf("%q: got %v and %v, want %v and %v", data, got, err, want, wantErr)
-	}
-	var syntax *SyntaxError
-	if err != nil && !errors.As(err, &syntax) {
-		t.Errorf("%q: got a %T", data, err)
+// read reads a whole text with a Reader, in pieces of a size.
+func read(data []byte, size int) (any, error) {
+	r := NewReader(bytes.NewReader(data), size)
+	v := anyValue(r)
+	r.End()
+	return v, r.Err()
+}
+
+func anyValue(r *Reader) any {
+	switch kind := r.Kind(); kind {
+	case '{':
+		o := map[string]any{}
+		for r.Begin(kind); r.More(); {
+			name := string(r.Name())
+			o[name] = anyValue(r)
+		}
+		return o
+	case '[':
+		a := []any{}
+		for r.Begin(kind); r.More(); {
+			a = append(a, anyValue(r))
+		}
+		return a
+	case '"':
+		return string(r.Text())
+	case '0':
+		return json.Number(r.Number())
+	case 'n':
+		r.Skip()
+		return nil
+	default:
+		r.Skip()
+		return kind == 't'
 	}
 }
 
-func TestDecode(t *testing.T) {
+// agree holds a Reader against the reference: the same values, and the same texts
+// rejected, whatever the size of the pieces and whether the values are wanted.
+func agree(t *testing.T, data []byte) {
+	t.Helper()
+	want, wantErr := reference(data)
+	for _, size := range []int{1, 3, len(data) + 1} {
+		got, err := read(data, size)
+		if (err == nil) != (wantErr == nil) || !reflect.DeepEqual(got, want) && err == nil {
+			t.Errorf("%q in pieces of %d: got %v and %v, want %v and %v", data, size, got, err, want, wantErr)
+		}
+		var syntax *SyntaxError
+		if err != nil && !errors.As(err, &syntax) {
+			t.Errorf("%q: got a %T", data, err)
+		}
+		r := NewReader(bytes.NewReader(data), size)
+		r.Skip()
+		r.End()
+		if (r.Err() == nil) != (wantErr == nil) {
+			t.Errorf("%q in pieces of %d, skipped: got %v, want %v", data, size, r.Err(), wantErr)
+		}
+	}
+}
+
+func TestReader(t *testing.T) {
 	for _, text := range []string{
 		`null`, `true`, `false`, `"x"`, `{}`, `[]`, ` { } `, "\t[\n]\r", `[[],{}]`, `{"a":{"b":[1,"2",null,true,false]}}`,
 		`0`, `-0`, `1`, `-12.5`, `1e9`, `1E+9`, `1.5e-09`, `12345678901234567890`,
@@ -46,6 +92,8 @@ func TestDecode(t *testing.T) {
 		`"`, `"abc`, `"abc\`, `"abc\"`, `{`, `{"a"`, `{"a":`, `{"a":1`, `{"a":1,`, `[`, `[1`, `[1,`, `tru`, `nul`, `-`, ``, ` `,
 		`{"a":1,}`, `[1,]`, `{,}`, `[,]`, `{"a" 1}`, `{"a":1 "b":2}`, `[1 2]`, `{1:2}`, `{"a":1}}`, `[]]`, `[}`, `{]`, `truex`, `nulL`, `'a'`,
 		`{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `{"a":{"b":1},"c":{"b":1}}`, `[{"a":1},{"a":2}]`, `{"":1,"":2}`, `{"a\n":1,"a\n":2}`,
+		manyNames(16), manyNames(17), manyNames(40), strings.Replace(manyNames(40), `"n30"`, `"n2"`, 1), strings.Replace(manyNames(17), `"n16"`, `"n0"`, 1),
+		`[` + manyNames(20) + `,` + manyNames(3) + `,{"n1":` + manyNames(20) + `,"n2":2}]`,
 		"\xff", "\"\xff\"", "{\"\xff\":1}", "\ufeff{}", "{}\x00", "\x00",
 		strings.Repeat("[", 65) + strings.Repeat("]", 65), strings.Repeat("[", 66) + strings.Repeat("]", 66),
 		strings.Repeat(`{"a":`, 64) + "1" + strings.Repeat("}", 64), strings.Repeat(`{"a":`, 65) + "1" + strings.Repeat("}", 65),
@@ -54,23 +102,91 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-func TestDecodeTellsWhatIsCutOff(t *testing.T) {
+// manyNames is an object with n members.
+func manyNames(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"n%d":%d`, i, i)
+	}
+	return "{" + b.String()[1:] + "}"
+}
+
+func TestReaderTellsWhatIsCutOff(t *testing.T) {
 	const whole = `{"a":[1,"x\n",{"b":true}],"c":null}`
 	for n := range len(whole) {
-		if _, err := Decode([]byte(whole[:n])); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if _, err := read([]byte(whole[:n]), 4); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%q: got %v", whole[:n], err)
 		}
 	}
 	for _, text := range []string{`{"a":x`, `{"a":1}x`, `{"a":1,"a"`} {
-		if _, err := Decode([]byte(text)); errors.Is(err, io.ErrUnexpectedEOF) && text != `{"a":1,"a"` {
+		if _, err := read([]byte(text), 4); errors.Is(err, io.ErrUnexpectedEOF) && text != `{"a":1,"a"` {
 			t.Errorf("%q: got %v", text, err)
 		}
 	}
-	if _, err := Decode([]byte(`{"secret":hush}`)); err == nil || strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), "byte 11") {
+	if _, err := read([]byte(`{"secret":hush}`), 4); err == nil || strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), "byte 11") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func FuzzDecode(f *testing.F) {
+func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { agree(t, data) })
+}
+
+// TestReaderKeepsTheErrorOfTheStream: it is not one of the text.
+func TestReaderKeepsTheErrorOfTheStream(t *testing.T) {
+	broken := errors.New("connection reset")
+	const whole = `{"a":[1,"x\n",{"b":true}],"c":null} `
+	for n := range len(whole) + 1 {
+		r := NewReader(io.MultiReader(strings.NewReader(whole[:n]), iotest.ErrReader(broken)), 4)
+		r.Skip()
+		r.End()
+		if !errors.Is(r.Err(), broken) {
+			t.Errorf("after %q: got %v", whole[:n], r.Err())
+		}
+	}
+	r := NewReader(iotest.TimeoutReader(strings.NewReader(whole)), 4)
+	if r.Skip(); !errors.Is(r.Err(), iotest.ErrTimeout) {
+		t.Errorf("got %v", r.Err())
+	}
+	if r = NewReader(stuck{}, 4); r.Kind() != ' ' || !errors.Is(r.Err(), io.ErrNoProgress) {
+		t.Errorf("got %v", r.Err())
+	}
+}
+
+// stuck is a stream that neither goes on nor ends.
+type stuck struct{}
+
+func (stuck) Read([]byte) (int, error) { return 0, nil }
+
+// TestReaderAllocatesLittle: nothing for what is skipped or compared.
+func TestReaderAllocatesLittle(t *testing.T) {
+	text := `[` + strings.Repeat(`{"id":"aje1","other":[1,{"x":null}],"name":"value"},`, 1000) + `null]`
+	buf := make([]byte, 0, 512)
+	if n := testing.AllocsPerRun(10, func() {
+		r := NewReader(strings.NewReader(text), 512)
+		r.buf = buf
+		if r.Skip(); r.Err() != nil {
+			t.Fatal(r.Err())
+		}
+	}); n > 20 {
+		t.Errorf("%v allocations for 1000 objects", n)
+	}
+}
+
+func TestReaderFail(t *testing.T) {
+	wrong := errors.New("wrong")
+	r := NewReader(strings.NewReader(`{"a":[1,2],"b":`), 4)
+	for r.Begin('{'); r.More(); {
+		r.Fail(wrong)
+		r.Fail(io.EOF)
+		if got := string(r.Name()) + string(r.Text()) + string(r.Number()); got != "" || r.Kind() != ' ' {
+			t.Errorf("goes on after an error: %q", got)
+		}
+		r.Begin('[')
+		r.Skip()
+	}
+	r.End()
+	if r.Err() != wrong { //nolint:errorlint // itself
+		t.Errorf("got %v", r.Err())
+	}
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
-
-	"github.com/ycauth/ycauth-go/internal/strictjson"
 )
 
 // echoHeaders are the headers that FaultEcho fills with a credential. Date and
@@ -39,8 +37,8 @@ func (e *exchange) echo(status int) {
 	if status != 0 {
 		e.replace(status, "", "")
 		e.body = echoError(secret)
-	} else if v, err := strictjson.Decode(e.body); err == nil {
-		e.body, _ = json.Marshal(echoStrings(v, secret)) //nolint:errchkjson // what Decode makes can be encoded
+	} else if v := any(nil); json.Unmarshal(e.body, &v) == nil {
+		e.body, _ = json.Marshal(echoStrings(v, secret)) //nolint:errchkjson // what was decoded can be encoded
 	}
 	for _, name := range echoHeaders {
 		e.header.Set(name, secret)
