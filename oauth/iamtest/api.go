@@ -210,7 +210,7 @@ func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*Li
 	s.settle(now)
 	tokens := s.state.of(subject)
 	first, _ := slices.BinarySearchFunc(tokens, after+1, func(t *refreshToken, seq int64) int { return cmp.Compare(t.seq, seq) })
-	resp := &ListResponse{}
+	resp := &ListResponse{RefreshTokens: make([]RefreshToken, 0, min(size, len(tokens)-first))}
 	room := size // for tokens, or with SparsePages for those looked at
 	for _, t := range tokens[first:] {
 		matches := t.listed(now, o) && f.match(t)

@@ -73,6 +73,21 @@ func FuzzString(f *testing.F) {
 	})
 }
 
+// TestListIsCheap: a page of tokens is put together without work for each of them, so
+// that what a benchmark measures is the client.
+func TestListIsCheap(t *testing.T) {
+	srv := Start(t)
+	srv.Seed(1000, nil)
+	if n := testing.AllocsPerRun(10, func() {
+		resp, err := srv.ListRefreshTokens(Caller{SubjectID: srv.options().Subject}, ListRequest{PageSize: maxPageSize})
+		if err != nil || len(resp.RefreshTokens) != 1000 || len(resp.append(nil)) < 100_000 {
+			t.Fatal(err)
+		}
+	}); n > 20 {
+		t.Errorf("%v allocations for a page", n)
+	}
+}
+
 func TestMutations(t *testing.T) {
 	tests := []struct{ in, duplicate, unknown string }{
 		{`{"a":1,"b":2}`, `{"a":"duplicate","a":1,"b":2}`, `{"futureString":"x","futureObject":{"list":[1,null,{"deep":true}]},"futureNumber":12345678901234567890,"a":1,"b":2}`},

@@ -26,7 +26,7 @@ func (w *writer) key(name string) {
 		w.b = append(w.b, ',')
 	}
 	w.empty = false
-	w.b = append(appendString(w.b, name), ':')
+	w.b = append(append(append(w.b, '"'), name...), `":`...)
 }
 
 func (w *writer) string(name, v string) {
@@ -69,13 +69,13 @@ func (w *writer) bool(name string, v bool) {
 func (w *writer) time(name string, t time.Time) {
 	if !t.IsZero() {
 		w.key(name)
-		w.b = appendString(w.b, timestamp(t))
+		w.b = append(appendTimestamp(append(w.b, '"'), t), '"')
 	}
 }
 
-// timestamp is the JSON form of a google.protobuf.Timestamp: 0, 3, 6 or 9 digits
-// of a second.
-func timestamp(t time.Time) string {
+// appendTimestamp writes the JSON form of a google.protobuf.Timestamp: 0, 3, 6 or 9
+// digits of a second.
+func appendTimestamp(b []byte, t time.Time) []byte {
 	t = t.UTC()
 	layout := "2006-01-02T15:04:05.000000000Z"
 	switch ns := t.Nanosecond(); {
@@ -86,7 +86,7 @@ func timestamp(t time.Time) string {
 	case ns%1_000 == 0:
 		layout = "2006-01-02T15:04:05.000000Z"
 	}
-	return t.Format(layout)
+	return t.AppendFormat(b, layout)
 }
 
 // appendString writes a JSON string with the escapes that RFC 8259 §7 demands,
@@ -94,6 +94,9 @@ func timestamp(t time.Time) string {
 func appendString(b []byte, s string) []byte {
 	const hexDigits = "0123456789abcdef"
 	b = append(b, '"')
+	if plain(s) {
+		return append(append(b, s...), '"')
+	}
 	for _, r := range s { // an invalid octet becomes U+FFFD
 		switch {
 		case r == '"' || r == '\\':
@@ -115,4 +118,14 @@ func appendString(b []byte, s string) []byte {
 		}
 	}
 	return append(b, '"')
+}
+
+// plain reports whether s is ASCII that needs no escapes.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -231,7 +232,8 @@ func (t *RefreshToken) append(b []byte) []byte {
 }
 
 func (r *ListResponse) append(b []byte) []byte {
-	w := object(b)
+	const each = 320 // bytes, in most cases
+	w := object(slices.Grow(b, each*(len(r.RefreshTokens)+1)))
 	if len(r.RefreshTokens) > 0 {
 		w.key("refreshTokens")
 		for i := range r.RefreshTokens {

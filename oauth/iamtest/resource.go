@@ -110,6 +110,6 @@ func (e *exchange) whoami() {
 		Scope     string `json:"scope,omitempty"`
 		TokenType string `json:"tokenType"`
 		ExpiresAt string `json:"expiresAt"`
-	}{t.subject, t.client, t.scope, t.tokenType(), timestamp(t.expires)})
+	}{t.subject, t.client, t.scope, t.tokenType(), string(appendTimestamp(nil, t.expires))})
 	e.json(http.StatusOK, body)
 }
