@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -35,12 +38,15 @@ func listTable() table {
 		title: "100,000 refresh tokens in 100 pages",
 		text: fmt.Sprintf("The server takes %v for each page, and the caller waits %v with each, as it does for a database. "+
 			"One after the other that is %v at the least; ycauth-go fetches the next page while the caller works on this one. "+
-			"The server is a process of its own on the same machine: on one that is not idle, the ratio says little.", latency, work, pages*(latency+work)),
+			"The server is a process of its own on the same machine: on one that is not idle, the ratio says little. "+
+			"The floor is what it takes to get the same bytes: net/http alone, which knows the address of each page before, "+
+			"reads it while the caller works on the one before, and throws it away.", latency, work, pages*(latency+work)),
 		unit: time.Millisecond,
 		candidates: []candidate{
 			{"`yandex-cloud/go-sdk/v2` iterator", benchList(officialSDK)},
 			{"**ycauth-go** over gRPC", benchList(overGRPC(refreshtoken.ListOptions{PageSize: pageSize}))},
 			{"**ycauth-go** over REST", benchList(overREST)},
+			{"floor of REST: `net/http`, nothing decoded", benchList(floorOfREST)},
 			{"**ycauth-go** over gRPC, without lookahead", benchList(overGRPC(refreshtoken.ListOptions{PageSize: pageSize, NoLookahead: true}))},
 		},
 	}
@@ -94,6 +100,72 @@ func overREST(ctx context.Context, at cloud, each func()) error {
 	source := oauth2.StaticTokenSource(&oauth2.Token{AccessToken: at.Token})
 	hc := &http.Client{Transport: &oauth2.Transport{Source: source, Base: base}}
 	return drain(ctx, refreshtoken.NewClient(hc, refreshtoken.WithEndpoint(at.REST)), refreshtoken.ListOptions{PageSize: pageSize}, each)
+}
+
+// floorURLs are the addresses of the pages of a cloud.
+var floorURLs = map[cloud][]string{}
+
+// floorOfREST gets the pages, and does nothing with them.
+func floorOfREST(ctx context.Context, at cloud, each func()) error {
+	hc := &http.Client{Transport: &http.Transport{}}
+	defer hc.CloseIdleConnections()
+	if floorURLs[at] == nil {
+		var err error
+		if floorURLs[at], err = pageURLs(ctx, at); err != nil {
+			return err
+		}
+	}
+	fetched := make(chan error)
+	go func() {
+		defer close(fetched)
+		for _, u := range floorURLs[at] {
+			fetched <- get(ctx, hc, at, u)
+		}
+	}()
+	for err := range fetched {
+		if err != nil {
+			return err
+		}
+		for range pageSize {
+			each()
+		}
+	}
+	return nil
+}
+
+// pageURLs follows the listing once.
+func pageURLs(ctx context.Context, at cloud) ([]string, error) {
+	query := "?pageSize=" + strconv.Itoa(pageSize)
+	urls := []string{at.REST + "/iam/v1/refreshTokens" + query}
+	source := oauth2.StaticTokenSource(&oauth2.Token{AccessToken: at.Token})
+	client := refreshtoken.NewClient(oauth2.NewClient(ctx, source), refreshtoken.WithEndpoint(at.REST))
+	for page, err := range client.Pages(ctx, refreshtoken.ListOptions{PageSize: pageSize}) {
+		if err != nil {
+			return nil, err
+		}
+		if page.NextPageToken != "" {
+			urls = append(urls, urls[0]+"&pageToken="+url.QueryEscape(page.NextPageToken))
+		}
+	}
+	return urls, nil
+}
+
+func get(ctx context.Context, hc *http.Client, at cloud, u string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+at.Token)
+	resp, err := hc.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("HTTP %d", resp.StatusCode)
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
 }
 
 func drain(ctx context.Context, client *refreshtoken.Client, opts refreshtoken.ListOptions, each func()) error {
