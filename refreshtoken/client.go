@@ -2,16 +2,12 @@ package refreshtoken
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"io"
+	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/ycauth/ycauth-go/internal/redact"
 	"github.com/ycauth/ycauth-go/internal/retry"
 	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
@@ -47,9 +43,9 @@ type (
 	operation = tokenapi.Operation[APIError]
 )
 
-// New is for the packages of this repository that carry the calls in another way than
-// REST: call NewClient of package grpctransport. An option that is for [NewClient] of
-// this package only is a mistake.
+// New returns a Client over another transport than REST. It is for the modules of this
+// repository: a program calls [NewClient], or the NewClient of package grpctransport.
+// An option that is for REST only is a mistake.
 func New(t tokenapi.Transport[Page, APIError], opts ...Option) *Client {
 	cfg := newConfig(opts)
 	err := cfg.onlyREST()
@@ -72,94 +68,6 @@ func newClient(t transport, cfg *config, err error) *Client {
 		err:       err,
 	}
 }
-
-// A cleaner takes the secrets of a call out of a text of the server. A closure
-// holds them, so that nothing prints them along with what holds the cleaner.
-type cleaner func(string) string
-
-func cleanerOf(secret func() string) cleaner {
-	return func(s string) string {
-		token := secret()
-		return redact.Text(s, token, printable(token)) // identifiers lose their spaces
-	}
-}
-
-// noSecret is for calls that carry none beside the IAM token.
-func noSecret() string { return "" }
-
-// clean cleans the texts that may be printed. With [cleanOperation] and [explain],
-// which do the same for operations and errors, this is the boundary that everything a
-// server sends goes through: a server may send back what it was sent, in any place. It
-// leaves NextPageToken as it is: it is opaque, and goes back to the server.
-func (p *Page) clean(clean cleaner) {
-	for _, t := range p.RefreshTokens {
-		if t != nil {
-			t.clean()
-		}
-	}
-	p.Trace.clean(clean)
-}
-
-// clean takes out what looks like a credential, such as the IAM token of the request,
-// and nothing else: a client can be searched for by its description, as it came.
-func (t *RefreshToken) clean() {
-	if t.ID != redact.Credentials(t.ID) {
-		t.ID = "" // no token is revoked by another ID than its own
-	}
-	for _, text := range []*string{&t.ClientInstanceInfo, &t.ClientID, &t.SubjectID, (*string)(&t.ProtectionLevel)} {
-		*text = redact.Credentials(*text)
-	}
-}
-
-func cleanOperation(o *operation, clean cleaner) {
-	// An operation is not asked for with a credential in its ID. One that has ended
-	// is not asked for at all, and then an ID that cannot be does no harm.
-	if o.ID != clean(o.ID) || ended(o) && wrongOperationID(o.ID) != "" {
-		o.ID = ""
-	}
-	texts := []*string{&o.Metadata.SubjectID}
-	for i := range o.Metadata.RefreshTokenIDs {
-		texts = append(texts, &o.Metadata.RefreshTokenIDs[i])
-	}
-	if o.Response != nil {
-		for i := range o.Response.RefreshTokenIDs {
-			texts = append(texts, &o.Response.RefreshTokenIDs[i])
-		}
-	}
-	for _, text := range texts {
-		*text = clean(*text)
-	}
-	(*Trace)(&o.Trace).clean(clean)
-}
-
-func (t *Trace) clean(clean cleaner) {
-	t.RequestID, t.ServerTraceID = identifier(t.RequestID, clean), identifier(t.ServerTraceID, clean)
-}
-
-// identifier sanitizes an identifier of the server. What is not printable goes before
-// the last cleaning, because to take it out can put a secret together again. The first
-// cleaning finds what white space is a part of. The cut comes last, because a part of a
-// secret could not be found any more.
-func identifier(id string, clean cleaner) string {
-	if id == "" {
-		return ""
-	}
-	id = printable(clean(printable(clean(id))))
-	return id[:min(len(id), maxIdentifier)]
-}
-
-// printable is s without everything but visible ASCII.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x21 || r > 0x7e {
-			return -1
-		}
-		return r
-	}, s)
-}
-
-// maxIdentifier is far above the length of a UUID, in bytes.
-const maxIdentifier = 128
 
 // call makes one request in as many attempts as it takes.
 func call[T any](ctx context.Context, c *Client, method string, clean cleaner, send func(context.Context, tokenapi.Call) (*T, error), fit func(*T, cleaner)) (*T, error) {
@@ -190,117 +98,11 @@ func call[T any](ctx context.Context, c *Client, method string, clean cleaner, s
 	})
 }
 
-// explain completes an error of a transport: with the method that failed, and
-// without the secrets that a server may have sent back.
-func explain(err error, method string, clean cleaner) error {
-	var api *APIError
-	var response *ResponseError
-	var transport *TransportError
-	switch {
-	case errors.As(err, &api):
-		api.complete(method, clean)
-	case errors.As(err, &response):
-		response.Method, response.Reason = method, clean(response.Reason)
-		response.clean(clean)
-	case errors.As(err, &transport):
-		transport.Method = method
-		if transport.Err != nil {
-			transport.text = clean(transport.Err.Error())
-		}
-	default:
-		return &TransportError{Method: method, Err: err, text: clean(err.Error())}
-	}
-	return err
-}
-
-// complete is what [explain] does for an APIError, also for that of an operation.
-func (e *APIError) complete(method string, clean cleaner) {
-	e.Method = method
-	e.Message = clean(e.Message)
-	e.clean(clean)
-	if number := strconv.Itoa(int(e.Code)); clean(number) != number {
-		e.Code = CodeUnknown // a token of digits alone can be sent back as a number
-	}
-	for i, d := range e.Details {
-		e.Details[i] = cleanJSON(d, clean)
-	}
-	e.RetryAfter = max(e.RetryAfter, retryDelay(e.Details))
-}
-
-// cleanJSON cleans the strings and numbers in a JSON text. One that needs no cleaning
-// is left as it is, byte for byte.
-func cleanJSON(data json.RawMessage, clean cleaner) json.RawMessage {
-	v, err := decodeJSON(data)
-	if err != nil {
-		return json.RawMessage(`{}`)
-	}
-	changed := false
-	v = cleanValue(v, func(s string) string {
-		c := clean(s)
-		changed = changed || c != s
-		return c
-	})
-	if !changed {
-		return data
-	}
-	out, err := json.Marshal(v)
-	if err != nil {
-		return json.RawMessage(`{}`)
-	}
-	return out
-}
-
-// cleanValue applies clean to every string in a decoded JSON value, names included,
-// and to every number. A number that does not stay what it is becomes a string.
-func cleanValue(v any, clean cleaner) any {
-	switch v := v.(type) {
-	case string:
-		return clean(v)
-	case json.Number:
-		if text := clean(v.String()); text != v.String() {
-			return text
-		}
-	case []any:
-		for i := range v {
-			v[i] = cleanValue(v[i], clean)
-		}
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k, x := range v {
-			out[clean(k)] = cleanValue(x, clean)
-		}
-		return out
-	}
-	return v
-}
-
-// temporary reports whether another attempt may succeed, and how long the server
-// asks to wait for it. Revoke is no exception: its idempotency key makes
-// all attempts one revocation.
-func temporary(err error) (after time.Duration, again bool) {
-	var api *APIError
-	var response *ResponseError
-	var transport *TransportError
-	switch {
-	case errors.As(err, &api):
-		return api.RetryAfter, api.temporary()
-	case errors.As(err, &response):
-		return 0, errors.Is(response.Err, io.ErrUnexpectedEOF)
-	case errors.As(err, &transport):
-		return 0, transport.Temporary
-	}
-	return 0, false
-}
-
-func (e *APIError) temporary() bool {
-	switch {
-	case e.HTTPStatus == http.StatusTooManyRequests:
-		return true
-	case e.HTTPStatus >= 400 && e.HTTPStatus < 500:
-		return false
-	case e.HTTPStatus == http.StatusBadGateway, e.HTTPStatus == http.StatusServiceUnavailable,
-		e.HTTPStatus == http.StatusGatewayTimeout:
-		return true
-	}
-	return e.Code == CodeUnavailable || e.Code == CodeResourceExhausted || e.Code == CodeDeadlineExceeded
+// newUUID is a random UUID (RFC 9562 §5.4, version 4).
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

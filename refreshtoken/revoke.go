@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
+	"sync"
+	"time"
 
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
 	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
@@ -77,24 +82,170 @@ func (c *Client) newOperation(method, id string, state *operation, asked questio
 	return op, nil
 }
 
-// maxOperationID is far above the length of any ID in the cloud. The API states
-// no limit, but the ID becomes a part of a URL.
-const maxOperationID = 256
+// A RevokeOperation is a revocation under way at the server, or ended there. It is
+// safe for concurrent use.
+type RevokeOperation struct {
+	client *Client
+	asked  question
+	clean  cleaner
 
-// wrongOperationID says why an ID must not become a segment of a path; "" when it
-// may. An ID comes from outside, and a request carries credentials, so it must not
-// lead to another resource or to another method: {id}:cancel is one of the operation
-// service. The IDs of the cloud are letters and digits.
-func wrongOperationID(id string) string {
+	polling chan struct{} // holds a value while a Wait polls
+
+	mu    sync.Mutex
+	state operation // valid: see [contradiction]
+}
+
+// RevokeResult is what a revocation did.
+type RevokeResult struct {
+	// OperationID is the ID of the operation.
+	OperationID string
+	// SubjectID is the account whose tokens were revoked; "" when the server did
+	// not say.
+	SubjectID string
+	// RefreshTokenIDs are the tokens that were revoked. There are none where the
+	// filter matched none.
+	RefreshTokenIDs []string
+	// Trace holds the identifiers that the server gave the last exchange.
+	Trace
+}
+
+// ID names the operation: see [Client.Operation]. It may be empty where the
+// operation was done at once.
+func (op *RevokeOperation) ID() string { return op.status().ID }
+
+// Done reports whether the operation has ended, as far as is known without asking
+// the server.
+func (op *RevokeOperation) Done() bool {
+	state := op.status()
+	return ended(&state)
+}
+
+// status is the operation as the server last described it.
+func (op *RevokeOperation) status() operation {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	return op.state
+}
+
+// Wait polls the operation until it ends, and returns what it did. It returns at
+// once where the operation is known to have ended, with the same outcome each
+// time. Wait may be called again after an error, and by several goroutines.
+//
+// An operation that failed is an [*APIError] with its OperationID, which wraps
+// [ErrGone] where the refresh token does not exist. One that succeeded without
+// naming the refresh token of [ByID], or any for [ByToken], is a [*ResponseError].
+// Where ctx ends first, a [*TransportError] wraps its error, and the operation goes
+// on at the server. A poll that failed is an error of [Client.Operation].
+func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
+	if state := op.status(); ended(&state) {
+		return op.outcome(&state)
+	}
+	select {
+	case op.polling <- struct{}{}: // one at a time is enough for all who wait
+		defer func() { <-op.polling }()
+	case <-ctx.Done():
+		return nil, op.interrupted(ctx)
+	}
+	waits := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(op.client.polling.Initial),
+		backoff.WithMaxInterval(op.client.polling.Max),
+		backoff.WithMaxElapsedTime(0),
+	)
+	for {
+		// Asked again here: another Wait may have seen the end.
+		if state := op.status(); ended(&state) {
+			return op.outcome(&state)
+		}
+		// Jitter reaches half above the interval: it must not exceed Max either.
+		if !sleep(ctx, min(waits.NextBackOff(), op.client.polling.Max)) {
+			return nil, op.interrupted(ctx)
+		}
+		if err := op.poll(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (op *RevokeOperation) poll(ctx context.Context) error {
+	id := op.ID()
+	state, err := op.client.operation(ctx, id, op.clean)
+	if err != nil {
+		return err
+	}
+	return op.update(methodOperation, id, state)
+}
+
+// update takes over what the server says, if it makes sense. The server was asked
+// for the operation with an ID, or for a new one where that is "".
+func (op *RevokeOperation) update(method, id string, state *operation) error {
+	reason := contradiction(state)
+	if reason == "" && id != "" && state.ID != id {
+		reason = "the response is about another operation"
+	}
+	if reason != "" {
+		return &ResponseError{Method: method, Reason: reason, Trace: Trace(state.Trace)}
+	}
+	if state.Err != nil {
+		state.Err.OperationID, state.Err.Trace, state.Err.ofOperation = state.ID, Trace(state.Trace), true
+		state.Err.complete(methodRevoke, op.clean)
+		state.Err.gone = op.asked.gone(state.Err) && !op.asked.foreign(state)
+	}
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	op.state = *state
+	return nil
+}
+
+func (op *RevokeOperation) interrupted(ctx context.Context) error {
+	return &TransportError{Method: methodWait, Err: fmt.Errorf("operation %q has not ended yet: %w", op.ID(), retry.Ended(ctx))}
+}
+
+// contradiction says how the state contradicts the description of Operation in the
+// Yandex Cloud API documentation; "" when it does not:
+//
+//	If done == false and there was no failure detected, neither error nor response is set.
+//	If done == false and there was a failure detected, error is set.
+//	If done == true, exactly one of error or response is set.
+func contradiction(o *operation) string {
 	switch {
-	case id == "":
-		return "is empty"
-	case len(id) > maxOperationID:
-		return fmt.Sprintf("is longer than %d bytes", maxOperationID)
-	case strings.Trim(id, operationIDCharacters) != "":
-		return "holds a character other than letters of ASCII, digits, - and _"
+	case o.Err != nil && o.Response != nil:
+		return "the operation has both an error and a response"
+	case o.Done && o.Err == nil && o.Response == nil:
+		return "the operation is done, but has neither an error nor a response: list the refresh tokens to see what it did"
+	case !o.Done && o.Response != nil:
+		return "the operation has a response, but is not done"
+	case !ended(o) && wrongOperationID(o.ID) != "":
+		return "the operation cannot be waited for: its ID " + wrongOperationID(o.ID)
 	}
 	return ""
 }
 
-const operationIDCharacters = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
+// ended reports whether the state is final. An error is, before Done as well.
+func ended(o *operation) bool { return o.Done || o.Err != nil }
+
+func (op *RevokeOperation) outcome(o *operation) (*RevokeResult, error) {
+	if o.Err != nil {
+		return nil, o.Err
+	}
+	if reason := op.asked.unanswered(o); reason != "" {
+		return nil, &ResponseError{Method: methodRevoke, Reason: reason, Trace: Trace(o.Trace)}
+	}
+	return &RevokeResult{
+		OperationID:     o.ID,
+		SubjectID:       o.Metadata.SubjectID,
+		RefreshTokenIDs: slices.Clone(o.Response.RefreshTokenIDs),
+		Trace:           Trace(o.Trace),
+	}, nil
+}
+
+// sleep reports whether d passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -2,9 +2,43 @@ package refreshtoken
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"time"
 )
+
+// temporary reports whether another attempt may succeed, and how long the server
+// asks to wait for it. Revoke is no exception: its idempotency key makes
+// all attempts one revocation.
+func temporary(err error) (after time.Duration, again bool) {
+	var api *APIError
+	var response *ResponseError
+	var transport *TransportError
+	switch {
+	case errors.As(err, &api):
+		return api.RetryAfter, api.temporary()
+	case errors.As(err, &response):
+		return 0, errors.Is(response.Err, io.ErrUnexpectedEOF)
+	case errors.As(err, &transport):
+		return 0, transport.Temporary
+	}
+	return 0, false
+}
+
+func (e *APIError) temporary() bool {
+	switch {
+	case e.HTTPStatus == http.StatusTooManyRequests:
+		return true
+	case e.HTTPStatus >= 400 && e.HTTPStatus < 500:
+		return false
+	case e.HTTPStatus == http.StatusBadGateway, e.HTTPStatus == http.StatusServiceUnavailable,
+		e.HTTPStatus == http.StatusGatewayTimeout:
+		return true
+	}
+	return e.Code == CodeUnavailable || e.Code == CodeResourceExhausted || e.Code == CodeDeadlineExceeded
+}
 
 // retryDelay is the longest retryDelay of the google.rpc.RetryInfo among the
 // details: "Clients should wait at least this long between retrying the same

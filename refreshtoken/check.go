@@ -2,6 +2,7 @@ package refreshtoken
 
 import (
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -38,3 +39,44 @@ func checkText(field, s string, most int, remedy string) error {
 	}
 	return nil
 }
+
+// isUUID reports whether s is written as RFC 9562 §4 writes a UUID.
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'f', c >= 'A' && c <= 'F':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// maxOperationID is far above the length of any ID in the cloud. The API states
+// no limit, but the ID becomes a part of a URL.
+const maxOperationID = 256
+
+// wrongOperationID says why an ID must not become a segment of a path; "" when it
+// may. An ID comes from outside, and a request carries credentials, so it must not
+// lead to another resource or to another method: {id}:cancel is one of the operation
+// service. The IDs of the cloud are letters and digits.
+func wrongOperationID(id string) string {
+	switch {
+	case id == "":
+		return "is empty"
+	case len(id) > maxOperationID:
+		return fmt.Sprintf("is longer than %d bytes", maxOperationID)
+	case strings.Trim(id, operationIDCharacters) != "":
+		return "holds a character other than letters of ASCII, digits, - and _"
+	}
+	return ""
+}
+
+const operationIDCharacters = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
