@@ -11,6 +11,7 @@ cd "$(dirname "$0")"
 
 lint=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 actionlint=github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+apidiff=golang.org/x/exp/cmd/apidiff@v0.0.0-20261014143641-f0251eb4aa3e
 covered='oauth dpop refreshtoken' # at least 90 % of their statements, each
 
 # What is needed beyond Go. One line each: the Debian package, how to see that
@@ -209,6 +210,25 @@ tool() {
   step "$name" go run "$package" "$@"
 }
 
+# api compares the exported names of all modules with those of the newest release.
+# Before the first one there is nothing to compare.
+api() {
+  local tag
+  tag=$(git -c versionsort.suffix=- tag --list 'v[0-9]*' --merged HEAD --sort=-version:refname 2>/dev/null | head -n 1)
+  [[ -n $tag ]] || return 0
+  run env GOBIN="$tmp/bin" go install "$apidiff"
+  if [[ $status != 0 ]] && ! strict; then
+    say "the API since $tag is not compared: apidiff cannot be downloaded or built"
+    tail -n 1 "$tmp/log"
+    return
+  fi
+  [[ $status == 0 ]] || {
+    cat "$tmp/log"
+    fail 'apidiff cannot be downloaded or built'
+  }
+  step "the API since $tag" go run ./internal/release api "$tag" "$tmp/bin/apidiff"
+}
+
 formatted() {
   local files
   files=$(gofmt -l "$@")
@@ -352,6 +372,7 @@ full() {
   tool 'actionlint' "$actionlint"
   # shellcheck disable=SC2046 # a list of words
   tool 'lint' "$lint" run --allow-parallel-runners $(module_patterns)
+  api
 
   for name in $covered; do
     if compgen -G "$name/*.go" >/dev/null; then

@@ -57,8 +57,3 @@ func dependencies(t *testing.T, pkg string) []string {
 	}
 	return strings.Fields(string(out))
 }
-
-// inside tells whether pkg is path or below it.
-func inside(pkg, path string) bool {
-	return pkg == path || strings.HasPrefix(pkg, path+"/")
-}

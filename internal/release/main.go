@@ -3,6 +3,7 @@
 //
 //	go run ./internal/release v0.1.0
 //	go run ./internal/release tidy
+//	go run ./internal/release api v0.1.0 APIDIFF
 //
 // With a version it writes that into each go.mod and into go.work, completes each
 // go.sum, commits, and tags each module that others can require: the SDK first, then
@@ -13,6 +14,9 @@
 // exist as tags before it is written. They do in a scratch repository, which the
 // go command is sent to in place of the public one. "tidy" does the same for
 // "go mod tidy", which otherwise finds no version that is yet to be published.
+//
+// "api" finds incompatible changes since a release that CHANGELOG.md does not
+// announce, by the program apidiff that is named.
 package main
 
 import (
@@ -26,12 +30,12 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: go run ./internal/release VERSION|tidy")
+	if args := len(os.Args) - 1; args != 1 && (args != 3 || os.Args[1] != "api") {
+		fmt.Fprintln(os.Stderr, "usage: go run ./internal/release VERSION|tidy|api TAG APIDIFF")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1])
+	err := run(ctx, os.Args[1], os.Args[2:]...)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "release:", err)
@@ -39,7 +43,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, what string) error {
+func run(ctx context.Context, what string, args ...string) error {
 	root, err := command(ctx, ".", nil, "git", "rev-parse", "--show-toplevel")
 	if err != nil {
 		return err
@@ -49,8 +53,11 @@ func run(ctx context.Context, what string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if what == "tidy" {
+	switch what {
+	case "tidy":
 		return writeTidy(ctx, root, dir)
+	case "api":
+		return checkAPI(ctx, root, dir, args[0], args[1])
 	}
 	tags, err := release(ctx, root, dir, what)
 	if err != nil {
