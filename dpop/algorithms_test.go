@@ -52,7 +52,7 @@ func TestAlgorithms(t *testing.T) {
 					t.Error("package crypto: the signature does not verify")
 				}
 				var v Verifier
-				if _, err := v.Verify(proof, Expected{Method: "POST", URL: tokenURL, AccessToken: "token"}); err != nil {
+				if _, err := v.Verify(proof, Expected{Method: "POST", URL: tokenURL, AccessToken: "token", Thumbprint: thumbprintOf(t, tt.key())}); err != nil {
 					t.Errorf("Verifier: %v", err)
 				}
 			})

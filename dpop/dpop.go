@@ -58,9 +58,11 @@
 //
 // # Servers
 //
-// [Verifier] makes every check of RFC 9449 §4.3 and remembers the proofs it has
-// seen. It rejects a proof with a [*ProofError], which names the check and the error
-// code for the response.
+// [Verifier] makes every check of RFC 9449 §4.3 that can be made with what
+// [Expected] says of the request, and remembers the proofs it has seen. It rejects a
+// proof with a [*ProofError], which names the check and the error code for the
+// response. The server itself must check the access token, and reject one that is
+// bound to a key and came with another scheme than DPoP (§7.2).
 //
 // # Errors
 //

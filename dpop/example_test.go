@@ -119,9 +119,13 @@ func ExampleTransport() {
 		log.Fatal(err)
 	}
 
+	jkt, err := prover.Thumbprint(crypto.SHA256) // the cnf.jkt of the access token
+	if err != nil {
+		log.Fatal(err)
+	}
 	verifier := dpop.Verifier{CheckNonce: func(nonce string) bool { return nonce == "n-1" }}
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, err := verifier.VerifyRequest(r, dpop.Expected{URL: "http://" + r.Host + r.URL.Path, AccessToken: "an-access-token"})
+		_, err := verifier.VerifyRequest(r, dpop.Expected{URL: "http://" + r.Host + r.URL.Path, AccessToken: "an-access-token", Thumbprint: jkt})
 		var bad *dpop.ProofError
 		if errors.As(err, &bad) {
 			fmt.Println("the API asks for a nonce:", errors.Is(err, dpop.ErrUseNonce))

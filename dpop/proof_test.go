@@ -245,7 +245,7 @@ func FuzzClaims(f *testing.F) {
 			return
 		}
 		v := Verifier{Now: at(c.IssuedAt)}
-		if _, err := v.Verify(proof, Expected{Method: method, URL: url, AccessToken: token}); err != nil {
+		if _, err := v.Verify(proof, Expected{Method: method, URL: url, AccessToken: token, Thumbprint: must(p.Thumbprint(crypto.SHA256))}); err != nil {
 			t.Fatalf("%s: %v", payload, err)
 		}
 	})

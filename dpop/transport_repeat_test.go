@@ -194,7 +194,7 @@ func TestTransportHTTP2(t *testing.T) {
 	verifier := Verifier{}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		versions = append(versions, r.ProtoMajor)
-		_, err := verifier.VerifyRequest(r, Expected{URL: "https://" + r.Host + r.URL.Path, AccessToken: "bound"})
+		_, err := verifier.VerifyRequest(r, Expected{URL: "https://" + r.Host + r.URL.Path, AccessToken: "bound", Thumbprint: thumbprintOf(t, p256Key())})
 		if err != nil {
 			t.Error(err)
 		}
@@ -301,7 +301,7 @@ func TestTransportChallengeAndDeadConnection(t *testing.T) {
 func TestTransportTwoServices(t *testing.T) {
 	var verifier Verifier
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		vp, err := verifier.VerifyRequest(r, Expected{URL: "http://" + r.Host + r.URL.Path, AccessToken: "bound"})
+		vp, err := verifier.VerifyRequest(r, Expected{URL: "http://" + r.Host + r.URL.Path, AccessToken: "bound", Thumbprint: thumbprintOf(t, p256Key())})
 		if err != nil {
 			t.Error(err)
 			return

@@ -36,6 +36,10 @@ var (
 	// made with another key than the token is bound to.
 	ErrWrongKey = errors.New("dpop: the proof is of another key")
 
+	// ErrUnboundToken is matched by the [*ProofError] of a proof that came with an
+	// access token which is bound to no key. The scheme of such a token is Bearer.
+	ErrUnboundToken = errors.New("dpop: the access token is not bound to a key")
+
 	// ErrIssuedAt is matched by the [*ProofError] of a proof that is too old or
 	// from the future: usually a clock is wrong.
 	ErrIssuedAt = errors.New("dpop: the proof was not made just now")
@@ -45,7 +49,7 @@ var (
 // part of the proof.
 type ProofError struct {
 	Reason string // for people; fit for an error_description (RFC 6749 §5.2)
-	Err    error  // ErrUseNonce, ErrReplay, ErrWrongKey, ErrIssuedAt or nil
+	Err    error  // ErrUseNonce, ErrReplay, ErrWrongKey, ErrUnboundToken, ErrIssuedAt or nil
 }
 
 // Error is one line with the reason.
@@ -54,13 +58,17 @@ func (e *ProofError) Error() string { return "dpop: invalid proof: " + e.Reason 
 // Unwrap returns Err.
 func (e *ProofError) Unwrap() error { return e.Err }
 
-// Code is the OAuth error code for the response: use_dpop_nonce (RFC 9449 §8, §9)
-// or invalid_dpop_proof (§5, §7.1).
+// Code is the OAuth error code for the response: use_dpop_nonce (RFC 9449 §8, §9),
+// invalid_token for [ErrUnboundToken] (RFC 6750 §3.1), or invalid_dpop_proof (RFC
+// 9449 §5, §7.1).
 func (e *ProofError) Code() string {
-	if errors.Is(e.Err, ErrUseNonce) {
-		return "use_dpop_nonce"
+	switch {
+	case errors.Is(e.Err, ErrUseNonce):
+		return codeUseNonce
+	case errors.Is(e.Err, ErrUnboundToken):
+		return codeInvalidToken
 	}
-	return "invalid_dpop_proof"
+	return codeInvalidProof
 }
 
 // A Verifier checks proofs as RFC 9449 §4.3 says, for authorization servers and
@@ -117,8 +125,10 @@ type Expected struct {
 	AccessToken string
 
 	// Thumbprint names the key that must have made the proof: the SHA-256 JWK
-	// thumbprint that the token is bound to (cnf.jkt, RFC 9449 §6).
-	// Optional. "" accepts any key: the one that a new token will be bound to.
+	// thumbprint that the token is bound to (cnf.jkt, RFC 9449 §6). Required with an
+	// AccessToken: one without cnf.jkt is bound to no key, and is rejected with
+	// [ErrUnboundToken]. Optional at a token endpoint. "" accepts any key there: the
+	// one that a new token will be bound to.
 	Thumbprint string
 }
 
@@ -207,7 +217,10 @@ func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	if err != nil {
 		return nil, &ProofError{Reason: "the key in the header has no thumbprint"}
 	}
-	if want.Thumbprint != "" && !equal(jkt, want.Thumbprint) { // 12b
+	switch { // 12b: "the public key to which the access token is bound matches the public key from the DPoP proof"
+	case want.Thumbprint == "" && want.AccessToken != "":
+		return nil, &ProofError{"the access token is not bound to a key: its scheme is Bearer", ErrUnboundToken}
+	case want.Thumbprint != "" && !equal(jkt, want.Thumbprint):
 		return nil, &ProofError{"made with another key than the token is bound to", ErrWrongKey}
 	}
 	limit := v.MaxReplays

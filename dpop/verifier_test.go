@@ -293,14 +293,17 @@ func wantProofError(t *testing.T, err error, want string, is error) {
 			t.Errorf("the reason %q is not fit for an error_description", pe.Reason)
 		}
 	}
-	for _, sentinel := range []error{ErrUseNonce, ErrReplay, ErrWrongKey, ErrIssuedAt} {
+	for _, sentinel := range []error{ErrUseNonce, ErrReplay, ErrWrongKey, ErrUnboundToken, ErrIssuedAt} {
 		if errors.Is(err, sentinel) != (sentinel == is) { //nolint:errorlint // which sentinel the case wants
 			t.Errorf("errors.Is(%q, %q) = %v", err, sentinel, errors.Is(err, sentinel))
 		}
 	}
 	code := "invalid_dpop_proof"
-	if is == ErrUseNonce { //nolint:errorlint // as above
+	switch is { //nolint:errorlint // as above
+	case ErrUseNonce:
 		code = "use_dpop_nonce"
+	case ErrUnboundToken:
+		code = "invalid_token"
 	}
 	if pe.Code() != code {
 		t.Errorf("Code = %s, want %s", pe.Code(), code)
@@ -346,6 +349,9 @@ func TestVerifyToken(t *testing.T) {
 		{"another key", claim("ath", ath), rfcAccessToken, rfcThumbprint, "another key", ErrWrongKey},
 		{"another key at a token endpoint", nil, "", rfcThumbprint, "another key", ErrWrongKey},
 		{"thumbprint cut", nil, "", jkt[:42], "another key", ErrWrongKey},
+		{"token that is bound to no key", claim("ath", ath), rfcAccessToken, "", "not bound to a key", ErrUnboundToken},
+		{"token that is bound to no key, without ath", nil, rfcAccessToken, "", "no hash", nil},
+		{"any key at a token endpoint", nil, "", "", "", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v := Verifier{Now: at(testTime)}
