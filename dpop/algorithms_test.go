@@ -330,6 +330,9 @@ func TestBadSigners(t *testing.T) {
 	}
 }
 
+// nilable is a signer whose Public panics for a nil pointer.
+type nilable struct{ stub }
+
 func TestNewRefuses(t *testing.T) {
 	p224 := must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))
 	x25519 := must(ecdh.X25519().GenerateKey(rand.Reader))
@@ -342,6 +345,11 @@ func TestNewRefuses(t *testing.T) {
 		want string
 	}{
 		{"no signer", nil, nil, "no signer"},
+		{"nil ECDSA key", (*ecdsa.PrivateKey)(nil), nil, "no signer"},
+		{"nil RSA key", (*rsa.PrivateKey)(nil), nil, "no signer"},
+		{"nil pointer of another type", (*nilable)(nil), nil, "no signer"},
+		{"nil Ed25519 key", ed25519.PrivateKey(nil), nil, "wrong length"},
+		{"short Ed25519 key", make(ed25519.PrivateKey, 31), nil, "wrong length"},
 		{"P-224", p224, nil, "P-224"},
 		{"weak RSA", stub{pub: weak}, nil, "2047 bits"},
 		{"empty RSA", stub{pub: &rsa.PublicKey{}}, nil, "empty RSA"},
@@ -367,6 +375,9 @@ func TestNewRefuses(t *testing.T) {
 			p, err := New(tt.key, tt.opts...)
 			if p != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("New = %v, %v; want an error with %q", p, err, tt.want)
+			}
+			if errors.Is(err, ErrNoSigner) != (tt.want == "no signer") {
+				t.Errorf("errors.Is(%q, ErrNoSigner) = %v", err, errors.Is(err, ErrNoSigner))
 			}
 		})
 	}

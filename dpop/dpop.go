@@ -86,6 +86,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync/atomic"
 
 	"github.com/go-jose/go-jose/v4"
@@ -144,13 +145,20 @@ func WithCertificateChain(chain []*x509.Certificate) Option {
 	return func(o *options) { o.chain = chain }
 }
 
-// New returns a Prover that signs with signer. It fails if there is no JWS
-// algorithm for the kind of key, if the key is too short or is no point of its
+// ErrNoSigner is the error of [New] for a signer that is nil, or a nil pointer of any
+// type: it was used although loading or opening the key had failed.
+var ErrNoSigner = errors.New("dpop: no signer (nil): check the error of what loads or opens the key")
+
+// New returns a Prover that signs with signer. It fails with [ErrNoSigner] if signer
+// is nil or a nil pointer. It also fails if there is no JWS algorithm for the kind of key, if the key is too short or is no point of its
 // curve, if it does not fit the algorithm asked for, or if the first certificate
 // of a chain is for another key. It does not sign anything.
 func New(signer crypto.Signer, opts ...Option) (*Prover, error) {
-	if signer == nil {
-		return nil, errors.New("dpop: no signer")
+	if v := reflect.ValueOf(signer); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return nil, ErrNoSigner // the Public of most types panics for a nil pointer
+	}
+	if key, ok := signer.(ed25519.PrivateKey); ok && len(key) != ed25519.PrivateKeySize {
+		return nil, errors.New("dpop: the Ed25519 private key has a wrong length") // its Public panics
 	}
 	var o options
 	for _, opt := range opts {
