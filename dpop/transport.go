@@ -118,11 +118,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if crossOrigin(req) {
 		closeBody = false
-		resp, err := t.base().RoundTrip(req)
-		if err == nil {
-			resp.Request = req // for crossOrigin of the next redirect
-		}
-		return resp, err
+		return t.send(req, req)
 	}
 	if _, err := wire.CheckURL(req.URL.Scheme + "://" + req.URL.Host); err != nil {
 		return nil, fmt.Errorf("dpop: credentials are not sent to this URL: its address %w", err)
@@ -234,11 +230,7 @@ func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	}
 	if !isDPoP(a.tok) {
 		a.out.Header.Set("Authorization", a.tok.Type()+" "+a.tok.AccessToken)
-		resp, err := t.base().RoundTrip(a.out)
-		if err == nil {
-			resp.Request = a.req // crossOrigin relies on the chain of requests
-		}
-		return resp, err
+		return t.send(a.out, a.req)
 	}
 	if err := a.prove(); err != nil {
 		if body != nil {
@@ -249,7 +241,7 @@ func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	a.out.Header.Set("Authorization", "DPoP "+a.tok.AccessToken)
 	a.sent = t.clock().Now()
 	a.out = a.out.WithContext(httptrace.WithClientTrace(a.out.Context(), &httptrace.ClientTrace{GotConn: a.gotConn}))
-	resp, err := t.base().RoundTrip(a.out)
+	resp, err := t.send(a.out, a.req)
 	received := t.clock().Now()
 
 	a.mu.Lock()
@@ -263,9 +255,27 @@ func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp.Request = a.req
 	t.nonces().Learn(a.req.URL, resp.Header)
 	t.clocks().Learn(a.req.URL, resp.Header, received.Wall(), received.MonotonicSince(a.sent))
+	return resp, nil
+}
+
+// send makes the request out. The response is that to the caller's request, because
+// crossOrigin relies on the chain of these.
+func (t *Transport) send(out, req *http.Request) (*http.Response, error) {
+	resp, err := t.base().RoundTrip(out)
+	if err != nil {
+		return nil, err
+	}
+	// Of a RoundTripper that keeps the contract by half, as fakes do, the same is said
+	// and borne as by http.Client.
+	if resp == nil {
+		return nil, fmt.Errorf("dpop: Transport.Base (%T) returned a nil response and a nil error", t.base())
+	}
+	if resp.Body == nil {
+		resp.Body = http.NoBody
+	}
+	resp.Request = req
 	return resp, nil
 }
 

@@ -281,3 +281,33 @@ func TestTransportInvalidTokenWithoutGetBody(t *testing.T) {
 		t.Errorf("%v, %v, invalidated %q, asked for another token: %v", resp, err, src.invalidated, src.ctx != nil)
 	}
 }
+
+// A Base that breaks the contract of http.RoundTripper: an error or an empty body, as
+// with http.Client, and no panic.
+func TestTransportCarelessBase(t *testing.T) {
+	redirected := must(http.NewRequest(http.MethodGet, "https://h/", nil))
+	redirected.Response = &http.Response{Request: must(http.NewRequest(http.MethodGet, "https://elsewhere/", nil))}
+	for name, tt := range map[string]struct {
+		tok *oauth2.Token
+		req *http.Request
+	}{
+		"DPoP":             {dpopToken("t"), must(http.NewRequest(http.MethodGet, "https://h/", nil))},
+		"Bearer":           {&oauth2.Token{AccessToken: "t"}, must(http.NewRequest(http.MethodGet, "https://h/", nil))},
+		"after a redirect": {dpopToken("t"), redirected},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTransport(t, oauth2.StaticTokenSource(tt.tok))
+			tr.Base = roundTripper(func(*http.Request) (*http.Response, error) { return nil, nil })
+			if resp, err := tr.RoundTrip(tt.req); resp != nil || err == nil || !strings.Contains(err.Error(), "dpop.roundTripper") {
+				t.Errorf("nil response: %v, %v", resp, err)
+			}
+			tr.Base = roundTripper(func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: http.StatusUnauthorized, Header: nonceOf("n")(nil)}, nil
+			})
+			resp, err := tr.RoundTrip(tt.req)
+			if err != nil || resp.Body == nil {
+				t.Errorf("nil body: %v, %v", resp, err)
+			}
+		})
+	}
+}
