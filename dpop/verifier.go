@@ -274,6 +274,12 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 	if len(algs) == 0 {
 		algs = defaultAlgorithms
 	}
+	// "Base64url [...] with all trailing '=' characters omitted (as permitted by
+	// Section 3.2) and without the inclusion of any line breaks, whitespace, or other
+	// additional characters" (RFC 7515 §2): encoding/base64 skips line breaks.
+	if strings.ContainsAny(proof, "\r\n") {
+		return nil, &ProofError{Reason: "not a compact JWS: there is a line break in it"}
+	}
 	jws, err := jose.ParseSignedCompact(proof, algs)
 	if alg := (*jose.ErrUnexpectedSignatureAlgorithm)(nil); errors.As(err, &alg) {
 		return nil, &ProofError{Reason: "the algorithm is not an accepted one (alg)"}

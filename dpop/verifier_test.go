@@ -170,6 +170,11 @@ func TestVerifyRefuses(t *testing.T) {
 		{name: "2 four parts", proof: good + ".x", want: "not a compact JWS"},
 		{name: "2 detached payload", proof: parts[0] + ".." + parts[2], want: "signature does not verify"},
 		{name: "2 padding", proof: parts[0] + "=." + parts[1] + "." + parts[2], want: "not a compact JWS"},
+		{name: "2 line feed at the end", proof: good + "\n", want: "not a compact JWS"},
+		{name: "2 line feed in the header", proof: parts[0][:9] + "\n" + parts[0][9:] + "." + parts[1] + "." + parts[2], want: "not a compact JWS"},
+		{name: "2 line feed before the payload", proof: parts[0] + ".\n" + parts[1] + "." + parts[2], want: "not a compact JWS"},
+		{name: "2 carriage return in the signature", proof: parts[0] + "." + parts[1] + "." + parts[2][:9] + "\r" + parts[2][9:], want: "not a compact JWS"},
+		{name: "2 space at the end", proof: good + " ", want: "not a compact JWS"},
 		{name: "2 standard base64", proof: parts[0] + "." + parts[1] + "." + strings.Repeat("+/", 43), want: "not a compact JWS"},
 		{name: "2 JSON serialization", proof: fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, parts[0], parts[1], parts[2]), want: "not a compact JWS"},
 		{name: "2 two proofs", proof: good + ", " + good, want: "not a compact JWS"},
@@ -615,6 +620,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(makeProof(f, newProver(f, edKey()), Claims{IssuedAt: testTime, Nonce: "n", AccessToken: "t"}))
 	f.Add(rfcTokenProof)
 	f.Add("eyJ9.e30.")
+	f.Add(strings.Replace(forge(f, nil), ".", ".\n", 1))
 	f.Fuzz(func(t *testing.T, proof string) {
 		v := Verifier{Now: at(testTime)}
 		got, err := v.Verify(proof, wantPOST)
@@ -624,6 +630,9 @@ func FuzzVerify(f *testing.F) {
 				t.Fatalf("%v, %v", got, err)
 			}
 			return
+		}
+		if strings.ContainsFunc(proof, func(r rune) bool { return !isTokenChar(byte(min(r, 0x7f))) }) {
+			t.Fatalf("accepted: %q", proof)
 		}
 		if got.ID == "" || got.Method != http.MethodPost || got.URL != tokenURL || !got.Key.IsPublic() || !got.Key.Valid() || got.IssuedAt.Sub(testTime).Abs() > 70*time.Second {
 			t.Fatalf("%+v", got)
