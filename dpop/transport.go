@@ -228,6 +228,13 @@ func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	if a.out.Header == nil {
 		a.out.Header = make(http.Header)
 	}
+	// "There is not more than one DPoP HTTP request header field" (RFC 9449 §4.3), also
+	// if the caller's map has one by a key that is not in canonical form.
+	for name := range a.out.Header {
+		if strings.EqualFold(name, "DPoP") || strings.EqualFold(name, "Authorization") {
+			delete(a.out.Header, name)
+		}
+	}
 	if !isDPoP(a.tok) {
 		a.out.Header.Set("Authorization", a.tok.Type()+" "+a.tok.AccessToken)
 		return t.send(a.out, a.req)

@@ -547,6 +547,43 @@ func TestTransportClosesAnswers(t *testing.T) {
 	}
 }
 
+// The server gets one header of each name, whatever the caller's map has.
+func TestTransportOneHeaderEach(t *testing.T) {
+	for _, tt := range []struct {
+		tok  *oauth2.Token
+		want string
+	}{
+		{dpopToken("t"), "1 Authorization, 1 DPoP"},
+		{&oauth2.Token{AccessToken: "t"}, "1 Authorization, 0 DPoP"},
+	} {
+		for _, name := range []string{"Authorization", "authorization", "AUTHORIZATION", "Dpop", "DPoP", "dpop", "DPOP"} {
+			t.Run(tt.tok.Type()+"/"+name, func(t *testing.T) {
+				got := ""
+				srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					got = fmt.Sprintf("%d Authorization, %d DPoP", len(r.Header.Values("Authorization")), len(r.Header.Values("DPoP")))
+					if slices.Contains(r.Header.Values(name), "of the caller") {
+						t.Error("the caller's own was sent")
+					}
+				}))
+				defer srv.Close()
+				req := must(http.NewRequest(http.MethodGet, srv.URL, nil))
+				req.Header[name] = []string{"of the caller"}
+				resp, err := newTransport(t, oauth2.StaticTokenSource(tt.tok)).RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				drain(resp)
+				if got != tt.want {
+					t.Errorf("%s, want %s", got, tt.want)
+				}
+				if len(req.Header) != 1 || req.Header[name][0] != "of the caller" {
+					t.Errorf("the request was changed: %v", req.Header)
+				}
+			})
+		}
+	}
+}
+
 func TestTransportLeavesTheRequestAlone(t *testing.T) {
 	srv := newResource(t, map[string]string{"bound": thumbprintOf(t, p256Key())}, nil)
 	srv.setNonce("n")
