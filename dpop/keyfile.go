@@ -49,6 +49,9 @@ func (e *KeyFileError) Unwrap() error { return e.Err }
 // It never overwrites a file, nor writes through a symbolic link: if path exists,
 // the error matches [fs.ErrExist]. Errors are of type [*KeyFileError].
 func GenerateKeyFile(path string) (crypto.Signer, error) {
+	if !namesFile(path) {
+		return nil, &KeyFileError{Path: path, Reason: "it names a directory: add the name of a file to it"}
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, &KeyFileError{path, "cannot generate a key", err}
@@ -118,6 +121,16 @@ func LoadOrGenerateKeyFile(path string) (crypto.Signer, error) {
 		return LoadKeyFile(path) // somebody was faster, and wrote it whole
 	}
 	return key, err
+}
+
+// namesFile reports whether path can be that of a new file: to create the directory of
+// one that cannot would leave a directory by the name of the file.
+func namesFile(path string) bool {
+	if path == "" || os.IsPathSeparator(path[len(path)-1]) {
+		return false
+	}
+	base := filepath.Base(path)
+	return base != "." && base != ".."
 }
 
 func readKeyFile(path string) ([]byte, error) {

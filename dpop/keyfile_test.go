@@ -121,6 +121,31 @@ func TestKeyFileDirectory(t *testing.T) {
 	}
 }
 
+// A path that can be no file's is rejected before anything is created.
+func TestKeyFilePathOfADirectory(t *testing.T) {
+	for name, f := range map[string]func(string) (crypto.Signer, error){"GenerateKeyFile": GenerateKeyFile, "LoadOrGenerateKeyFile": LoadOrGenerateKeyFile} {
+		for _, end := range []string{"x/", "x//", "x/y/", "x/.", "x/.."} {
+			t.Run(name+"/"+end, func(t *testing.T) {
+				top := t.TempDir()
+				key, err := f(top + string(filepath.Separator) + filepath.FromSlash(end))
+				var kfe *KeyFileError
+				if key != nil || !errors.As(err, &kfe) || !strings.Contains(kfe.Reason, "directory") {
+					t.Errorf("%v, %v", key, err)
+				}
+				folder(t, top)
+			})
+		}
+		t.Run(name+"/empty", func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			var kfe *KeyFileError
+			if key, err := f(""); key != nil || !errors.As(err, &kfe) {
+				t.Errorf("%v, %v", key, err)
+			}
+			folder(t, ".")
+		})
+	}
+}
+
 // To look for a key creates nothing.
 func TestLoadKeyFileWithoutDirectory(t *testing.T) {
 	top := t.TempDir()
