@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -59,6 +60,11 @@ import (
 // origin no more credentials are sent, not even back to the first one; [http.Client]
 // does the same with headers that its caller set. A redirect within the origin gets
 // a proof for its own URL.
+//
+// The origin is that of the target URI (RFC 9110 §7.1): the Host of a request, if it
+// is set, stands in the place of the host in its URL, for redirects, nonces and clocks
+// as in the proof. A redirect to the same Host at another address leaves the origin,
+// too.
 //
 // A Transport is safe for concurrent use, and must not be copied after first use.
 // The Request of the responses it returns is the caller's, without credentials.
@@ -262,8 +268,8 @@ func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.nonces().Learn(a.req.URL, resp.Header)
-	t.clocks().Learn(a.req.URL, resp.Header, received.Wall(), received.MonotonicSince(a.sent))
+	t.nonces().Learn(target(a.req), resp.Header)
+	t.clocks().Learn(target(a.req), resp.Header, received.Wall(), received.MonotonicSince(a.sent))
 	return resp, nil
 }
 
@@ -293,14 +299,14 @@ func (a *attempt) prove() error {
 		return errors.New("dpop: the access token is bound to a key, and Transport.Prover is nil")
 	}
 	if a.nonce = a.told; a.nonce == "" {
-		a.nonce = t.nonces().Nonce(a.req.URL)
+		a.nonce = t.nonces().Nonce(target(a.req))
 	}
 	a.made = t.clock().Now()
 	now := a.made.Wall()
-	a.iat = now.Add(t.clocks().Correction(a.req.URL, now))
+	a.iat = now.Add(t.clocks().Correction(target(a.req), now))
 	claims := Claims{
 		Method:      a.req.Method,
-		URL:         targetURI(a.req),
+		URL:         target(a.req).String(),
 		Nonce:       a.nonce,
 		AccessToken: a.tok.AccessToken,
 		IssuedAt:    a.iat,
@@ -359,21 +365,22 @@ func (a *attempt) betterProof(rejected []clock.Instant) bool {
 	if len(rejected) == 1 && now.Set(rejected[0]).Abs() < worthRetrying {
 		return false
 	}
-	better := a.t.clocks().Rejected(a.req.URL, a.iat, now.MonotonicSince(a.made), now.Wall())
+	better := a.t.clocks().Rejected(target(a.req), a.iat, now.MonotonicSince(a.made), now.Wall())
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return better || a.conns > 1 // the server may have seen it twice
 }
 
-// targetURI is the URL of the request as the server puts it together: a Host
-// that the caller chose stands in the place of the host dialled (RFC 9110 §7.1,
-// §7.2).
-func targetURI(req *http.Request) string {
-	u := *req.URL
-	if req.Host != "" {
-		u.Host = req.Host
+// target is the URL of the request as the server puts it together: a Host that the
+// caller chose stands in the place of the host dialled (RFC 9110 §7.1, §7.2). Its
+// origin is the server's: virtual hosts at one address have nothing in common.
+func target(req *http.Request) *url.URL {
+	if req.Host == "" || req.Host == req.URL.Host {
+		return req.URL
 	}
-	return u.String()
+	u := *req.URL
+	u.Host = req.Host
+	return &u
 }
 
 func (t *Transport) base() http.RoundTripper {
@@ -437,12 +444,12 @@ func drain(resp *http.Response) {
 
 // crossOrigin reports whether req follows redirects of which one left the origin
 // of the request that the caller made, even if a later one came back: then it is
-// another origin that chose this URL. Where the chain cannot be followed, that
-// counts as having left.
+// another origin that chose this URL. Another address of the same virtual host counts
+// as having left, and so does a chain that cannot be followed.
 func crossOrigin(req *http.Request) bool {
 	for req.Response != nil {
 		from := req.Response.Request
-		if from == nil || from.URL == nil || origin(from.URL) != origin(req.URL) {
+		if from == nil || from.URL == nil || origin(from.URL) != origin(req.URL) || origin(target(from)) != origin(target(req)) {
 			return true
 		}
 		req = from

@@ -675,6 +675,84 @@ func TestTransportHost(t *testing.T) {
 	}
 }
 
+// Virtual hosts at one address: each has its own nonces and its own clock.
+func TestTransportVirtualHosts(t *testing.T) {
+	type request struct{ host, nonce, iat string }
+	var got []request
+	tr := &Transport{Source: oauth2.StaticTokenSource(dpopToken("t")), Prover: newProver(t, p256Key()), Clock: at(testTime), Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+		p := takeApart(t, r.Header.Get("DPoP"))
+		got = append(got, request{r.Host, p.claim(t, "nonce"), string(p.payload["iat"])})
+		h := nonceHeader("nonce-of-" + r.Host)
+		if r.Host == "a.example" { // two hours ahead
+			h.Set("Date", testTime.Add(2*hour).UTC().Format(http.TimeFormat))
+		} else {
+			h.Set("Date", testTime.UTC().Format(http.TimeFormat))
+		}
+		return response(r, 200, h), nil
+	})}
+	send := func(host string) {
+		req := must(http.NewRequest(http.MethodGet, "https://192.0.2.1/", nil))
+		req.Host = host
+		if _, err := tr.RoundTrip(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now, ahead := fmt.Sprint(testTime.Unix()), fmt.Sprint(testTime.Add(2*hour).Unix())
+	want := []request{
+		{"b.example", "", now}, {"a.example", "", now},
+		{"b.example", "nonce-of-b.example", now}, {"a.example", "nonce-of-a.example", ahead},
+		{"B.example:443", "nonce-of-b.example", now},
+	}
+	for _, r := range want {
+		send(r.host)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("requests\n%v\nwant\n%v", got, want)
+	}
+}
+
+// A redirect to another virtual host, or to another address of the same one, leaves
+// the origin.
+func TestTransportRedirectBetweenVirtualHosts(t *testing.T) {
+	for name, tt := range map[string]struct {
+		location string
+		want     []string
+	}{
+		"relative":                     {"/there", []string{"192.0.2.1 a.example/go, credentials: true", "192.0.2.1 a.example/there, credentials: true"}},
+		"to the address itself":        {"https://192.0.2.1/there", []string{"192.0.2.1 a.example/go, credentials: true", "192.0.2.1 192.0.2.1/there, credentials: false"}},
+		"to another address":           {"https://192.0.2.2/there", []string{"192.0.2.1 a.example/go, credentials: true", "192.0.2.2 192.0.2.2/there, credentials: false"}},
+		"to the same host by its name": {"https://a.example/there", []string{"192.0.2.1 a.example/go, credentials: true", "a.example a.example/there, credentials: false"}},
+	} {
+		for _, tok := range []*oauth2.Token{dpopToken("t"), {AccessToken: "t"}} {
+			t.Run(name+"/"+tok.Type(), func(t *testing.T) {
+				var got []string
+				tr := newTransport(t, oauth2.StaticTokenSource(tok))
+				tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+					host := r.Host
+					if host == "" {
+						host = r.URL.Host
+					}
+					got = append(got, fmt.Sprintf("%s %s%s, credentials: %v", r.URL.Host, host, r.URL.Path, r.Header.Get("Authorization") != ""))
+					if r.URL.Path == "/go" {
+						return response(r, http.StatusTemporaryRedirect, http.Header{"Location": {tt.location}}), nil
+					}
+					return response(r, 200, http.Header{}), nil
+				})
+				req := must(http.NewRequest(http.MethodGet, "https://192.0.2.1/go", nil))
+				req.Host = "a.example"
+				resp, err := (&http.Client{Transport: tr}).Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				drain(resp)
+				if !slices.Equal(got, tt.want) {
+					t.Errorf("requests\n%q\nwant\n%q", got, tt.want)
+				}
+			})
+		}
+	}
+}
+
 func TestTransportSharedNonces(t *testing.T) {
 	srv := newResource(t, map[string]string{"bound": thumbprintOf(t, p256Key())}, nil)
 	srv.setNonce("n")
@@ -891,7 +969,7 @@ func TestTransportConcurrently(t *testing.T) {
 	}
 }
 
-func TestTargetURI(t *testing.T) {
+func TestTarget(t *testing.T) {
 	for _, tt := range []struct{ url, host, want string }{
 		{"https://h/a?b", "", "https://h/a?b"},
 		{"https://h/a", "h", "https://h/a"},
@@ -899,12 +977,12 @@ func TestTargetURI(t *testing.T) {
 		{"https://h/a%2Fb", "other:1", "https://other:1/a%2Fb"},
 	} {
 		u := parseURL(t, tt.url)
-		if got := targetURI(&http.Request{URL: u, Host: tt.host}); got != tt.want || u.String() != tt.url {
-			t.Errorf("targetURI(%s, %s) = %s", tt.url, tt.host, got)
+		if got := target(&http.Request{URL: u, Host: tt.host}).String(); got != tt.want || u.String() != tt.url {
+			t.Errorf("target(%s, %s) = %s", tt.url, tt.host, got)
 		}
 	}
 	opaque := &url.URL{Scheme: "https", Host: "h", Opaque: "//h/a%2fb"}
-	if got := targetURI(&http.Request{URL: opaque}); got != "https://h/a%2fb" {
+	if got := target(&http.Request{URL: opaque}).String(); got != "https://h/a%2fb" {
 		t.Errorf("opaque: %s", got)
 	}
 }
