@@ -308,8 +308,13 @@ func TestContextEnds(t *testing.T) {
 func TestBadSigners(t *testing.T) {
 	removed := errors.New("card removed")
 	p := newProver(t, stub{p256Key().Public(), func([]byte) ([]byte, error) { return []byte("ignored"), removed }})
-	if proof, err := p.Proof(t.Context(), Claims{Method: "POST", URL: tokenURL}); !errors.Is(err, removed) || proof != "" {
+	proof, err := p.Proof(t.Context(), Claims{Method: "POST", URL: tokenURL})
+	if !errors.Is(err, removed) || proof != "" {
 		t.Errorf("Proof = %q, %v", proof, err)
+	}
+	var failed *SigningError
+	if !errors.As(err, &failed) || failed.Err != removed || err.Error() != "dpop: signing the proof: card removed" { //nolint:errorlint // the very value
+		t.Errorf("Proof: %#v, want a SigningError", err)
 	}
 
 	for _, tt := range algorithms {
@@ -322,7 +327,8 @@ func TestBadSigners(t *testing.T) {
 		} {
 			t.Run(tt.name+"/"+name, func(t *testing.T) {
 				p := newProver(t, stub{tt.key().Public(), func([]byte) ([]byte, error) { return sig, nil }}, tt.opts...)
-				if proof, err := p.Proof(t.Context(), Claims{Method: "POST", URL: tokenURL}); err == nil || proof != "" {
+				var failed *SigningError
+				if proof, err := p.Proof(t.Context(), Claims{Method: "POST", URL: tokenURL}); !errors.As(err, &failed) || proof != "" {
 					t.Errorf("Proof = %q, %v", proof, err)
 				}
 			})

@@ -67,8 +67,8 @@
 // # Errors
 //
 // No error of this package holds a key, a token, a proof, or more of a URL than its
-// host. A [*KeyFileError] says what is wrong with a file and what helps. Errors of a
-// signer, of a token source and of a context are wrapped, for [errors.Is] and
+// host. A [*KeyFileError] says what is wrong with a file and what helps, and a
+// [*SigningError] that the signer failed and the network did not. Errors of a signer, of a token source and of a context are wrapped, for [errors.Is] and
 // [errors.As].
 package dpop
 

@@ -48,13 +48,34 @@ type Claims struct {
 	IssuedAt time.Time
 }
 
+// A SigningError is the error of a proof that could not be made because its signer
+// failed: the PIN was wrong, the card was removed, a person did not touch it in time,
+// or what the signer returned is no signature of its key.
+//
+// It says nothing about the network or the server. The request must not be repeated
+// without a person's decision, because each signature may cost one of the few tries
+// that a card allows for its PIN.
+type SigningError struct {
+	Err error // of the signer
+}
+
+// Error is one line with the signer's error.
+func (e *SigningError) Error() string { return fmt.Sprintf("dpop: signing the proof: %v", e.Err) }
+
+// Unwrap returns Err.
+func (e *SigningError) Unwrap() error { return e.Err }
+
+// Retryable returns false. It tells what repeats requests through a [Transport]
+// without knowledge of this package, as package refreshtoken does.
+func (e *SigningError) Retryable() bool { return false }
+
 // Proof makes the value of the DPoP header for one attempt of one request
 // (RFC 9449 §4.2), with a jti of its own. It is a credential for some seconds:
 // do not log it, and do not send it twice.
 //
 // It fails if a claim cannot be part of a proof; with ctx's error, wrapped, if
-// ctx is done before the signature is begun; and with the signer's error,
-// wrapped, if signing fails. A signer that is no [ContextSigner] does not learn
+// ctx is done before the signature is begun; and with a [*SigningError], which wraps
+// the signer's error, if signing fails. A signer that is no [ContextSigner] does not learn
 // that ctx is done. A signature that is not one of the key's algorithm is an
 // error, but whether it is right is not checked.
 func (p *Prover) Proof(ctx context.Context, c Claims) (string, error) {
@@ -84,7 +105,7 @@ func (p *Prover) Proof(ctx context.Context, c Claims) (string, error) {
 
 	sig, err := p.sign(ctx, out)
 	if err != nil {
-		return "", fmt.Errorf("dpop: signing the proof: %w", err)
+		return "", &SigningError{err}
 	}
 	out = append(out, '.')
 	out = enc.AppendEncode(out, sig)

@@ -110,7 +110,8 @@ type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 const maxNonces = 3
 
 // RoundTrip implements [http.RoundTripper]. Its errors are those of Source, of
-// [Prover.Proof] and of Base, and those of a Transport or request that cannot be
+// [Prover.Proof] (a [*SigningError] if the signer fails, also after a challenge of the
+// server) and of Base, and those of a Transport or request that cannot be
 // used. A 401 is a response, not an error.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	closeBody := true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -131,6 +132,42 @@ func TestTransportDeadConnectionAndSigner(t *testing.T) {
 	}
 	if last := srv.seen[len(srv.seen)-1]; len(srv.seen) != 3 || last.authorization != "" || len(last.proofs) != 0 {
 		t.Errorf("%d requests, the last with %q and %d proofs", len(srv.seen), last.authorization, len(last.proofs))
+	}
+}
+
+// A signer that fails is told from a network that does, whenever it is asked, so that
+// nobody takes the same wrong PIN to the card again.
+func TestTransportFailingSigner(t *testing.T) {
+	errPIN := errors.New("wrong PIN")
+	for name, good := range map[string]int{"first proof": 0, "proof after a challenge": 1} {
+		t.Run(name, func(t *testing.T) {
+			signatures, requests := 0, 0
+			tr := &Transport{
+				Source: oauth2.StaticTokenSource(dpopToken("t")),
+				Prover: newProver(t, stub{p256Key().Public(), func(digest []byte) ([]byte, error) {
+					if signatures++; signatures > good {
+						return nil, errPIN
+					}
+					return p256Key().Sign(nil, digest, crypto.SHA256)
+				}}),
+				Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+					requests++
+					return response(r, 401, nonceOf(fmt.Sprint("n", requests))(r)), nil
+				}),
+			}
+			_, err := (&http.Client{Transport: tr}).Do(must(http.NewRequest(http.MethodGet, "https://h/", nil)))
+			var failed *SigningError
+			if !errors.As(err, &failed) || !errors.Is(err, errPIN) {
+				t.Errorf("%v, want a SigningError", err)
+			}
+			var known interface{ Retryable() bool } // what package refreshtoken looks for
+			if !errors.As(err, &known) || known.Retryable() {
+				t.Errorf("%v is retryable", err)
+			}
+			if signatures != good+1 || requests != good {
+				t.Errorf("%d signatures and %d requests", signatures, requests)
+			}
+		})
 	}
 }
 

@@ -893,30 +893,53 @@ func TestLostAnswerOnARealConnection(t *testing.T) {
 	}
 }
 
-// brokenSigner is a security key that was pulled out.
+// brokenSigner is a security key that is pulled out, or blocked, after some signatures.
 type brokenSigner struct {
 	crypto.Signer
-	err error
+	good  int
+	err   error
+	asked int
 }
 
-func (s brokenSigner) SignContext(context.Context, []byte, crypto.SignerOpts) ([]byte, error) {
-	return nil, s.err
+func (s *brokenSigner) SignContext(_ context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if s.asked++; s.asked > s.good {
+		return nil, s.err
+	}
+	return s.Sign(rand.Reader, digest, opts)
 }
 
+// A signer that fails is not asked again by the same request, be it by a caller that
+// waits for the server: each try can be one of the few that a card allows for its PIN.
 func TestFailingSigner(t *testing.T) {
-	srv := newFakeServer(issue)
-	errCard := errors.New("the card was removed")
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	prover, err := dpop.New(brokenSigner{key, errCard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.DPoP = prover })
-	_, err = c.TokenSource().TokenContext(context.Background())
-	if !errors.Is(err, errCard) || srv.count() != 0 {
-		t.Errorf("error %v after %d requests, want the signer's and none", err, srv.count())
+	for name, good := range map[string]int{"first proof": 0, "proof after a challenge": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := newFakeServer(func(n int, _ fakeRequest) (*http.Response, error) {
+					return answer(400, `{"error":"use_dpop_nonce"}`, "DPoP-Nonce", fmt.Sprint("n", n)), nil
+				})
+				errPIN := errors.New("wrong PIN")
+				key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+				if err != nil {
+					t.Fatal(err)
+				}
+				signer := &brokenSigner{Signer: key, good: good, err: errPIN}
+				prover, err := dpop.New(signer)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.DPoP = prover })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				begin := time.Now()
+				_, err = c.TokenSource().TokenContext(ctx)
+				var failed *dpop.SigningError
+				if !errors.Is(err, errPIN) || !errors.As(err, &failed) || errors.Is(err, oauth.ErrOutcomeUnknown) {
+					t.Errorf("error %v, want the signer's in a SigningError", err)
+				}
+				if signer.asked != good+1 || srv.count() != good || time.Since(begin) != 0 {
+					t.Errorf("%d signatures and %d requests in %v", signer.asked, srv.count(), time.Since(begin))
+				}
+			})
+		})
 	}
 }
