@@ -340,6 +340,16 @@ func TestNoncesOffAreIgnored(t *testing.T) {
 	}
 }
 
+// TestErrorPageIsText: what a client has registered is no HTML.
+func TestErrorPageIsText(t *testing.T) {
+	srv := iamtest.Start(t, iamtest.Options{RedirectURIs: []string{"http://127.0.0.1/?a=1&copy=<b>"}})
+	u := newUser(t, srv)
+	a := u.do(u.request("GET", "/oauth/authorize?"+u.authorization().Encode(), ""))
+	if a.status != 400 || !strings.Contains(string(a.body), "http://127.0.0.1/?a=1&amp;copy=&lt;b&gt;") {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
+}
+
 // TestGraceNeedsASuccessor: a replaced token is not forgiven with one that has expired.
 func TestGraceNeedsASuccessor(t *testing.T) {
 	srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, GracePeriod: time.Hour, Reuse: iamtest.ReuseRefused})

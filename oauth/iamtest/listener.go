@@ -143,14 +143,13 @@ func (l *listener) abandon() {
 	_ = l.net.Close()
 }
 
-// close ends a listener that was started. It waits for Serve to return before it
-// closes the connections: one that was accepted just before is not known until then.
-// It returns when every handler has.
+// close ends a listener that was started. It returns when every handler has, and
+// Serve, which may not have begun.
 func (l *listener) close() {
 	l.once.Do(func() {
-		l.abandon()
+		l.cancel()
+		_ = l.http.Close() // closes the port, waits until nothing is accepted, and closes the connections
 		<-l.served
-		_ = l.http.Close()
 		<-l.empty()
 	})
 }

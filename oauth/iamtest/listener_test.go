@@ -89,6 +89,25 @@ func TestListenerClose(t *testing.T) {
 			wantClosed(t, conn)
 		})
 	}
+	t.Run("no connection", func(t *testing.T) {
+		for range 20 {
+			l, err := srv.listen("127.0.0.1:0", http.NotFoundHandler())
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.start()
+			l.close() // perhaps before Serve is called
+			select {
+			case <-l.served:
+			default:
+				t.Error("Serve has not returned")
+			}
+			if conn, err := net.Dial("tcp", l.addr()); err == nil {
+				conn.Close()
+				t.Error("the port is open")
+			}
+		}
+	})
 	t.Run("a handler", func(t *testing.T) {
 		began, release := make(chan struct{}), make(chan struct{})
 		l, err := srv.listen("127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
