@@ -210,7 +210,7 @@ func (t *rest) send(ctx context.Context, call tokenapi.Call, method string, u *u
 
 // check returns an error for a response that is not good.
 func check(ctx context.Context, call tokenapi.Call, resp *http.Response) error {
-	reason := ""
+	var reason string
 	switch {
 	case resp.StatusCode >= 400:
 		data, err := wire.ReadBody(resp) // a part of it says nothing
