@@ -179,8 +179,8 @@ func (p *Pending) Reserve(size int) error {
 func (p *Pending) Touch(at time.Time) error { return p.dir.root.Chtimes(p.next, at, at) }
 
 // Write writes the new content, which survives the death of the process from here
-// on. The pending file must be empty, or hold the same already. After an error
-// there is no pending file any more.
+// on. The pending file must be empty. After an error there is no pending file any
+// more.
 func (p *Pending) Write(data []byte) error {
 	if err := p.dir.write(p.file, p.next, data); err != nil {
 		_ = p.Discard() // a part is of no use
@@ -189,13 +189,16 @@ func (p *Pending) Write(data []byte) error {
 	return nil
 }
 
+// Rewrite writes what Left returned, all of it, once more. That changes no byte, so
+// after an error the pending file holds the same as before. What another process wrote
+// needs it before Commit: after a failed fsync the pages count as clean, and another
+// fsync would not write them.
+func (p *Pending) Rewrite(left []byte) error { return p.dir.write(p.file, p.next, left) }
+
 // Commit makes what was written the content of the file, which survives a failure
 // of the power from here on, and closes the pending one. An error that does not
 // match [ErrNotSynced] means that the file has the old content and the pending
-// file the new one.
-//
-// What another process wrote must be written again first: after a failed fsync
-// the pages count as clean, and another fsync would not write them.
+// file the new one. What another process wrote must go through Rewrite first.
 func (p *Pending) Commit() error {
 	// Never renamed before it is on the disk: after a failure of the power the
 	// name could lead to an empty file, and the old content would be gone.

@@ -238,7 +238,7 @@ func TestStepFails(t *testing.T) {
 }
 
 // Whoever dies after the write leaves a file that the next one can take over,
-// also if the disk failed to sync it at first.
+// also if the disk failed to sync it at first, or to write it again.
 func TestLeft(t *testing.T) {
 	dir := t.TempDir()
 	d, err := durable.OpenDir(dir)
@@ -261,6 +261,18 @@ func TestLeft(t *testing.T) {
 				t.Fatalf("got %v, want the step's error", err)
 			}
 		})
+		if p, err = d.Prepare("next", "file", 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(string(kind)+", then write", func(t *testing.T) {
+			fail(t, durable.Write, why)
+			if err := p.Rewrite([]byte("new")); !errors.Is(err, why) {
+				t.Errorf("got %v, want the step's error", err)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 		disk, stop, err := powerloss.Watch(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -275,7 +287,7 @@ func TestLeft(t *testing.T) {
 		if cut, err := p.Left(2); err != nil || string(cut) != "ne" {
 			t.Errorf("%q of it, %v", cut, err)
 		}
-		if err := errors.Join(p.Write(left), p.Commit()); err != nil {
+		if err := errors.Join(p.Rewrite(left), p.Commit()); err != nil {
 			t.Fatal(err)
 		}
 		stop()

@@ -207,9 +207,10 @@ func TestLeftWithoutSession(t *testing.T) {
 	}
 }
 
-// A session that was left and cannot be saved now is not overwritten.
-func TestLeftAndDiskFails(t *testing.T) {
-	s := filled(t)
+// leave writes session 2 beside session 1, as a process does that is killed before it
+// renames the file.
+func leave(t *testing.T, s *filestore.Store) {
+	t.Helper()
 	two, err := session(2).Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -217,32 +218,53 @@ func TestLeftAndDiskFails(t *testing.T) {
 	if err := os.WriteFile(next(s), two, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	why := errors.New("the disk is gone")
-	for _, kind := range []durable.OpKind{durable.SyncFile, durable.Rename} {
-		restore := durable.SetHook(&durable.Hook{Before: func(op durable.Op) error {
-			if op.Kind == kind {
-				return why
-			}
-			return nil
-		}})
-		err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
-			t.Error("Update called fn")
-			return session(9), nil
-		})
-		restore()
-		var e *filestore.Error
-		if !errors.As(err, &e) || !errors.Is(err, why) {
-			t.Errorf("%s: got %v, want a *filestore.Error", kind, err)
-		}
-	}
-	err = s.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) {
-		if current.Generation != 2 {
-			t.Errorf("fn gets generation %d, want 2", current.Generation)
-		}
+}
+
+// found is the generation that the next Update finds.
+func found(t *testing.T, s *filestore.Store) (generation uint64) {
+	t.Helper()
+	err := s.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) {
+		generation = current.Generation
 		return current, nil
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	return generation
+}
+
+// A session that was left and cannot be saved now stays as it is, whatever fails: it
+// can be the only copy of a refresh token.
+func TestLeftAndDiskFails(t *testing.T) {
+	why := errors.New("the disk is gone")
+	for _, kind := range []durable.OpKind{durable.OpenFile, durable.Write, durable.SyncFile, durable.Rename} {
+		t.Run(string(kind), func(t *testing.T) {
+			s := filled(t)
+			leave(t, s)
+			for range 2 {
+				restore := durable.SetHook(&durable.Hook{Before: func(op durable.Op) error {
+					if op.Kind == kind {
+						return why
+					}
+					return nil
+				}})
+				err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
+					t.Error("Update called fn")
+					return session(9), nil
+				})
+				restore()
+				var e *filestore.Error
+				if !errors.As(err, &e) || !errors.Is(err, why) {
+					t.Errorf("got %v, want a *filestore.Error", err)
+				}
+				if kind != durable.OpenFile && !strings.Contains(err.Error(), "waits beside it") {
+					t.Errorf("%v does not say where the new session is", err)
+				}
+			}
+			if g := found(t, s); g != 2 {
+				t.Errorf("the next Update finds generation %d, want 2", g)
+			}
+		})
 	}
 }
 

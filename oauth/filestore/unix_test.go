@@ -3,12 +3,14 @@
 package filestore_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -133,14 +135,8 @@ func TestLeftByOthers(t *testing.T) {
 // A refresh token is not spent where its successor could not be stored. The limit
 // on the size of files stands for a full disk.
 func TestDiskFull(t *testing.T) {
-	var before syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
-		t.Fatal(err)
-	}
-	limit := func(l syscall.Rlimit) {
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &l); err != nil {
-			t.Fatal(err)
-		}
+	if !alone(t) {
+		return
 	}
 	srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways})
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -164,11 +160,9 @@ func TestDiskFull(t *testing.T) {
 	ts := c.TokenSource()
 	defer ts.Close()
 
-	full := before
-	full.Cur = 256 // enough for the lock
-	limit(full)
+	restore := limitFiles(t, 256) // enough for the lock
 	_, err = ts.Renew(t.Context())
-	limit(before)
+	restore()
 	var e *oauth.StoreError
 	if !errors.As(err, &e) || !errors.Is(err, syscall.EFBIG) {
 		t.Errorf("got %v, want a *oauth.StoreError", err)
@@ -185,6 +179,63 @@ func TestDiskFull(t *testing.T) {
 	}
 	if _, err := ts.Renew(t.Context()); err != nil {
 		t.Errorf("with room again: %v", err)
+	}
+}
+
+// alone runs the test in a process of its own, and reports whether this is that one: a
+// limit on the size of files would also meet what package testing writes.
+func alone(t *testing.T) bool {
+	t.Helper()
+	const variable = "TEST_ALONE"
+	if os.Getenv(variable) != "" {
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), variable+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	return false
+}
+
+// limitFiles limits the size of the files that this process writes, until restore is
+// called.
+func limitFiles(t *testing.T, size uint64) (restore func()) {
+	t.Helper()
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(l syscall.Rlimit) {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	low := before
+	low.Cur = size
+	limit(low)
+	return func() { limit(before) }
+}
+
+// A program with a low limit on the size of files leaves the session, which another one
+// could not put in its place, to the next.
+func TestLeftAndFileSizeLimit(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	s := filled(t)
+	leave(t, s)
+	restore := limitFiles(t, 128) // enough for the lock
+	err := s.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) {
+		t.Error("Update called fn")
+		return current, nil
+	})
+	restore()
+	if !errors.Is(err, syscall.EFBIG) || !strings.Contains(err.Error(), "waits beside it") {
+		t.Errorf("got %v, want EFBIG and where the new session is", err)
+	}
+	if g := found(t, s); g != 2 {
+		t.Errorf("the next Update finds generation %d, want 2", g)
 	}
 }
 

@@ -121,7 +121,7 @@ func (u *update) prepare() (err error) {
 	case err == nil && newer.Generation > u.current.Generation:
 		// Generations only grow, under this lock, so this is what the last holder
 		// of it wrote and did not live to rename.
-		if err := u.commit(left); err != nil {
+		if err := u.recover(left); err != nil {
 			return err
 		}
 		u.current, u.plain = newer, plain
@@ -141,6 +141,27 @@ func (u *update) prepare() (err error) {
 	}
 	return nil
 }
+
+// recover makes left, which is the whole pending file, the content of the data file.
+// The only copy of a refresh token may be in it, so nothing removes or shortens it.
+func (u *update) recover(left []byte) error {
+	err := u.pending.Rewrite(left)
+	if err != nil {
+		_ = u.pending.Close()
+	} else {
+		err = u.pending.Commit()
+	}
+	switch {
+	case errors.Is(err, durable.ErrNotSynced):
+		return failed(u.s.path, mayNotKeep, err)
+	case err != nil:
+		return failed(u.s.path, "has the old session still, and the new one, of an Update that was interrupted, waits beside it: "+
+			"the next Update tries again to store it", err)
+	}
+	return nil
+}
+
+const mayNotKeep = "has the new session, but may not keep it"
 
 func (u *update) open() (*durable.Pending, error) {
 	p, err := u.dir.Prepare(u.s.profile+nextSuffix, u.s.profile+dataSuffix, 0o600)
@@ -259,7 +280,7 @@ func (u *update) commit(data []byte) error {
 	err := u.pending.Commit()
 	switch {
 	case errors.Is(err, durable.ErrNotSynced):
-		return failed(u.s.path, "has the new session, but may not keep it", err)
+		return failed(u.s.path, mayNotKeep, err)
 	case err != nil:
 		return failed(u.s.path, "has the old session still, and the new one waits beside it for the next Update", err)
 	}
