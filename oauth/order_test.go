@@ -1,14 +1,17 @@
 package oauth_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -720,23 +723,60 @@ func TestSessionIsNoJSON(t *testing.T) {
 	}
 }
 
-func TestClientsPrintNoSecret(t *testing.T) {
+// No verb of fmt, no handler of slog and no JSON shows a secret of a value of this
+// package, however it is handed over.
+func TestPrintsNoSecret(t *testing.T) {
 	srv := newFakeServer(func(int, fakeRequest) (*http.Response, error) { return nil, errLine })
-	c, _ := newClient(t, srv, func(cfg *oauth.Config) {
-		cfg.ClientSecret, cfg.Provider.AuthMethod, cfg.MaxAttempts = "hunter2-client", oauth.AuthClientSecretPost, 1
+	store := oauth.NewMemoryStore()
+	c, log := newClient(t, srv, func(cfg *oauth.Config) {
+		cfg.ClientSecret, cfg.Provider.AuthMethod, cfg.MaxAttempts = "hunter2-client", oauth.AuthClientSecretBasic, 1
+		cfg.Store = store
 	})
 	if err := c.Import(t.Context(), "hunter2-refresh"); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = c.TokenSource().Token() // the refresh token is doubtful now
-	type program struct {          // fmt does not ask values in unexported fields
+	_, err := c.TokenSource().Token() // the refresh token is doubtful now
+	session, decodeErr := oauth.DecodeSession([]byte(
+		`{"version":1,"provider":"test","client_id":"client","refresh_token":"hunter2-refresh","generation":3,"later":"hunter2-later"}`))
+	if err == nil || decodeErr != nil {
+		t.Fatal(err, decodeErr)
+	}
+	type nested struct{ V any }
+	type opaque struct { // fmt does not ask values in unexported fields
 		c  *oauth.Client
 		ts *oauth.TokenSource
+		s  oauth.Store
+		e  error
 	}
-	held := &program{c, c.TokenSource()}
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		if got := fmt.Sprintf(strings.Repeat(verb+" ", 4), held.c, held.ts, held, *held); strings.Contains(got, "hunter2") || strings.Contains(got, fmt.Sprintf("%x", "hunter2")) {
-			t.Errorf("%s prints %s", verb, got)
+	held := opaque{c, c.TokenSource(), store, err}
+	cfg := oauth.Config{ClientSecret: "hunter2-client", Store: store}
+	raw := []byte("hunter2")
+	traces := []string{"hunter2"}
+	for _, verb := range []string{"%d", "%x", "%X", "% x", "%o", "%b", "%c", "%U"} {
+		traces = append(traces, strings.Trim(fmt.Sprintf(verb, raw), "[]"), strings.Trim(fmt.Sprintf(verb, []rune("hunter2")), "[]"))
+	}
+	for _, v := range []any{
+		c, &c, reflect.ValueOf(c).Elem(), c.TokenSource(), reflect.ValueOf(c.TokenSource()).Elem(), store, held, &held,
+		cfg, &cfg, session, &session, oauth.Secret("hunter2"), err, log.events,
+	} {
+		for how, v := range map[string]any{"alone": v, "nested": nested{v}, "in a slice": []any{v}, "in a map": map[string]any{"": v}} {
+			printed := map[string]string{}
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%o", "%b", "%c", "%U", "%e", "%t"} {
+				printed[verb] = fmt.Sprintf(verb, v)
+			}
+			var text, js bytes.Buffer
+			slog.New(slog.NewTextHandler(&text, nil)).Info("", "v", v)
+			slog.New(slog.NewJSONHandler(&js, nil)).Info("", "v", v)
+			encoded, _ := json.Marshal(v)
+			printed["slog text"], printed["slog JSON"], printed["JSON"] = text.String(), js.String(), string(encoded)
+			for verb, out := range printed {
+				for _, trace := range traces {
+					if strings.Contains(out, trace) {
+						t.Errorf("%T %s, with %s: %q is in %.300s", v, how, verb, trace, out)
+						break
+					}
+				}
+			}
 		}
 	}
 }

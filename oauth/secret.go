@@ -13,9 +13,10 @@ import (
 // yields "REDACTED" instead of the credential (and "" for an empty one), so that
 // whole structures can be logged without thought.
 //
-// Three things are out of a type's reach: fmt reads unexported fields of somebody
-// else's structure by reflection, and formats the mistake %p (which go vet
-// reports) without asking the value; and encoding/json writes the keys of a map as
+// Four things are out of a type's reach: fmt reads unexported fields of somebody
+// else's structure by reflection; formats the mistake %p (which go vet reports) without
+// asking the value; does not ask what lies behind a pointer in a structure either, if the
+// verb does not fit a pointer, such as %s; and encoding/json writes the keys of a map as
 // they are.
 type Secret string
 

@@ -82,6 +82,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"sync/atomic"
 
@@ -98,7 +99,7 @@ type Store struct {
 	profile string
 	path    string // of the data file
 	lock    *filelock.Lock
-	key     cipher.AEAD // nil: sessions are stored in the clear
+	key     func() cipher.AEAD // nil: sessions are stored in the clear; fmt follows pointers, not functions
 
 	interrupted atomic.Int64 // Unix nanoseconds, for the fn of the Update that has the lock
 }
@@ -146,6 +147,21 @@ const (
 	nextSuffix = ".next"
 	lockSuffix = ".lock"
 )
+
+// String is the path of the data file, and the name of the type.
+func (s *Store) String() string {
+	if s == nil {
+		return "filestore.Store(none)"
+	}
+	return "filestore.Store(" + s.path + ")"
+}
+
+// Format implements [fmt.Formatter] for every verb with the text of String, as the key of
+// [WithSeal] is among the fields.
+func (s *Store) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// LogValue implements [slog.LogValuer] with the text of String.
+func (s *Store) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // Path returns the absolute path of the data file, which need not exist.
 func (s *Store) Path() string { return s.path }

@@ -32,7 +32,7 @@ func WithSeal(key cipher.AEAD) Option {
 		if n := key.NonceSize(); n != 0 && n < minNonce {
 			return fmt.Errorf("a seal with nonces of %d bytes, which is not enough for random ones", n)
 		}
-		s.key = key
+		s.key = func() cipher.AEAD { return key }
 		return nil
 	}
 }
@@ -71,14 +71,15 @@ func (s *Store) associated(line []byte) []byte { return append(bytes.Clone(line)
 
 // seal returns the content of a sealed file.
 func (s *Store) seal(generation uint64, plain []byte) ([]byte, error) {
-	sealed := fmt.Appendf(make([]byte, 0, len(sealedLine)+20+s.key.NonceSize()+len(plain)+s.key.Overhead()+sha256.Size), sealedLine, generation)
+	key := s.key()
+	sealed := fmt.Appendf(make([]byte, 0, len(sealedLine)+20+key.NonceSize()+len(plain)+key.Overhead()+sha256.Size), sealedLine, generation)
 	associated := s.associated(sealed)
-	nonce := make([]byte, s.key.NonceSize())
+	nonce := make([]byte, key.NonceSize())
 	if _, err := rand.Read(nonce); err != nil {
 		return nil, err
 	}
 	sealed = append(sealed, nonce...)
-	sealed = s.key.Seal(sealed, nonce, plain, associated)
+	sealed = key.Seal(sealed, nonce, plain, associated)
 	sum := sha256.Sum256(sealed)
 	return append(sealed, sum[:]...), nil
 }
@@ -105,11 +106,12 @@ func (s *Store) unseal(data []byte) (oauth.Session, error) {
 	if !isWhole(data) {
 		return oauth.Session{}, fmt.Errorf("%w: it was cut off or damaged", oauth.ErrSessionFormat)
 	}
-	n, end := s.key.NonceSize(), len(rest)-sha256.Size
+	key := s.key()
+	n, end := key.NonceSize(), len(rest)-sha256.Size
 	if end < n { // made with a key that has shorter nonces, or by nobody
 		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealKey, oauth.ErrSessionFormat)
 	}
-	plain, err := s.key.Open(nil, rest[:n], rest[n:end], s.associated(line))
+	plain, err := key.Open(nil, rest[:n], rest[n:end], s.associated(line))
 	if err != nil { // whatever the key says of it: an error of a cipher has nothing to tell
 		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealKey, oauth.ErrSessionFormat)
 	}

@@ -82,6 +82,12 @@ func TestKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	type opaque struct{ k cipher.AEAD } // fmt does not ask a value in an unexported field
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
+		if out := fmt.Sprintf(verb, opaque{key}); strings.Contains(out, "gcm") || strings.Contains(out, "GCM") {
+			t.Errorf("in an unexported field, %s prints %s", verb, out)
+		}
+	}
 	for _, printed := range []string{string(text), fmt.Sprint(key), fmt.Sprintf("%+v %#v %s %q %x %d", key, key, key, key, key, key)} {
 		if strings.Trim(strings.ReplaceAll(printed, "keyringstore.Key(REDACTED)", ""), "{} ") != "" {
 			t.Errorf("it prints %s", printed)

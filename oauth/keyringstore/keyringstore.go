@@ -170,7 +170,7 @@ func (v *vault) key(ctx context.Context) (cipher.AEAD, error) {
 	if err != nil {
 		return nil, v.error(nil, err)
 	}
-	return seal{gcm}, nil
+	return seal{func() cipher.AEAD { return gcm }}, nil
 }
 
 // createLocked is create, in one process at a time. A call that hangs keeps the
@@ -230,23 +230,24 @@ func (v *vault) create(ctx context.Context) ([]byte, error) {
 	return kept, err
 }
 
-// A seal is an AEAD that prints nothing of its key.
-type seal struct{ aead cipher.AEAD }
+// A seal is an AEAD that prints nothing of its key, not even in somebody else's unexported
+// field: fmt follows pointers there, not functions.
+type seal struct{ aead func() cipher.AEAD }
 
 // NonceSize implements [cipher.AEAD]. It is 0: Seal draws the nonces.
-func (s seal) NonceSize() int { return s.aead.NonceSize() }
+func (s seal) NonceSize() int { return s.aead().NonceSize() }
 
 // Overhead implements [cipher.AEAD].
-func (s seal) Overhead() int { return s.aead.Overhead() }
+func (s seal) Overhead() int { return s.aead().Overhead() }
 
 // Seal implements [cipher.AEAD].
 func (s seal) Seal(dst, nonce, plaintext, additionalData []byte) []byte {
-	return s.aead.Seal(dst, nonce, plaintext, additionalData)
+	return s.aead().Seal(dst, nonce, plaintext, additionalData)
 }
 
 // Open implements [cipher.AEAD].
 func (s seal) Open(dst, nonce, ciphertext, additionalData []byte) ([]byte, error) {
-	return s.aead.Open(dst, nonce, ciphertext, additionalData)
+	return s.aead().Open(dst, nonce, ciphertext, additionalData)
 }
 
 // Format implements [fmt.Formatter].
