@@ -61,15 +61,24 @@ func codeGrant(code Secret, verifier Secret, redirectURI string) grant {
 	}}
 }
 
-// secrets are the values that must not come back in an error.
-func (g grant) secrets() []string {
-	var s []string
+// secrets are the values of a request that must not come back in an error.
+func (c *Client) secrets(g grant) []string {
+	secret := c.secret().Reveal()
+	all := []string{secret}
 	for _, name := range []string{"refresh_token", "code", "code_verifier", "token"} {
 		if v := g.form.Get(name); v != "" {
-			s = append(s, v)
+			all = append(all, v)
 		}
 	}
-	return s
+	if secret != "" {
+		// A server may quote the value of the Authorization header, with the padding or
+		// without it.
+		id := c.cfg.ClientID
+		for _, credentials := range []string{id + ":" + secret, url.QueryEscape(id) + ":" + url.QueryEscape(secret)} {
+			all = append(all, base64.RawStdEncoding.EncodeToString([]byte(credentials)))
+		}
+	}
+	return all
 }
 
 // An exchangeError is the failure of a token request, with what the caller must
@@ -290,7 +299,7 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 	if proof != "" {
 		header.Set("DPoP", proof)
 	}
-	secrets := append(g.secrets(), c.secret().Reveal())
+	secrets := c.secrets(g)
 	var wrote, dialed atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn:      func(string) { dialed.Store(true) },

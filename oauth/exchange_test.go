@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -822,6 +823,50 @@ func TestRefusals(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A server that quotes the Authorization header, without its scheme, does not bring the
+// client's secret into an error or an event.
+func TestQuotedBasicCredentials(t *testing.T) {
+	const secret = "the+client/secret: 0123456789"
+	for method, credentials := range map[oauth.AuthMethod]string{
+		oauth.AuthClientSecretBasicPlain: "client:" + secret,
+		oauth.AuthClientSecretBasic:      "client:" + url.QueryEscape(secret),
+	} {
+		for encoding, value := range map[string]string{
+			"as it is": base64.StdEncoding.EncodeToString([]byte(credentials)),
+			"unpadded": base64.RawStdEncoding.EncodeToString([]byte(credentials)),
+			"in a URL": url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(credentials))),
+		} {
+			for name, resp := range map[string]func() *http.Response{
+				"description": func() *http.Response {
+					return answer(401, `{"error":"invalid_client","error_description":"cannot decode '`+value+`'"}`)
+				},
+				"code":         func() *http.Response { return answer(401, `{"error":"`+value+`"}`) },
+				"request id":   func() *http.Response { return answer(503, "", "X-Request-Id", value) },
+				"content type": func() *http.Response { return answer(200, "no", "Content-Type", "text/"+value) },
+				"transport":    func() *http.Response { return nil },
+			} {
+				t.Run(string(method)+" "+encoding+" "+name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						srv := newFakeServer(func(int, fakeRequest) (*http.Response, error) {
+							if resp := resp(); resp != nil {
+								return resp, nil
+							}
+							return nil, errors.New("malformed HTTP response \"" + value + "\"")
+						})
+						c, log := newClient(t, srv, func(cfg *oauth.Config) {
+							cfg.Provider.AuthMethod, cfg.ClientSecret = method, secret
+						})
+						_, err := c.TokenSource().Token()
+						if text := fmt.Sprint(err, log.events); strings.Contains(text, value[:len(value)-4]) {
+							t.Errorf("the client's secret is in: %v", text)
+						}
+					})
+				})
+			}
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ type tokenResponse struct {
 // wrong while the body was read. With an error, the result can still hold a
 // refresh token.
 func (c *Client) parseResponse(resp *http.Response, body []byte, readErr error, g grant) (tokenResponse, error) {
-	secrets := append(g.secrets(), c.secret().Reveal())
+	secrets := c.secrets(g)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return tokenResponse{}, parseRefusal(resp, body, readErr, secrets)
 	}
