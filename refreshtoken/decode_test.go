@@ -3,6 +3,7 @@ package refreshtoken
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"reflect"
 	"strings"
@@ -105,11 +106,43 @@ func checkSilent(t *testing.T, text string) {
 	}
 }
 
-func BenchmarkParsePage(b *testing.B) {
+// largePage has a thousand tokens, as a client sees them.
+func largePage() []byte {
 	const token = `{"id":"aje00000000000000000","clientInstanceInfo":"yc/0.141.0","clientId":"yc.oauth.public-sdk",` +
 		`"subjectId":"aje00000000000000subj","createdAt":"2025-01-02T03:04:05.678901234Z","expiresAt":"2025-02-02T03:04:05Z",` +
 		`"lastUsedAt":"2025-01-03T03:04:05.5Z","protectionLevel":"INSECURE_KEY_DPOP"}`
-	data := []byte(`{"refreshTokens":[` + strings.Repeat(token+",", 999) + token + `],"nextPageToken":"next"}`)
+	return []byte(`{"refreshTokens":[` + strings.Repeat(token+",", 999) + token + `],"nextPageToken":"next"}`)
+}
+
+// pieces is a body that notes how much of it is asked for at a time.
+type pieces struct {
+	io.Reader
+	largest int
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	p.largest = max(p.largest, len(b))
+	return p.Reader.Read(b)
+}
+
+// TestPageIsReadAsItComes: there is no copy of the body, and a token costs itself and
+// its ID.
+func TestPageIsReadAsItComes(t *testing.T) {
+	data := largePage()
+	if n := testing.AllocsPerRun(10, func() {
+		body := &pieces{Reader: bytes.NewReader(data)}
+		page, err := parsePage(body)
+		if err != nil || len(page.RefreshTokens) != 1000 || page.NextPageToken != "next" || body.largest > pageBuffer {
+			t.Fatalf("%d tokens, %v, in pieces of %d", len(page.RefreshTokens), err, body.largest)
+		}
+		page.clean(cleanerOf(noSecret))
+	}); n > 2100 {
+		t.Errorf("%v allocations for a page of 1000 tokens", n)
+	}
+}
+
+func BenchmarkParsePage(b *testing.B) {
+	data := largePage()
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +75,25 @@ func TestList(t *testing.T) {
 	}
 	if n := s.open.Load(); n != 0 {
 		t.Errorf("%d bodies were not closed", n)
+	}
+}
+
+// TestListKeepsTheConnection: each page is read to its end.
+func TestListKeepsTheConnection(t *testing.T) {
+	s := pages(t, map[string]string{
+		"":  `{"refreshTokens":[{"id":"aje1"}],"nextPageToken":"2"}` + strings.Repeat(" ", 40<<10),
+		"2": `{"nextPageToken":"3"}` + "\n",
+		"3": `{}`,
+	})
+	var reused []bool
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = append(reused, c.Reused) }})
+	for _, err := range s.client().List(ctx, refreshtoken.ListOptions{NoLookahead: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []bool{false, true, true}; !slices.Equal(reused, want) {
+		t.Errorf("connections were reused: %v, want %v", reused, want)
 	}
 }
 
@@ -559,8 +580,15 @@ func TestLimitOfABody(t *testing.T) {
 	}{{"at the limit", body, 1}, {"above it", body + " ", 0}} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serve(t, answer(http.StatusOK, c.body))
-			if tokens, err := list(s.client(), refreshtoken.ListOptions{}); len(tokens) != c.want || (err == nil) != (c.want > 0) {
-				t.Errorf("got %d tokens and %v", len(tokens), err)
+			tokens, err := list(s.client(), refreshtoken.ListOptions{})
+			if len(tokens) != c.want || (err == nil) != (c.want > 0) {
+				t.Fatalf("got %d tokens and %v", len(tokens), err)
+			}
+			if err != nil {
+				wantText(t, as[*refreshtoken.ResponseError](t, err).Reason, "larger than 16 MiB: a smaller PageSize")
+			}
+			if n := len(s.seen()); n != 1 {
+				t.Errorf("%d requests", n)
 			}
 		})
 	}
