@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
-	"net/http"
 	"os"
 
 	"github.com/ycauth/ycauth-go/oauth"
@@ -43,7 +41,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	session, err := client.Login(ctx, oauth.LoginOptions{OpenURL: consent, Out: os.Stdout})
+	session, err := client.Login(ctx, oauth.LoginOptions{OpenURL: iam.OpenURL, Out: os.Stdout})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -60,21 +58,6 @@ func Example() {
 	// Output:
 	// granted: [openid offline_access]
 	// the API answered 200
-}
-
-// consent is the browser of a user whose server asks no questions.
-func consent(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err
 }
 
 // A refresh token that was obtained elsewhere, and what to do when it does not

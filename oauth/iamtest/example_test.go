@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
 )
 
@@ -54,6 +55,38 @@ func Example() {
 	// 12 hours later: 401
 	// GET /api/whoami 200 ""
 	// GET /api/whoami 401 "invalid_token"
+}
+
+// A test of a program that logs in: the server brings everything that package oauth
+// needs, a browser and a clock among it.
+func Example_login() {
+	srv, err := iamtest.New(iamtest.Options{AllowUnbound: true}) // in a test: iamtest.Start(t)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	client, err := oauth.New(srv.OAuthConfig(nil)) // with a *dpop.Prover, tokens are bound to its key
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	if _, err := client.Login(ctx, oauth.LoginOptions{OpenURL: srv.OpenURL}); err != nil {
+		log.Fatal(err)
+	}
+	srv.Advance(13 * time.Hour) // and the client's clock with it: its token has expired
+	if err := srv.Inject(iamtest.EndpointToken, iamtest.LostAnswer(), 1); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := client.TokenSource().TokenContext(ctx); err != nil {
+		log.Fatal(err)
+	}
+	for _, r := range srv.Requests()[1:] { // after that of the browser
+		fmt.Println(r.GrantType, r.Status)
+	}
+	// Output:
+	// authorization_code 200
+	// refresh_token 0
+	// refresh_token 200
 }
 
 // The next two requests go wrong, the third does not.
