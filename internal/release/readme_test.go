@@ -59,6 +59,24 @@ func TestReadmeLinks(t *testing.T) {
 	}
 }
 
+// TestReadmeExamples looks for the examples that the README names, each in the file
+// that it links to, and for what they are checked by.
+func TestReadmeExamples(t *testing.T) {
+	named := regexp.MustCompile("\\[`[a-z]+\\.(Example\\w*)`\\]\\((\\S+)\\)(, with a card)?").FindAllStringSubmatch(read(t, filepath.Join(tree, "README.md")), -1)
+	if len(named) < 7 {
+		t.Errorf("README.md names %d examples", len(named))
+	}
+	for _, m := range named {
+		_, body, ok := strings.Cut(read(t, filepath.Join(tree, filepath.FromSlash(m[2]))), "\nfunc "+m[1]+"() {\n")
+		body, _, _ = strings.Cut(body, "\n}\n")
+		if !ok {
+			t.Errorf("README.md names %s, which is not in %s", m[1], m[2])
+		} else if !strings.Contains(body, "// Output:") && m[3] == "" {
+			t.Errorf("README.md says that %s runs, and nothing runs it without an output", m[1])
+		}
+	}
+}
+
 // TestThreatsNameTests looks for the tests that the threat model names.
 func TestThreatsNameTests(t *testing.T) {
 	files, err := treeFiles(t.Context(), tree)
