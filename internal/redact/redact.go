@@ -6,12 +6,9 @@
 package redact
 
 import (
-	"encoding/json"
-	"html"
-	"net/url"
+	"cmp"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -24,8 +21,8 @@ const Mark = "REDACTED"
 const maxText = 512
 
 // Known credential shapes: Yandex Cloud IAM and refresh tokens, Yandex OAuth
-// access and refresh tokens, JWTs, and whatever follows an authentication
-// scheme. The prefixes may change, so they serve to redact, never to validate.
+// access and refresh tokens, JWTs, and whatever may follow an authentication
+// scheme ([looksSecret] decides). The prefixes may change, so they serve to redact, never to validate.
 var shapes = regexp.MustCompile(strings.Join([]string{
 	`\br?t1\.[A-Za-z0-9_=\-]+(?:\.[A-Za-z0-9_=\-]+)?`,
 	`\by[0-6]_[A-Za-z0-9_\-]{10,}`,
@@ -35,17 +32,70 @@ var shapes = regexp.MustCompile(strings.Join([]string{
 	`(?i)\b(?:bearer|dpop|basic)\s+[A-Za-z0-9._~+/=\-]{8,}`,
 }, "|"))
 
-// Text sanitizes untrusted text for use in an error or a log. The given secrets,
-// also as a URL, Go, JSON and HTML write them and in either case, and everything that
-// looks like a credential become [Mark]. Control characters and those that reverse
-// the direction of writing become spaces. What is longer than 512 runes is cut.
-func Text(s string, secrets ...string) string {
+// A Cleaner takes certain secrets, and what looks like a credential, out of texts. It
+// is made once for the secrets of a request, and then cleans any number of texts, each
+// in a time that grows with its length alone. A nil Cleaner knows no secrets. A Cleaner
+// is safe for concurrent use.
+type Cleaner struct {
+	secrets func() []secret // a closure, because fmt follows no function
+}
+
+// A secret is searched for as it is, if decode is nil, or in the text as decode reads it.
+type secret struct {
+	decode  decoder
+	signs   string // of escapes, without which the text need not be decoded
+	pattern func() *pattern
+	min     int // the length of the shortest text that it can be in
+}
+
+// New returns a Cleaner for these secrets. Those of less than 4 octets are ignored,
+// because ordinary words would be redacted.
+func New(secrets ...string) *Cleaner {
+	var all []secret
+	for i, s := range secrets {
+		if len(s) < minSecret || slices.Contains(secrets[:i], s) {
+			continue
+		}
+		plain := newPattern(s)
+		all = append(all, secret{pattern: plain, min: len(s)})
+		for _, e := range encodings {
+			if !strings.ContainsAny(s, e.signs) {
+				all = append(all, secret{e.decode, e.signs, plain, len(s)})
+				continue
+			}
+			// What looks like an escape in the secret does not in the text if each of its
+			// characters was escaped, and is read as one there if they were not.
+			for _, form := range []string{decodeAll(s, 1, e.decode), decodeAll(s, len(s), e.decode)} {
+				if len(form) >= minSecret {
+					all = append(all, secret{e.decode, e.signs, newPattern(form), len(form)})
+				}
+			}
+		}
+	}
+	return &Cleaner{func() []secret { return all }}
+}
+
+// minSecret is the length of the shortest secret that is searched for, and of the
+// shortest credential that has a known shape, in octets.
+const minSecret = 4
+
+// Text is [Cleaner.Text] for one text.
+func Text(s string, secrets ...string) string { return New(secrets...).Text(s) }
+
+// Credentials is [Cleaner.Credentials] for one text.
+func Credentials(s string, secrets ...string) string { return New(secrets...).Credentials(s) }
+
+// Text sanitizes untrusted text for use in an error or a log. The secrets, also as a
+// URL, Go, JSON and HTML write them and in either case, and everything that looks like
+// a credential become [Mark]. Control characters and those that reverse the direction
+// of writing become spaces. What is longer than 512 runes is cut.
+func (c *Cleaner) Text(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(Credentials(s, secrets...), "\uFFFD"))
+	}, strings.ToValidUTF8(c.Credentials(s), "\uFFFD"))
 	s = strings.TrimSpace(s)
 	if len(s) > maxText { // runes are never longer than bytes
 		if r := []rune(s); len(r) > maxText {
@@ -57,19 +107,20 @@ func Text(s string, secrets ...string) string {
 
 // Credentials is Text for data: it replaces the secrets and what looks like a
 // credential, and leaves everything else as it is.
-func Credentials(s string, secrets ...string) string {
-	for _, secret := range longestFirst(secrets) {
-		if len(secret) < 4 {
-			continue // would redact ordinary words
-		}
-		for _, form := range forms(secret) {
-			s = replaceAll(s, form, Mark)
-		}
+func (c *Cleaner) Credentials(s string) string {
+	if len(s) < minSecret {
+		return s
 	}
+	s = mark(s, c.find(s))
 	if !suspicious(s) {
 		return s
 	}
-	return shapes.ReplaceAllString(s, Mark)
+	return shapes.ReplaceAllStringFunc(s, func(match string) string {
+		if scheme, token, ok := cutScheme(match); ok && !looksSecret(token) {
+			return scheme + token
+		}
+		return Mark
+	})
 }
 
 // suspicious reports whether s has a part that every text of one of the shapes has. It
@@ -105,55 +156,62 @@ func suspicious(s string) bool {
 	return false
 }
 
-// forms are the ways in which software that quotes a request writes a secret: as it
-// is, in a URL, as %q of fmt (net/http does), as a JSON string, in HTML.
-func forms(secret string) []string {
-	all := []string{secret, url.QueryEscape(secret), url.PathEscape(secret), unquoted(strconv.Quote(secret)), html.EscapeString(secret)}
-	for _, escapeHTML := range []bool{true, false} {
-		var b strings.Builder
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(escapeHTML)
-		if err := enc.Encode(secret); err != nil {
-			continue // a string and a Builder do not fail
-		}
-		all = append(all, unquoted(strings.TrimSuffix(b.String(), "\n")))
+// A span is a part of a text, from one octet to before another.
+type span struct{ from, to int }
+
+func (c *Cleaner) find(s string) []span {
+	if c == nil || c.secrets == nil {
+		return nil
 	}
-	slices.Sort(all)
-	return longestFirst(slices.Compact(all)) // an escaped form can hold the plain one
+	var found []span
+	for _, secret := range c.secrets() {
+		switch {
+		case len(s) < secret.min:
+		case secret.decode == nil:
+			found = secret.pattern().plain(found, s)
+		case strings.ContainsAny(s, secret.signs):
+			found = secret.pattern().escaped(found, s, secret.decode)
+		}
+	}
+	return found
 }
 
-func unquoted(s string) string { return s[1 : len(s)-1] }
-
-// replaceAll is [strings.ReplaceAll] for letters in either case: host names arrive
-// in lower case, and the digits of escapes come in both.
-func replaceAll(s, old, with string) string {
-	var b strings.Builder
-	rest := s
-	for i := 0; i+len(old) <= len(rest); {
-		if lower(rest[i]) != lower(old[0]) || !strings.EqualFold(rest[i:i+len(old)], old) {
-			i++
-			continue
-		}
-		b.WriteString(rest[:i] + with)
-		rest, i = rest[i+len(old):], 0
-	}
-	if len(rest) == len(s) {
+// mark replaces the spans. Those that overlap become one mark, so that nothing is left of
+// either secret where one begins with the other.
+func mark(s string, found []span) string {
+	if len(found) == 0 {
 		return s
 	}
-	return b.String() + rest
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c += 'a' - 'A'
+	slices.SortFunc(found, func(a, b span) int { return cmp.Or(a.from-b.from, a.to-b.to) })
+	var b strings.Builder
+	end := 0 // of what is written or marked
+	for i, f := range found {
+		if i == 0 || f.from >= end {
+			b.WriteString(s[end:f.from])
+			b.WriteString(Mark)
+		}
+		end = max(end, f.to)
 	}
-	return c
+	b.WriteString(s[end:])
+	return b.String()
 }
 
-// longestFirst: of two secrets where one begins with the other, the rest of the
-// longer one must not stay.
-func longestFirst(secrets []string) []string {
-	sorted := slices.Clone(secrets)
-	slices.SortFunc(sorted, func(a, b string) int { return len(b) - len(a) })
-	return sorted
+// cutScheme splits what shapes found after an authentication scheme.
+func cutScheme(match string) (scheme, token string, ok bool) {
+	i := strings.LastIndexFunc(match, unicode.IsSpace) + 1
+	return match[:i], match[i:], i > 0
+}
+
+// looksSecret tells a credential from the word after "Bearer" in a sentence: a word is
+// short, and has neither digits, nor a capital letter after a small one, nor padding.
+func looksSecret(token string) bool {
+	if len(token) >= 16 || token == Mark || strings.HasSuffix(token, "=") {
+		return true
+	}
+	for i, c := range []byte(token) {
+		if '0' <= c && c <= '9' || i > 0 && lower(c) != c && lower(token[i-1]) == token[i-1] && isAlphanumeric(token[i-1]) {
+			return true
+		}
+	}
+	return false
 }
