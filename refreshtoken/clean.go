@@ -14,10 +14,8 @@ import (
 type cleaner func(string) string
 
 func cleanerOf(secret func() string) cleaner {
-	return func(s string) string {
-		token := secret()
-		return redact.Text(s, token, printable(token)) // identifiers lose their spaces
-	}
+	token := secret()
+	return redact.New(token, printable(token)).Text // identifiers lose their spaces
 }
 
 // noSecret is for calls that carry none beside the IAM token.
