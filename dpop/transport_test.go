@@ -697,7 +697,7 @@ func TestTransportVirtualHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	now, ahead := fmt.Sprint(testTime.Unix()), fmt.Sprint(testTime.Add(2*hour).Unix())
+	now, ahead := strconv.FormatInt(testTime.Unix(), 10), strconv.FormatInt(testTime.Add(2*hour).Unix(), 10)
 	want := []request{
 		{"b.example", "", now}, {"a.example", "", now},
 		{"b.example", "nonce-of-b.example", now}, {"a.example", "nonce-of-a.example", ahead},

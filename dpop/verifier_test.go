@@ -303,12 +303,9 @@ func wantProofError(t *testing.T, err error, want string, is error) {
 			t.Errorf("errors.Is(%q, %q) = %v", err, sentinel, errors.Is(err, sentinel))
 		}
 	}
-	code := "invalid_dpop_proof"
-	switch is { //nolint:errorlint // as above
-	case ErrUseNonce:
-		code = "use_dpop_nonce"
-	case ErrUnboundToken:
-		code = "invalid_token"
+	code := map[error]string{ErrUseNonce: "use_dpop_nonce", ErrUnboundToken: "invalid_token"}[is]
+	if code == "" {
+		code = "invalid_dpop_proof"
 	}
 	if pe.Code() != code {
 		t.Errorf("Code = %s, want %s", pe.Code(), code)
