@@ -174,7 +174,7 @@ func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
 		iat := made.Wall().Add(c.clocks.Correction(c.tokenURL, made.Wall()))
 		response, newNonce, err := c.send(ctx, g, iat, &told)
 		var server *ServerError
-		if err == nil || c.cfg.DPoP == nil || !errors.As(err, &server) {
+		if err == nil || c.cfg.DPoP == nil || !errors.As(err, &server) || response.refreshToken != "" {
 			return response, err
 		}
 		if g.uncut && challenges == 0 && len(rejected) == 0 {
@@ -322,7 +322,7 @@ func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*
 
 // redacted is an error of a transport, which may quote what it was to send.
 func redacted(err error, secrets []string) error {
-	return &redactedError{redact.Text(err.Error(), secrets...), func() error { return err }}
+	return &redactedError{redact.Text(brief(err.Error()), secrets...), func() error { return err }}
 }
 
 // redactedError keeps the error itself where fmt cannot follow.

@@ -380,8 +380,8 @@ func (c *Client) Session(ctx context.Context) (Session, error) {
 // If the session cannot be saved, the error is a [*StoreError], and the token source
 // goes on with the session it had, unless the store has the new one all the same.
 func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
-	if !isVSChars(refreshToken.Reveal()) {
-		return errors.New("oauth: the refresh token to import is empty or has characters that no token has: was it copied whole, without quotes and line breaks?")
+	if !isRefreshToken(refreshToken.Reveal()) {
+		return errors.New("oauth: the refresh token to import is empty, longer than 64 KiB or has characters that no token has: was it copied whole, without quotes and line breaks?")
 	}
 	s := Session{
 		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID, RefreshToken: refreshToken,

@@ -711,6 +711,150 @@ func TestErrorWithStatus200EndsTheSession(t *testing.T) {
 	wantReason(t, err, oauth.ReasonRejected)
 }
 
+// The end of a session is told by the code, however odd the JSON around it is, with
+// either status.
+func TestErrorInOddJSON(t *testing.T) {
+	for _, tt := range []struct {
+		name, body string
+		ended      bool
+	}{
+		{"windows-1251", "{\"error\":\"invalid_grant\",\"error_description\":\"\xd2\xee\xea\xe5\xed\"}", true},
+		{"a byte order mark", "\ufeff" + `{"error":"invalid_grant"}`, true},
+		{"a NUL at the end", `{"error":"invalid_grant"}` + "\x00", true},
+		{"a description twice", `{"error":"invalid_grant","error_description":"a","error_description":"b"}`, true},
+		{"the code twice", `{"error":"invalid_grant","error":"invalid_grant"}`, true},
+		{"text after the end", `{"error":"invalid_grant"}{}`, true},
+		{"a description that is cut off", `{"error":"invalid_grant","error_description":"expi`, true},
+		{"two codes", `{"error":"invalid_grant","error":"server_error"}`, false},
+		{"a code that is cut off", `{"error":"invalid_grant`, false},
+		{"a code inside of something else", `{"errors":[{"error":"invalid_grant"}],}`, false},
+		{"no code", `{"error":null,}`, false},
+		{"a code that is no text", `{"error":{"code":"invalid_grant"},}`, false},
+	} {
+		for _, status := range []int{400, 200} {
+			for _, contentType := range []string{"application/json", "text/html"} {
+				t.Run(fmt.Sprint(tt.name, " ", status, " ", contentType), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						srv := newFakeServer(func(int, fakeRequest) (*http.Response, error) {
+							return answer(status, tt.body, "Content-Type", contentType), nil
+						})
+						c, _ := newClient(t, srv)
+						_, err := c.TokenSource().Token()
+						var server *oauth.ServerError
+						if !errors.As(err, &server) || errors.Is(err, oauth.ErrLoginRequired) != tt.ended {
+							t.Errorf("log in again: %v: %v", !tt.ended, err)
+						}
+						if tt.ended && srv.count() != 1 {
+							t.Errorf("%d requests", srv.count())
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// The refresh token that was sent, in an error, is no new one.
+func TestErrorWithTheSentRefreshToken(t *testing.T) {
+	for _, status := range []int{200, 400} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			c, _ := newClient(t, newFakeServer(func(int, fakeRequest) (*http.Response, error) {
+				return answer(status, `{"error":"invalid_grant","error_description":"expired","refresh_token":"rt-0"}`), nil
+			}))
+			_, err := c.TokenSource().Token()
+			wantReason(t, err, oauth.ReasonRejected)
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // nor does it keep the request from being made again
+		c, _ := newClient(t, newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+			if n == 1 {
+				return answer(503, `{"error":"server_error","access_token":"at","refresh_token":"rt-0"}`), nil
+			}
+			return issue(n, r)
+		}))
+		wantToken(t, c.TokenSource(), "at-2")
+	})
+}
+
+// A new refresh token in a response with the status of an error is kept, if the response
+// is a token response in all but its status.
+func TestRefreshTokenInAnError(t *testing.T) {
+	whole := tokenJSON("at-x", "rt-1", 3600)
+	with := func(member string) string { return strings.Replace(whole, "{", "{"+member+",", 1) }
+	for _, tt := range []struct {
+		name, body, want string
+	}{
+		{"a token response", whole, "rt-1"},
+		{"with a code", with(`"error":"server_error"`), "rt-1"},
+		{"with the code that ends sessions", with(`"error":"invalid_grant"`), "rt-1"},
+		{"no access token", `{"error":"server_error","refresh_token":"rt-1"}`, "rt-0"},
+		{"what is wrong with each member", `{"access_token":"is not accepted","refresh_token":"is missing"}`, "rt-0"},
+		{"masked", `{"access_token":"at-****","refresh_token":"rt-****"}`, "rt-0"},
+		{"a type that nobody knows", `{"access_token":"at","refresh_token":"rt-1","token_type":"mac"}`, "rt-0"},
+		{"inside of something else", `{"error":"server_error","upstream":` + whole + `}`, "rt-0"},
+		{"cut off", whole[:len(whole)-1], "rt-0"},
+		{"twice", with(`"refresh_token":"rt-2"`), "rt-0"},
+	} {
+		for _, status := range []int{302, 400, 403, 500, 503} {
+			t.Run(fmt.Sprint(tt.name, " ", status), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+						if r.form.Get("refresh_token") == "rt-0" {
+							return answer(status, tt.body), nil
+						}
+						return issue(n, r)
+					})
+					c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.DPoP = newProver(t) })
+					tok, err := c.TokenSource().Token()
+					if tok != nil && (tok.AccessToken == "at-x" || tt.want == "rt-0") {
+						t.Errorf("token %q, %v", tok.AccessToken, err)
+					}
+					closeSource(t, c)
+					wantStored(t, c, tt.want)
+				})
+			})
+		}
+	}
+}
+
+// Texts that are too long to be searched for secrets are left out, and so are refresh
+// tokens that are too long for anybody.
+func TestLongTexts(t *testing.T) {
+	const most = 64 << 10
+	long := strings.Repeat("a", most)
+	for name, resp := range map[string]*http.Response{
+		"description":  answer(400, `{"error":"invalid_scope","error_description":"`+strings.Repeat(long, 10)+`"}`),
+		"code":         answer(400, `{"error":"`+strings.Repeat(long, 10)+`"}`),
+		"content type": answer(200, "", "Content-Type", "text/"+long),
+		"request id":   answer(503, "", "X-Request-Id", long),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := newClient(t, newFakeServer(func(int, fakeRequest) (*http.Response, error) { return resp, nil }),
+				func(cfg *oauth.Config) { cfg.MaxAttempts = 1 })
+			_, err := c.TokenSource().Token()
+			var server *oauth.ServerError
+			if !errors.As(err, &server) || strings.Contains(err.Error(), "aaaaa") || len(err.Error()) > 600 {
+				t.Errorf("%.1000v", err)
+			}
+		})
+	}
+	for n, want := range map[int]string{most: long, most + 1: "rt-0"} {
+		c, _ := newClient(t, newFakeServer(func(int, fakeRequest) (*http.Response, error) {
+			return answer(200, tokenJSON("at", strings.Repeat("a", n), 3600)), nil
+		}))
+		if _, err := c.TokenSource().Token(); (err == nil) != (n == most) {
+			t.Errorf("a refresh token of %d bytes: %v", n, err)
+		}
+		closeSource(t, c)
+		if s, err := c.Session(t.Context()); err != nil || s.RefreshToken.Reveal() != want {
+			t.Errorf("after one of %d bytes, one of %d is stored, %v", n, len(s.RefreshToken.Reveal()), err)
+		}
+		if err := c.Import(t.Context(), oauth.Secret(strings.Repeat("a", n))); (err == nil) != (n == most) {
+			t.Errorf("import of %d bytes: %v", n, err)
+		}
+	}
+}
+
 func TestSessionIsNoJSON(t *testing.T) {
 	s := fullSession()
 	for name, v := range map[string]any{"session": s, "pointer": &s, "within": struct{ S oauth.Session }{s}} {

@@ -43,14 +43,27 @@ type tokenResponse struct {
 
 // parseResponse reads a response of the token endpoint. readErr is what went
 // wrong while the body was read. With an error, the result can still hold a
-// refresh token.
+// refresh token, another one than that of g.
 func (c *Client) parseResponse(resp *http.Response, body []byte, readErr error, g grant) (tokenResponse, error) {
+	response, err := c.parseAnswer(resp, body, readErr, g)
+	if err != nil && response.refreshToken.Reveal() == g.form.Get("refresh_token") {
+		response.refreshToken, response.refreshLife = "", 0 // an echo
+	}
+	return response, err
+}
+
+func (c *Client) parseAnswer(resp *http.Response, body []byte, readErr error, g grant) (tokenResponse, error) {
 	secrets := c.secrets(g)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return tokenResponse{}, parseRefusal(resp, body, readErr, secrets)
+		response := tokenResponse{}
+		if readErr == nil {
+			response = misplacedTokens(body)
+		}
+		return response, parseRefusal(resp, body, readErr, secrets)
 	}
 	response, err := parseToken(body)
-	if code, description, codeErr := parseErrorAnswer(body, secrets); err != nil && response.refreshToken == "" && readErr == nil && codeErr == nil {
+	isNew := response.refreshToken != "" && response.refreshToken.Reveal() != g.form.Get("refresh_token")
+	if code, description, codeErr := parseErrorAnswer(body, secrets); err != nil && !isNew && readErr == nil && codeErr == nil {
 		// Some servers send their errors with status 200.
 		return tokenResponse{}, &ServerError{
 			Status: resp.StatusCode, Code: code, Description: description,
@@ -73,12 +86,31 @@ func (c *Client) parseResponse(resp *http.Response, body []byte, readErr error, 
 	}
 	reason := err.Error()
 	if !wire.IsJSON(resp.Header) {
-		reason += "; its content type is " + strconv.Quote(redact.Text(resp.Header.Get("Content-Type"), secrets...))
+		reason += "; its content type is " + strconv.Quote(redact.Text(brief(resp.Header.Get("Content-Type")), secrets...))
 	}
 	return response, &ServerError{
 		Status: resp.StatusCode, RequestID: wire.RequestID(resp.Header, secrets...),
 		Err: fmt.Errorf("%w: %s", ErrMalformedAnswer, reason),
 	}
+}
+
+// misplacedTokens are the tokens in the body of an error: something between us and the
+// server changed the status, or the server set a wrong one. The refresh token that was
+// sent may be spent, so its successor is kept. The access token is not used.
+//
+// What an error says of a refresh token, or quotes, must not take its place: the whole
+// body has to be a token response, with an access token that was never sent. No known
+// server puts one into an error.
+func misplacedTokens(body []byte) tokenResponse {
+	m, err := strictjson.Object(body)
+	if err != nil {
+		return tokenResponse{}
+	}
+	response, err := readMembers(m)
+	if err != nil || strings.ContainsAny(response.refreshToken.Reveal()+response.accessToken.Reveal(), " *") {
+		return tokenResponse{} // a sentence, or a token that was masked
+	}
+	return tokenResponse{refreshToken: response.refreshToken, refreshLife: response.refreshLife}
 }
 
 // parseToken reads a response as RFC 6749 §5.1 describes it. The content type is
@@ -92,12 +124,15 @@ func parseToken(body []byte) (tokenResponse, error) {
 	if err != nil {
 		// The refresh token that was sent may be spent, so what can be had of its
 		// successor is kept, and what is whole is accepted.
-		members, whole := salvage(body)
+		members, whole, ambiguous := salvage(body)
 		response, salvageErr := readMembers(members)
+		for _, name := range []string{"access_token", "refresh_token", "token_type", "expires_in"} {
+			whole = whole && !ambiguous[name]
+		}
 		if whole && salvageErr == nil {
 			return response, nil
 		}
-		if m := refreshTokenMember.FindAllSubmatch(body, 2); response.refreshToken == "" && len(m) == 1 && isVSChars(string(m[0][1])) {
+		if m := refreshTokenMember.FindAllSubmatch(body, 2); response.refreshToken == "" && len(m) == 1 && isRefreshToken(string(m[0][1])) {
 			response.refreshToken = Secret(m[0][1])
 		}
 		return tokenResponse{refreshToken: response.refreshToken, refreshLife: response.refreshLife}, err
@@ -115,8 +150,11 @@ func readMembers(m map[string]json.RawMessage) (tokenResponse, error) {
 		return response, err
 	}
 	if refreshToken != "" {
-		if !isVSChars(refreshToken) {
+		switch {
+		case !isVSChars(refreshToken):
 			return response, errors.New("refresh_token has characters that RFC 6749 does not allow")
+		case !isRefreshToken(refreshToken):
+			return response, errors.New("refresh_token is longer than 64 KiB")
 		}
 		response.refreshToken = Secret(refreshToken)
 		for _, name := range []string{"refresh_token_expires_in", "refresh_expires_in"} {
@@ -163,39 +201,37 @@ func readMembers(m map[string]json.RawMessage) (tokenResponse, error) {
 
 // salvage reads the members of a JSON object that [strictjson.Object] does not
 // accept: with a byte order mark, NULs, invalid UTF-8, a member that is there
-// twice, or cut off. whole reports whether the object is complete, and has no
-// credential twice.
-func salvage(body []byte) (members map[string]json.RawMessage, whole bool) {
-	body = bytes.TrimPrefix(body, []byte("\ufeff"))
+// twice, or cut off. whole reports whether the object is complete, and nothing follows
+// it; ambiguous are the members that are there with several values, of which the last
+// one is returned.
+func salvage(body []byte) (members map[string]json.RawMessage, whole bool, ambiguous map[string]bool) {
+	body = bytes.TrimPrefix(body, []byte(byteOrderMark))
 	body = bytes.ReplaceAll(body, []byte{0}, []byte{' '})
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
-		return nil, false
+		return nil, false, nil
 	}
-	members, whole = make(map[string]json.RawMessage), true
+	members, ambiguous = make(map[string]json.RawMessage), make(map[string]bool)
 	for dec.More() {
 		tok, err := dec.Token()
 		name, ok := tok.(string)
 		if err != nil || !ok {
-			return members, false
+			return members, false, ambiguous
 		}
 		var value json.RawMessage
 		if dec.Decode(&value) != nil {
-			return members, false
+			return members, false, ambiguous
 		}
 		if old, twice := members[name]; twice && !bytes.Equal(old, value) {
-			switch name {
-			case "access_token", "refresh_token", "token_type", "expires_in":
-				whole = false
-			}
+			ambiguous[name] = true
 		}
 		members[name] = value
 	}
-	if _, err := dec.Token(); err != nil || dec.More() {
-		return members, false
-	}
-	return members, whole
+	_, err := dec.Token()
+	return members, err == nil && !dec.More(), ambiguous
 }
+
+const byteOrderMark = "\ufeff"
 
 func stringMember(m map[string]json.RawMessage, name string) (string, error) {
 	raw, ok := m[name]
@@ -253,6 +289,24 @@ func isVSChars(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
+// maxRefreshToken bounds a refresh token, in bytes. RFC 6749 sets no limit. Those of
+// known servers have less than 1 KiB (Yandex Cloud) to some KiB (JWTs that list what
+// the user may do).
+const maxRefreshToken = 64 << 10
+
+func isRefreshToken(s string) bool { return isVSChars(s) && len(s) <= maxRefreshToken }
+
+// brief is a text of a server that is short enough to be searched for secrets, which is
+// done before it is cut to what is shown: half a secret would not be recognized.
+func brief(text string) string {
+	if len(text) > maxSearched {
+		return "(a text of more than 16 KiB)"
+	}
+	return text
+}
+
+const maxSearched = 16 << 10
+
 // parseRefusal makes a ServerError of any response that is not a success. readErr
 // is what went wrong while the body was read.
 func parseRefusal(resp *http.Response, body []byte, readErr error, secrets []string) *ServerError {
@@ -266,10 +320,11 @@ func parseRefusal(resp *http.Response, body []byte, readErr error, secrets []str
 		return e
 	}
 	if readErr != nil {
-		e.Err = fmt.Errorf("%w: %s", ErrMalformedAnswer, redact.Text(readErr.Error(), secrets...))
+		e.Err = fmt.Errorf("%w: %s", ErrMalformedAnswer, redact.Text(brief(readErr.Error()), secrets...))
 		return e
 	}
-	if len(bytes.TrimSpace(body)) == 0 || !wire.IsJSON(resp.Header) && !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+	text := bytes.TrimSpace(bytes.TrimPrefix(body, []byte(byteOrderMark)))
+	if len(text) == 0 || !wire.IsJSON(resp.Header) && text[0] != '{' {
 		e.Err = fmt.Errorf("%w: no RFC 6749 error", ErrMalformedAnswer) // a proxy's page, or nothing: the status says it all
 		return e
 	}
@@ -282,15 +337,23 @@ func parseRefusal(resp *http.Response, body []byte, readErr error, secrets []str
 	return e
 }
 
-// parseErrorAnswer reads the error of RFC 6749 §5.2.
+// parseErrorAnswer reads the error of RFC 6749 §5.2. The code is also read from what is
+// not quite JSON, such as one with a description in windows-1251, unless it is ambiguous:
+// a session that has ended must not pass for a server in trouble.
 func parseErrorAnswer(body []byte, secrets []string) (code, description string, err error) {
 	m, err := strictjson.Object(body)
 	if err != nil {
-		return "", "", err
+		var ambiguous map[string]bool
+		if m, _, ambiguous = salvage(body); m["error"] == nil || ambiguous["error"] {
+			return "", "", err
+		}
 	}
 	code, err = stringMember(m, "error")
 	if err != nil {
 		return "", "", err
+	}
+	if len(code) > maxSearched {
+		code = ""
 	}
 	if code = redact.Text(code, secrets...); code == "" || len(code) > 128 {
 		return "", "", errors.New("error is missing")
@@ -299,7 +362,7 @@ func parseErrorAnswer(body []byte, secrets []string) (code, description string, 
 	if err != nil {
 		description = "" // the code is what matters
 	}
-	return code, redact.Text(description, secrets...), nil
+	return code, redact.Text(brief(description), secrets...), nil
 }
 
 // setToken takes over the access token of a response.

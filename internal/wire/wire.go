@@ -106,10 +106,14 @@ func IsJSON(h http.Header) bool {
 
 // RequestID is the identifier that the server gave the exchange, to quote to
 // its support: x-request-id, else x-server-trace-id. It is "" where there is
-// none, and is cut at 128 characters. The secrets of the request are taken out, in
+// none, and is cut at 128 characters; one of more than 4 KiB identifies nothing and is
+// too long to be searched. The secrets of the request are taken out, in
 // case the server echoes them there.
 func RequestID(h http.Header, secrets ...string) string {
 	for _, name := range []string{"X-Request-Id", "X-Server-Trace-Id"} {
+		if len(h.Get(name)) > maxRequestID {
+			continue
+		}
 		// Cleaned before it is cut: half a token would not be recognized.
 		if id := strings.Map(printable, redact.Text(strings.Map(printable, h.Get(name)), secrets...)); id != "" {
 			return id[:min(len(id), 128)]
@@ -117,6 +121,8 @@ func RequestID(h http.Header, secrets ...string) string {
 	}
 	return ""
 }
+
+const maxRequestID = 4 << 10
 
 func printable(r rune) rune {
 	if r < 0x21 || r > 0x7e {

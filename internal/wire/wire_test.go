@@ -163,6 +163,7 @@ func TestRequestID(t *testing.T) {
 		{"odd characters", h("x-request-id", "a\x1b[31m b\u202ec"), "a[31mbc"},
 		{"only odd characters", h("x-request-id", " \u00a0", "x-server-trace-id", "b"), "b"},
 		{"long", h("x-request-id", strings.Repeat("a", 500)), strings.Repeat("a", 128)},
+		{"too long", h("x-request-id", strings.Repeat("a", 4097), "x-server-trace-id", "b"), "b"},
 		{"an echo of a secret", h("x-request-id", "a-hunter2-secret"), "a-REDACTED"},
 		{"an echo of a secret across the cut", h("x-request-id", strings.Repeat("a", 120)+"hunter2-secret"), strings.Repeat("a", 120) + "REDACTED"},
 	} {
