@@ -97,7 +97,7 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 func (c *Client) lookBeforeLogin(ctx context.Context) (replaced Session, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	err := c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
+	err := c.update(ctx, func(stored Session) (Session, error) {
 		replaced = stored
 		return stored, nil
 	})
@@ -280,7 +280,7 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 	c.source.loggedIn(session, &unsaved{login: true, replaced: replaced})
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	err = c.cfg.Store.Update(saveCtx, func(stored Session) (Session, error) {
+	err = c.update(saveCtx, func(stored Session) (Session, error) {
 		if v := c.source.view.Load(); sameLogin(v.session, session) {
 			session = v.session // it can have been renewed, and saved, in the meantime
 			if sameLogin(stored, session) && !v.supersedes(stored) {

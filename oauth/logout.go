@@ -35,7 +35,7 @@ func (c *Client) Logout(ctx context.Context) error {
 			// What is revoked has to be forgotten, so the store is tried first. The
 			// revocation itself comes without the lock: it may take a token of this very
 			// client.
-			if err := c.cfg.Store.Update(ctx, func(stored Session) (Session, error) { return stored, nil }); err != nil {
+			if err := c.update(ctx, func(stored Session) (Session, error) { return stored, nil }); err != nil {
 				return &StoreError{err}
 			}
 			s, err = c.revoke(ctx, s)
@@ -46,7 +46,7 @@ func (c *Client) Logout(ctx context.Context) error {
 			}
 		}
 		var renewed, leaving bool
-		err = c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
+		err = c.update(ctx, func(stored Session) (Session, error) {
 			newest := stored
 			if v := c.source.view.Load(); v.supersedes(stored) {
 				newest = v.session

@@ -387,7 +387,7 @@ func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID, RefreshToken: refreshToken,
 		KeyThumbprint: c.thumbprint, TokenOrigin: c.tokenOrigin,
 	}
-	err := c.cfg.Store.Update(ctx, func(cur Session) (Session, error) {
+	err := c.update(ctx, func(cur Session) (Session, error) {
 		s.Generation = cur.Generation + 1
 		s.Created = c.later(cur, c.source.view.Load().session)
 		return s, nil

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -853,6 +854,69 @@ func TestLongTexts(t *testing.T) {
 			t.Errorf("import of %d bytes: %v", n, err)
 		}
 	}
+}
+
+// idleStore is a store whose Update at times does nothing, and says that all is well.
+type idleStore struct {
+	oauth.Store
+	idle  atomic.Bool
+	calls atomic.Int32
+}
+
+func (s *idleStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	if s.calls.Add(1); s.idle.Load() {
+		return nil
+	}
+	return s.Store.Update(ctx, fn)
+}
+
+// A store that does not call fn is broken, and nothing counts as saved.
+func TestUpdateThatDoesNotCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		faulty := newFaultyStore()
+		store := &idleStore{Store: faulty}
+		c, log := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) {
+			cfg.Store, cfg.Logger = store, slog.New(slog.DiscardHandler)
+		})
+		ts := c.TokenSource()
+		want := func(err error, what string) {
+			t.Helper()
+			var broken *oauth.StoreError
+			if !errors.As(err, &broken) || !strings.Contains(err.Error(), "did not call fn") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		store.idle.Store(true)
+		_, err := ts.Token()
+		want(err, "Token")
+		want(c.Import(t.Context(), "rt-x"), "Import")
+		want(c.Logout(t.Context()), "Logout")
+		_, err = c.Login(t.Context(), oauth.LoginOptions{Out: io.Discard})
+		want(err, "Login")
+
+		// A session that could not be saved goes on being tried.
+		store.idle.Store(false)
+		faulty.set(func(s *faultyStore) { s.failSave = errors.New("no room") })
+		time.Sleep(time.Minute)
+		wantToken(t, ts, "at-1")
+		store.idle.Store(true)
+		before := store.calls.Load()
+		time.Sleep(time.Minute)
+		if n := store.calls.Load() - before; n > 10 {
+			t.Errorf("%d calls in a minute", n)
+		}
+		var unsaved *oauth.PersistError
+		if err := ts.Close(); !errors.As(err, &unsaved) {
+			t.Errorf("Close: %v", err)
+		}
+		if len(log.of(oauth.EventSaved)) != 0 {
+			t.Error("it counts as saved")
+		}
+		store.idle.Store(false)
+		faulty.set(func(s *faultyStore) { s.failSave = nil })
+		closeSource(t, c)
+		wantStored(t, c, "rt-1")
+	})
 }
 
 func TestSessionIsNoJSON(t *testing.T) {

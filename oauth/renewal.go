@@ -154,7 +154,7 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 			<-told // so that nobody is told anything after Close
 		}
 	})
-	err = s.c.cfg.Store.Update(f.ctx, func(stored Session) (Session, error) {
+	err = s.c.update(f.ctx, func(stored Session) (Session, error) {
 		waited()
 		ran = true
 		f.locked = true
@@ -184,7 +184,7 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 		if fnErr != nil && f.uncertain && kept.RefreshToken == sent {
 			// The store was behind, so the session was saved; now it has to learn that
 			// its refresh token may be spent.
-			_ = s.c.cfg.Store.Update(f.ctx, func(stored Session) (Session, error) { return stored, f.outcome(fnErr) })
+			_ = s.c.update(f.ctx, func(stored Session) (Session, error) { return stored, f.outcome(fnErr) })
 		}
 	}
 	return sent, fnErr

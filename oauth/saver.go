@@ -113,7 +113,7 @@ func (s *TokenSource) save(ctx context.Context) error {
 			return nil
 		}
 		var kept Session // zero if the store keeps what it has
-		err := s.c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
+		err := s.c.update(ctx, func(stored Session) (Session, error) {
 			// The newest session at this moment, not the one of a moment ago.
 			v := s.view.Load()
 			if v.unsaved == nil {

@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -48,6 +49,21 @@ type Store interface {
 	// know of it yet.
 	Update(ctx context.Context, fn func(Session) (Session, error)) error
 }
+
+// update is Store.Update, with an error if the store did not call fn.
+func (c *Client) update(ctx context.Context, fn func(Session) (Session, error)) error {
+	called := false
+	err := c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
+		called = true
+		return fn(stored)
+	})
+	if err == nil && !called {
+		return errNotCalled
+	}
+	return err
+}
+
+var errNotCalled = errors.New("its Update returned nil and did not call fn, which a Store must do")
 
 // NewMemoryStore returns a Store that keeps its session in memory only. The
 // session is lost when the process ends, and its refresh token with it, if the
