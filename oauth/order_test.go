@@ -20,6 +20,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
@@ -987,6 +989,94 @@ func TestPrintsNoSecret(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What the server asked for stands, whatever a sibling stores: no cause of a renewal makes
+// a request before the end of a Retry-After.
+func TestRetryAfterOutlivesAnAdoption(t *testing.T) {
+	for name, tt := range map[string]struct {
+		life   time.Duration // of the sibling's token
+		age    time.Duration
+		reject bool
+		force  bool
+		late   bool // whether there is no token at the end
+	}{
+		"stale":    {life: time.Hour, age: 55 * time.Minute, late: true},
+		"rejected": {life: time.Hour, reject: true},
+		"expires":  {life: 90 * time.Second, late: true},
+		"forced":   {life: time.Hour, force: true},
+		"both":     {life: 90 * time.Second, force: true, late: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := oauth.NewMemoryStore()
+				start := time.Now()
+				srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+					if n == 2 {
+						return answer(429, `{"error":"slow_down"}`, "Retry-After", "600"), nil
+					}
+					return issue(n, r)
+				})
+				c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+				ts := c.TokenSource()
+				wantToken(t, ts, "at-1")
+				var busy *oauth.ServerError
+				if _, err := ts.Renew(t.Context()); !errors.As(err, &busy) {
+					t.Fatalf("%v", err)
+				}
+				put(t, store, func(s *oauth.Session) {
+					freshUntil(s, "siblings", tt.life)
+					s.Obtained, s.Expiry = s.Obtained.Add(-tt.age), s.Expiry.Add(-tt.age)
+				})
+				var tok *oauth2.Token
+				var err error
+				for time.Since(start) < 590*time.Second {
+					time.Sleep(time.Second)
+					if tok, err = ts.Token(); tok != nil && tok.AccessToken == "siblings" && tt.reject {
+						ts.Invalidate(tok)
+					}
+					if tt.force {
+						tok, err = ts.Renew(t.Context())
+					}
+					synctest.Wait()
+				}
+				if srv.count() != 2 {
+					t.Errorf("%d requests, want 2", srv.count())
+				}
+				if tt.late {
+					busy = nil
+					if !errors.As(err, &busy) || busy.Status != 429 {
+						t.Errorf("at the end: %v, %v, want what the server said", tok, err)
+					}
+				} else if err != nil || tok.AccessToken != "siblings" {
+					t.Errorf("at the end: %v, %v", tok, err)
+				}
+				time.Sleep(15 * time.Second)
+				if _, err := ts.Renew(t.Context()); err != nil || srv.count() < 3 {
+					t.Errorf("later: %v, %d requests", err, srv.count())
+				}
+			})
+		})
+	}
+}
+
+// A Retry-After beside the end of a session does not hide another login.
+func TestRetryAfterBesideTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := oauth.NewMemoryStore()
+		srv := newFakeServer(func(int, fakeRequest) (*http.Response, error) {
+			return answer(400, `{"error":"invalid_grant"}`, "Retry-After", "600"), nil
+		})
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+		_, err := c.TokenSource().Token()
+		wantReason(t, err, oauth.ReasonRejected)
+		put(t, store, func(s *oauth.Session) {
+			s.RefreshToken, s.Created = "rt-login", time.Now().Add(time.Second)
+			freshUntil(s, "at-login", time.Hour)
+		})
+		time.Sleep(6 * time.Second)
+		wantToken(t, c.TokenSource(), "at-login")
+	})
 }
 
 func TestRetryAfterIsComparedWithTheServersClock(t *testing.T) {

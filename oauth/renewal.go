@@ -62,7 +62,7 @@ func (s *TokenSource) fly(f *flight) {
 			again = before.failure != nil && errors.Is(err, ErrLoginRequired) && err.Error() == before.failure.Error()
 			return v.failedWith(err, retryAfter(err), now)
 		}
-		v.failure, v.failures, v.quiet, v.busy = nil, 0, 0, 0
+		v.failure, v.failures, v.quiet = nil, 0, 0 // if no request was made, what the server asked for stands
 		return v
 	})
 	f.err = err

@@ -224,10 +224,10 @@ func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
 		return v.flight, nil, nil
 	case v.closed:
 		return nil, nil, ErrClosed
-	case v.failure != nil && !v.rested(now, v.failed, v.busy):
-		return nil, nil, v.failure
-	case v.usable(now) != nil && v.busy > 0 && !v.rested(now, v.failed, v.busy):
+	case v.asked(now) && v.failure == nil && v.usable(now) != nil:
 		return nil, v.token, nil // another process was not told to wait
+	case v.asked(now):
+		return nil, nil, v.silence
 	case v.mayForce(now):
 		return s.takeOff(CauseForced), nil, nil
 	case v.failure != nil:

@@ -51,11 +51,13 @@ type view struct {
 
 	// failure is why the last renewal failed; nil if it did not. It is shared
 	// during quiet, which counts from failed. During busy, which counts from
-	// there too, the server asked for silence.
+	// there too, the server asked for silence, with silence: that holds whatever a
+	// sibling stores meanwhile.
 	failure     error
 	failures    int // in a row
 	failed      clock.Instant
 	quiet, busy time.Duration
+	silence     error
 
 	dead     deadToken
 	doubtful Secret // the refresh token that a lost response may have replaced
@@ -161,7 +163,8 @@ type verdict struct {
 //	…, session ended         | wait           | the error  | wait
 //	expired or none          | wait           | the error  | wait
 //
-// A source rests when it is closed, while a failure is shared, after it renewed
+// A source rests when it is closed, while a failure is shared, while the server asks for
+// silence, after it renewed
 // for a rejected token a moment ago, and if only a doubtful refresh token could replace
 // a token that is merely stale.
 func (v *view) decide(now clock.Instant, synchronous bool) verdict {
@@ -231,6 +234,9 @@ func (v *view) rested(now, since clock.Instant, span time.Duration) bool {
 	return now.MonotonicSince(since) >= span || now.Since(since) >= span && v.hasCredit(now)
 }
 
+// asked reports whether the server asked for silence, and the time is not over.
+func (v *view) asked(now clock.Instant) bool { return v.busy > 0 && !v.rested(now, v.failed, v.busy) }
+
 // hasCredit reports whether the wall clock alone may end a rest.
 func (v *view) hasCredit(now clock.Instant) bool {
 	return now.MonotonicSince(v.credited) >= creditPause
@@ -243,6 +249,8 @@ func (v *view) resting(now clock.Instant, cause Cause) error {
 		return ErrClosed
 	case v.failure != nil && !v.rested(now, v.failed, v.quiet):
 		return v.failure
+	case v.asked(now):
+		return v.silence
 	case cause == CauseRejected && !v.rested(now, v.rejected, rejectedPause) && !errors.Is(v.failure, ErrLoginRequired):
 		return errRejectedAgain // once a session has ended, another look for a login costs no request
 	case cause == CauseStale && v.doubtful != "" && v.doubtful == v.session.RefreshToken:
@@ -356,7 +364,7 @@ func (v view) took(s Session, mine error, usableToken bool, now clock.Instant, s
 func (v view) renewed(base, next Session, refusals uint64, now clock.Instant, m margins) view {
 	v = v.rotated(base, next)
 	v.refused = v.refused && v.refusals != refusals
-	v.failure, v.failures, v.quiet, v.busy = nil, 0, 0, 0
+	v.failure, v.failures, v.quiet, v.busy, v.silence = nil, 0, 0, 0, nil
 	v.doubtful = ""
 	return v.with(next, now, life(next), m)
 }
@@ -406,9 +414,9 @@ func (v view) notSaved(err error) view {
 func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant) view {
 	v.failure, v.failed = err, now
 	v.failures++
-	v.busy = min(retryAfter, maxServerCooldown)
+	v.busy, v.silence = min(retryAfter, maxServerCooldown), err
 	if errors.Is(err, ErrLoginRequired) {
-		v.quiet = loginCooldown
+		v.quiet, v.busy = loginCooldown, 0 // no request is made before another login is found
 		return v
 	}
 	most := maxCooldown
@@ -453,7 +461,7 @@ func (v view) loggedOut() view {
 // launched is told that a renewal begins.
 func (v view) launched(f *flight, now clock.Instant) view {
 	v.flight = f
-	credit := v.failure != nil && now.MonotonicSince(v.failed) < v.quiet && f.cause != CauseForced
+	credit := now.MonotonicSince(v.failed) < max(v.quiet, v.busy) && f.cause != CauseForced
 	switch f.cause {
 	case CauseRejected:
 		credit = credit || now.MonotonicSince(v.rejected) < rejectedPause
