@@ -48,7 +48,7 @@ type secret struct {
 	min     int // the length of the shortest text that it can be in
 }
 
-// New returns a Cleaner for these secrets. Those of less than 4 octets are ignored,
+// New returns a Cleaner for these secrets, nil if there are none. Those of less than 4 octets are ignored,
 // because ordinary words would be redacted.
 func New(secrets ...string) *Cleaner {
 	var all []secret
@@ -71,6 +71,9 @@ func New(secrets ...string) *Cleaner {
 				}
 			}
 		}
+	}
+	if all == nil {
+		return nil
 	}
 	return &Cleaner{func() []secret { return all }}
 }
