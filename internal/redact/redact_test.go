@@ -231,6 +231,21 @@ func TestNilCleaner(t *testing.T) {
 	}
 }
 
+// The fields of a page are cleaned one by one.
+func TestCleaningAllocatesNothing(t *testing.T) {
+	c := New("hunter22")
+	for name, clean := range map[string]func(){
+		"no secrets":  func() { Credentials("ajeexample000client1") },
+		"the text":    func() { Text("the client of a person") },
+		"of a secret": func() { c.Credentials("the client of a person") },
+	} {
+		c.Text("a longer text, for the first time")
+		if n := testing.AllocsPerRun(100, clean); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
 func TestTextLeavesItsArgumentsAlone(t *testing.T) {
 	secrets := []string{"abcd", "abcdefgh"}
 	Text("x", secrets...)
