@@ -123,6 +123,66 @@ func TestStoredTokenAndClocks(t *testing.T) {
 	}
 }
 
+// Two processes that see clocks which differ, of servers behind one name or of their own
+// computers, do not renew in turns: together they make no more requests than each would
+// make alone. No token is served that is dead.
+func TestClocksOfTwoProcessesDiffer(t *testing.T) {
+	const life, span = 12 * time.Hour, 36 * time.Hour
+	const alone = 4 // at 0, 10, 20 and 30 hours
+	for _, skew := range []time.Duration{0, 6 * time.Minute, 61 * time.Minute, 13 * time.Hour, -13 * time.Hour, 7 * 24 * time.Hour} {
+		for _, whose := range []string{"servers", "computers"} {
+			for _, rotating := range []bool{false, true} {
+				t.Run(fmt.Sprint(whose, " ", skew, " rotating ", rotating), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						store := oauth.NewMemoryStore()
+						issued := map[string]time.Time{} // by true time
+						open := func(name string, ahead time.Duration) *oauth.Client {
+							srv := newFakeServer(func(n int, _ fakeRequest) (*http.Response, error) {
+								access, refresh, date := fmt.Sprint("at-", name, n), "", time.Now()
+								if rotating {
+									refresh = fmt.Sprint("rt-", name, n)
+								}
+								if whose == "servers" {
+									date = date.Add(ahead)
+								}
+								issued[access] = time.Now()
+								return answer(200, tokenJSON(access, refresh, int(life.Seconds())), "Date", date.UTC().Format(http.TimeFormat)), nil
+							})
+							srv.began = make(chan struct{}, 10_000)
+							c, _ := openClient(t, srv, func(cfg *oauth.Config) {
+								cfg.Store = store
+								if whose == "computers" {
+									cfg.Clock = func() time.Time { return time.Now().Add(ahead) }
+								}
+							})
+							return c
+						}
+						both := []*oauth.Client{open("a", 0), open("b", skew)}
+						if err := both[0].Import(t.Context(), "rt-0"); err != nil {
+							t.Fatal(err)
+						}
+						for start := time.Now(); time.Since(start) < span; time.Sleep(20 * time.Second) {
+							for _, c := range both {
+								tok, err := c.TokenSource().Token()
+								if err != nil {
+									t.Fatal(err)
+								}
+								if age := time.Since(issued[tok.AccessToken]); age > life {
+									t.Fatalf("%s was served %v after its issue", tok.AccessToken, age)
+								}
+								synctest.Wait()
+							}
+						}
+						if n := len(issued); n > 2*alone+1 || skew == 0 && n > alone {
+							t.Errorf("%d requests in %v for tokens of %v", n, span, life)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
 // A computer that slept: the monotonic clock stood still, the wall clock did not.
 func TestSleepOfTheComputer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

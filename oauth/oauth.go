@@ -55,9 +55,13 @@
 // once more before that. One that lives for less than a second counts as one
 // whose life is unknown.
 //
-// To each request, nonce challenges add at most 3 more, and a corrected clock one. A
+// To each request, nonce challenges add at most 3 more, and a corrected clock one, or two
+// if the clock is set between the first correction and its request. A
 // wall clock that jumps ahead by more than the rest of a token's life costs a
-// renewal, and ends at most one rest a minute.
+// renewal, and ends at most one rest a minute. Where processes that share a store see
+// clocks that differ by hours, their own or those of several servers behind one name, each
+// serves the token that it received itself for as long as that is fresh: their number
+// times the requests of one is what they make at most.
 //
 // # Time
 //

@@ -29,8 +29,9 @@ type view struct {
 	// ancestors[0] is the one that the store had when it failed first.
 	ancestors []Secret
 
-	// token is the access token of session; nil if there is none that serves.
-	// The spans count from born, when this process received or read it.
+	// token is the access token of session, or one of its ancestors' that is better by
+	// the clocks; nil if there is none that serves. The spans count from born, when this
+	// process received or read it.
 	token                   *oauth2.Token
 	born                    clock.Instant
 	stale, invalid, expires time.Duration
@@ -342,6 +343,7 @@ func (v view) read(stored Session, mine error, usableToken bool, now clock.Insta
 
 // took makes a session that was read the one in hand.
 func (v view) took(s Session, mine error, usableToken bool, now clock.Instant, serverTime time.Time, m margins) view {
+	before := v
 	v.session, v.unsaved, v.ancestors = s, nil, nil
 	v.failure, v.failures, v.quiet = nil, 0, 0
 	v.dead, v.doubtful = deadToken{}, "" // whoever renewed has shown what the refresh token is worth
@@ -349,6 +351,12 @@ func (v view) took(s Session, mine error, usableToken bool, now clock.Instant, s
 		return v.without()
 	}
 	left, plausible := remaining(s, now.Wall(), serverTime)
+	if (left <= 0 || !plausible) && sameLogin(s, before.session) && before.usable(now) != nil && !before.refused {
+		// A clock is wrong, of a computer or of a server. Two processes that see different
+		// ones would renew in turns, each because the other's token seems to be dead. What
+		// is left of the token in hand is known better.
+		return v.scheduled()
+	}
 	v = v.with(s, now, left, m)
 	if !plausible {
 		// A clock was wrong, then or now: the token may be long dead.
