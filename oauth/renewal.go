@@ -254,9 +254,10 @@ type interruptible interface {
 
 // doubtful reports whether the refresh token may have been replaced by a request
 // of another process, and can wait until the access token does not serve any more.
+// Whatever the cause: if the server then rejects the refresh token, that is why.
 func (s *TokenSource) doubtful(f *flight, base Session) bool {
 	store, ok := s.c.cfg.Store.(interruptible)
-	if !ok || f.cause != CauseStale || s.c.cfg.Provider.RotationGrace > 0 {
+	if !ok || s.c.cfg.Provider.RotationGrace > 0 {
 		return false
 	}
 	if _, interrupted := store.Interrupted(); !interrupted {
@@ -266,7 +267,7 @@ func (s *TokenSource) doubtful(f *flight, base Session) bool {
 		v.doubtful = base.RefreshToken
 		return v
 	})
-	return v.usable(s.c.clock.Now()) != nil
+	return f.cause == CauseStale && v.usable(s.c.clock.Now()) != nil
 }
 
 // renewable reports why no request can be made for a session.

@@ -191,3 +191,34 @@ func TestErrorOfATransportIsRedacted(t *testing.T) {
 		}
 	}
 }
+
+// After a process that was interrupted in a renewal, a refresh token that the server
+// rejects was replaced most likely, whatever the cause of the renewal is.
+func TestRejectedAfterAnInterruption(t *testing.T) {
+	for _, cause := range []oauth.Cause{oauth.CauseForced, oauth.CauseInvalid, oauth.CauseRejected} {
+		t.Run(string(cause), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := interruptedStore{oauth.NewMemoryStore()}
+				c, _ := newClient(t, newFakeServer(refuse("invalid_grant")), func(cfg *oauth.Config) { cfg.Store = store })
+				ts := c.TokenSource()
+				renew := ts.TokenContext
+				if cause != oauth.CauseInvalid {
+					put(t, store, func(s *oauth.Session) { freshUntil(s, "at", time.Hour) })
+					wantToken(t, ts, "at")
+				}
+				switch cause {
+				case oauth.CauseForced:
+					renew = ts.Renew
+				case oauth.CauseRejected:
+					tok, _ := ts.Token()
+					ts.Invalidate(tok)
+				}
+				_, err := renew(t.Context())
+				wantReason(t, err, oauth.ReasonOutcomeUnknown)
+				if !errors.Is(err, oauth.ErrOutcomeUnknown) {
+					t.Errorf("%v does not match ErrOutcomeUnknown", err)
+				}
+			})
+		})
+	}
+}
