@@ -268,3 +268,22 @@ func TestClockSetAtAnyReading(t *testing.T) {
 		}
 	}
 }
+
+// A request is made again for three nonces and two corrections of the clock, as the
+// package documentation says, and no more.
+func TestMostRequestsForOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wall wallClock
+		srv := newFakeServer(func(n int, _ fakeRequest) (*http.Response, error) {
+			if n <= 3 {
+				return answer(400, `{"error":"use_dpop_nonce"}`, "DPoP-Nonce", fmt.Sprint("n", n)), nil
+			}
+			wall.set(time.Duration(n) * time.Hour)
+			return answer(400, `{"error":"invalid_dpop_proof"}`, "Date", time.Now().UTC().Format(http.TimeFormat), "DPoP-Nonce", fmt.Sprint("n", n)), nil
+		})
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.DPoP, cfg.Clock = newProver(t), wall.now })
+		if _, err := c.TokenSource().Token(); err == nil || srv.count() != 6 {
+			t.Errorf("%d requests (%v), want 6", srv.count(), err)
+		}
+	})
+}
