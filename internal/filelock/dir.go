@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/ycauth/ycauth-go/internal/durable"
 )
@@ -38,10 +39,16 @@ func MakeFolder(dir string) error {
 		return err
 	}
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return &Error{Path: dir, Reason: "cannot be created", Err: cause(err)}
+		reason := "cannot be created"
+		if errors.Is(err, syscall.EROFS) {
+			reason = "cannot be created, because the " + readOnly
+		}
+		return &Error{Path: dir, Reason: reason, Err: cause(err)}
 	}
 	return CheckFolder(dir)
 }
+
+const readOnly = "file system is read-only: mount it for writing, or use a directory on another one"
 
 // CheckFolder reports why a directory is not this user's alone, as an [*Error].
 // It matches [fs.ErrNotExist] if there is none.

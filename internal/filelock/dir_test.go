@@ -89,3 +89,23 @@ func notMine(t *testing.T) string {
 	}
 	return dir
 }
+
+// A symbolic link in the place of a lock is no lock that somebody else holds.
+func TestLockIsALink(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.lock")
+	if err := os.WriteFile(filepath.Join(dir, "other"), []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("other", path); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(path).Acquire(t.Context())
+	var e *Error
+	if !errors.As(err, &e) || !strings.Contains(e.Reason, "not a regular file") {
+		t.Errorf("got %v", err)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "other")); err != nil || string(data) != "precious" {
+		t.Errorf("the other file holds %q, %v", data, err)
+	}
+}

@@ -5,6 +5,7 @@ package filelock
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -99,7 +100,8 @@ func (l *Lock) tryFile(d *durable.Dir) (*os.File, error) {
 		return nil, l.failed(err)
 	}
 	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
+	named, errNamed := d.Lstat(l.name())
+	if err == nil && !fi.Mode().IsRegular() || errNamed == nil && named.Mode()&fs.ModeSymlink != 0 {
 		_ = f.Close()
 		return nil, &Error{Path: l.path, Reason: "cannot be locked, because it is not a regular file: move it away", Err: errors.ErrUnsupported}
 	}
@@ -134,7 +136,10 @@ func (l *Lock) names(d *durable.Dir, f *os.File) bool {
 
 func (l *Lock) failed(err error) error {
 	reason := "cannot be locked"
-	if errors.Is(err, syscall.ENOLCK) || errors.Is(err, errors.ErrUnsupported) {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		reason = "cannot be locked, because its " + readOnly
+	case errors.Is(err, syscall.ENOLCK), errors.Is(err, errors.ErrUnsupported):
 		reason = "cannot be locked, because its file system has no locks: use a directory on a local disk"
 	}
 	return &Error{Path: l.path, Reason: reason, Err: cause(err)}

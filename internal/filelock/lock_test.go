@@ -185,3 +185,11 @@ func TestPause(t *testing.T) {
 		t.Errorf("pauses of %v, want %v", got, want)
 	}
 }
+
+// A file system that cannot be written to is no mystery.
+func TestReadOnly(t *testing.T) {
+	err := New("/somewhere/x.lock").failed(&os.PathError{Op: "openat", Path: "x.lock", Err: syscall.EROFS})
+	if !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "mount it for writing, or use a directory on another one") {
+		t.Errorf("got %v", err)
+	}
+}
