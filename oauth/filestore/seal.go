@@ -100,11 +100,11 @@ func (s *Store) unseal(data []byte) (oauth.Session, error) {
 	if !found || err != nil || !bytes.Equal(line, fmt.Appendf(nil, sealedLine, generation)) {
 		return oauth.Session{}, fmt.Errorf("%w: its first line is not one that this program knows", oauth.ErrSessionFormat)
 	}
+	if !isWhole(data) { // so is what a version before the first release sealed, which had no hash
+		return oauth.Session{}, fmt.Errorf("%w: the sealed session was cut off or damaged", oauth.ErrSessionFormat)
+	}
 	if s.key == nil {
 		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealed, oauth.ErrSessionFormat)
-	}
-	if !isWhole(data) {
-		return oauth.Session{}, fmt.Errorf("%w: it was cut off or damaged", oauth.ErrSessionFormat)
 	}
 	key := s.key()
 	n, end := key.NonceSize(), len(rest)-sha256.Size

@@ -139,7 +139,7 @@ func TestSealBroken(t *testing.T) {
 	lost := "if the key is lost, call Store.Discard and log in again"
 	content := one[:len(one)-sha256.Size]
 	two := bytes.Replace(one, []byte("generation 1"), []byte("generation 2"), 1)
-	const damaged = "it was cut off or damaged"
+	const damaged = "the sealed session was cut off or damaged"
 	for name, tc := range map[string]struct {
 		content []byte
 		cause   error
@@ -301,9 +301,11 @@ func TestSealedPart(t *testing.T) {
 		"longer":             append(bytes.Clone(whole), 0),
 		"changed":            changed,
 	} {
-		for n := range byte(2) {
-			t.Run(name+", key "+string('1'+rune(n)), func(t *testing.T) {
-				s := in(t, filepath.Join(t.TempDir(), "sessions"), filestore.WithSeal(aead(1+n)))
+		for key, opts := range map[string][]filestore.Option{
+			"its key": {filestore.WithSeal(aead(1))}, "another key": {filestore.WithSeal(aead(2))}, "no key": nil,
+		} {
+			t.Run(name+", "+key, func(t *testing.T) {
+				s := in(t, filepath.Join(t.TempDir(), "sessions"), opts...)
 				put(t, s, session(2))
 				if err := os.WriteFile(next(s), left, 0o600); err != nil {
 					t.Fatal(err)
