@@ -57,6 +57,10 @@ func (d *Dir) Remove(name string) error {
 	return d.sync()
 }
 
+// Sync makes the names in the directory durable, in case that failed before. Its errors
+// match [ErrNotSynced].
+func (d *Dir) Sync() error { return d.sync() }
+
 func (d *Dir) path(name string) string { return filepath.Join(d.root.Name(), name) }
 
 func (d *Dir) unlink(name string) error {

@@ -1,6 +1,7 @@
 package filestore_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -59,7 +60,7 @@ func TestOrder(t *testing.T) {
 				want []string
 			}{
 				{"a change", session(2), nil, []string{"write next", "fsync next", "rename next", "fsync directory"}},
-				{"none", session(2), nil, []string{"unlink next"}},
+				{"none", session(2), nil, []string{"unlink next", "fsync directory"}},
 				{"an error", session(3), errors.New("refused"), []string{"unlink next"}},
 				{"a removal", oauth.Session{}, nil, []string{"unlink json", "fsync directory", "unlink next"}},
 			} {
@@ -381,6 +382,66 @@ func TestErrorTellsTheState(t *testing.T) {
 	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) { return oauth.Session{}, nil })
 	if !errors.Is(err, why) || !errors.Is(err, filestore.ErrNotSynced) || !strings.Contains(err.Error(), "may come back") {
 		t.Errorf("a removal: got %v", err)
+	}
+}
+
+// An fsync of the directory that failed, or did not come because the process died, is made
+// up for by the next Update that returns nil, though it changes nothing.
+func TestNotSyncedIsSyncedLater(t *testing.T) {
+	why := errors.New("the disk is busy")
+	for name, next := range map[string]oauth.Session{"a change": session(2), "a removal": {}} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(20) {
+				s := filled(t)
+				disk, stop, err := powerloss.Watch(filepath.Dir(s.Path()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				stop()
+				var steps []durable.Op
+				fails := true
+				restore := durable.SetHook(&durable.Hook{
+					Before: func(op durable.Op) error {
+						if fails && op.Kind == durable.SyncDir {
+							return why
+						}
+						return nil
+					},
+					After: func(op durable.Op) { op.Data = bytes.Clone(op.Data); steps = append(steps, op) },
+				})
+				change := func(oauth.Session) (oauth.Session, error) { return next, nil }
+				for range 2 { // the error stays for as long as its cause does
+					if err := s.Update(t.Context(), change); !errors.Is(err, filestore.ErrNotSynced) {
+						t.Errorf("got %v, want ErrNotSynced", err)
+					}
+				}
+				fails = false
+				err = s.Update(t.Context(), change)
+				restore()
+				if err != nil {
+					t.Fatal(err)
+				}
+				left := filepath.Join(t.TempDir(), "left")
+				if err := disk.Crash(steps, rand.New(rand.NewPCG(seed, 0)), left); err != nil {
+					t.Fatal(err)
+				}
+				if g := found(t, in(t, left)); g != next.Generation {
+					t.Fatalf("after a failure of the power there is generation %d, want %d", g, next.Generation)
+				}
+			}
+		})
+	}
+}
+
+// Where the new session is in no file any more, the error does not say that it waits.
+func TestDirectoryRemovedDuringUpdate(t *testing.T) {
+	s := filled(t)
+	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
+		return session(2), os.RemoveAll(filepath.Dir(s.Path()))
+	})
+	var e *filestore.Error
+	if !errors.As(err, &e) || !strings.Contains(err.Error(), "no file has") || strings.Contains(err.Error(), "waits") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -82,6 +82,43 @@ func TestNotRegular(t *testing.T) {
 	within(t, func() { refused(t, s, dir, nil, "is not a directory") })
 }
 
+// A second name of the session's file, as a link or as a name like any other, is neither
+// written nor waited for.
+func TestSecondNames(t *testing.T) {
+	for kind, link := range map[string]func(old, new string) error{
+		"symbolic": func(old, name string) error { return os.Symlink(filepath.Base(old), name) },
+		"hard":     os.Link,
+	} {
+		for _, suffix := range []string{".next", ".lock"} {
+			t.Run(kind+" "+suffix, func(t *testing.T) {
+				s := filled(t)
+				before, err := os.ReadFile(s.Path())
+				if err != nil {
+					t.Fatal(err)
+				}
+				name := strings.TrimSuffix(s.Path(), ".json") + suffix
+				_ = os.Remove(name)
+				if err := link(s.Path(), name); err != nil {
+					t.Fatal(err)
+				}
+				within(t, func() {
+					err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
+						t.Error("Update called fn")
+						return session(2), nil
+					})
+					var e *filestore.Error
+					if !errors.As(err, &e) || e.Path != name || !strings.Contains(e.Reason, "move it away") && !strings.Contains(e.Reason, "remove that name") {
+						t.Errorf("got %v, want a *filestore.Error about %s", err, name)
+					}
+				})
+				if after, err := os.ReadFile(s.Path()); err != nil || !bytes.Equal(before, after) {
+					t.Errorf("the session was changed: %q, %v", after, err)
+				}
+			})
+		}
+	}
+}
+
 // The owner of the directory above swaps the directory, at the worst moment: the
 // session goes where the check was made, or nowhere.
 func TestDirectoryIsSwapped(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/durable"
@@ -17,8 +19,8 @@ import (
 // Update implements [oauth.Store]. Errors that are neither fn's nor match ctx's
 // are of type [*Error]. If fn was called, such an error says which session is
 // stored: the old one; the old one, while the new one lies beside it and is what
-// the next Update finds; or, if the error matches [ErrNotSynced], the new one,
-// which only a failure of the power can undo.
+// the next Update finds; none, if the directory was removed meanwhile; or, if the error
+// matches [ErrNotSynced], the new one, which only a failure of the power can undo.
 //
 // A session that fn returns survives the death of the process as soon as it is
 // written, before it is flushed to the disk: the next Update, of this process or
@@ -51,11 +53,11 @@ func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Sessio
 	return u.finish(old, next)
 }
 
-// Interrupted is for the fn of an Update. It reports that an earlier Update got
-// as far as calling its fn and no further, because its process died: if that fn
+// Interrupted is for the fn of an Update. It reports that an earlier Update began and
+// did not come to its end, because its process died, most likely in fn: if that fn
 // made a token request, its outcome is unknown, and the stored refresh token may
 // be spent. The same holds after an fn that returned [oauth.ErrOutcomeUnknown].
-// since is when that fn was called. It is reported until the session changes.
+// since is when that Update began. It is reported until the session changes.
 func (s *Store) Interrupted() (since time.Time, ok bool) {
 	nanos := s.interrupted.Load()
 	return time.Unix(0, nanos), nanos != 0
@@ -85,12 +87,29 @@ func (s *Store) begin(ctx context.Context) (*update, error) {
 	if err != nil {
 		return nil, wrap(err)
 	}
+	if err := s.apart(dir, lockSuffix); err != nil {
+		_ = dir.Close()
+		return nil, err
+	}
 	release, err := s.lock.AcquireIn(ctx, dir)
 	if err != nil {
 		_ = dir.Close()
 		return nil, wrap(err)
 	}
 	return &update{s: s, dir: dir, release: release}, nil
+}
+
+// apart reports that one of the other files is the data file under another name: what is
+// written to it would destroy the session.
+func (s *Store) apart(dir *durable.Dir, suffix string) error {
+	other, err := dir.Lstat(s.profile + suffix)
+	if err != nil {
+		return nil // the next step tells
+	}
+	if data, err := dir.Lstat(s.profile + dataSuffix); err == nil && os.SameFile(other, data) {
+		return &Error{Path: filepath.Join(s.dir, s.profile+suffix), Reason: "is the file of the session under a second name: remove that name"}
+	}
+	return nil
 }
 
 func (u *update) end() {
@@ -175,11 +194,15 @@ func (u *update) open() (*durable.Pending, error) {
 // its fn; the zero time if there was no file.
 func (u *update) left() (data []byte, since time.Time, err error) {
 	fi, err := u.pending.Stat()
-	switch {
+	named, errNamed := u.dir.Lstat(u.s.profile + nextSuffix)
+	switch err := errors.Join(err, errNamed); {
 	case err != nil:
 		return nil, since, failed(u.s.nextPath(), "cannot be looked at", err)
-	case !fi.Mode().IsRegular():
+	case !fi.Mode().IsRegular(), !named.Mode().IsRegular():
 		return nil, since, &Error{Path: u.s.nextPath(), Reason: "is not a regular file: move it away"}
+	}
+	if err := u.s.apart(u.dir, nextSuffix); err != nil {
+		return nil, since, err
 	}
 	if err := filelock.CheckPrivate(u.s.nextPath(), fi); err != nil {
 		return nil, since, wrap(err)
@@ -250,6 +273,10 @@ func (u *update) finish(old []byte, next oauth.Session) error {
 	unsealed := u.s.key != nil && u.plain
 	if bytes.Equal(old, plain) && !u.current.IsZero() && !unsealed {
 		u.withdraw(false)
+		// An Update before may have failed to, or its process died before it could.
+		if err := u.dir.Sync(); err != nil {
+			return failed(u.s.path, mayNotKeep, err)
+		}
 		return nil
 	}
 	data := plain
@@ -282,6 +309,10 @@ func (u *update) commit(data []byte) error {
 	case errors.Is(err, durable.ErrNotSynced):
 		return failed(u.s.path, mayNotKeep, err)
 	case err != nil:
+		if _, lost := u.dir.Lstat(u.s.profile + nextSuffix); lost != nil {
+			return failed(u.s.path, "does not have the new session, which no file has, "+
+				"because the directory, or the file in it, was removed meanwhile", err)
+		}
 		return failed(u.s.path, "has the old session still, and the new one waits beside it for the next Update", err)
 	}
 	return nil
@@ -294,8 +325,11 @@ func (u *update) rejected(err error) error {
 // remove removes the data file.
 func (u *update) remove() error {
 	err := u.dir.Remove(u.s.profile + dataSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = u.dir.Sync() // the removal before may not be durable
+	}
 	switch {
-	case err == nil, errors.Is(err, fs.ErrNotExist):
+	case err == nil:
 		return nil
 	case errors.Is(err, durable.ErrNotSynced):
 		return failed(u.s.path, "was removed, but may come back", err)
