@@ -214,7 +214,7 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time, told *d
 	if c.cfg.DPoP != nil {
 		// Signing can wait for a person, so it is not part of the request's time.
 		var err error
-		proof, err = c.cfg.DPoP.Proof(ctx, dpop.Claims{
+		proof, err = c.prove(ctx, dpop.Claims{
 			Method: http.MethodPost, URL: c.cfg.Provider.TokenURL,
 			Nonce: nonce, IssuedAt: proofTime,
 		})
@@ -243,6 +243,33 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time, told *d
 	response, err := c.parseResponse(resp, body, err, g)
 	response.sent = sent // the life began when the server issued the token, not when we read it
 	return response, newNonce, err
+}
+
+// prove makes a proof for as long as ctx lasts. Not every signer learns that ctx has
+// ended ([dpop.ContextSigner]): one that hangs is left to itself, so that it keeps neither
+// the store's lock nor a caller, and is not asked again before it has returned.
+func (c *Client) prove(ctx context.Context, claims dpop.Claims) (proof string, err error) {
+	select {
+	case c.signing <- struct{}{}:
+	case <-ctx.Done():
+		return "", fmt.Errorf("%w while an earlier signature was made: see what the signer of the DPoP key waits for", retry.Ended(ctx))
+	}
+	type outcome struct {
+		proof string
+		err   error
+	}
+	made, done := make(chan outcome, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		proof, err := c.cfg.DPoP.Proof(ctx, claims)
+		<-c.signing
+		made <- outcome{proof, err}
+	}()
+	if !within(ctx, done) {
+		return "", fmt.Errorf("%w while the proof was signed: see what the signer of the DPoP key waits for", retry.Ended(ctx))
+	}
+	o := <-made
+	return o.proof, o.err
 }
 
 // lateGrace is how long a response may still take after the process was stopped

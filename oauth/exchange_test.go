@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -987,4 +988,78 @@ func TestFailingSigner(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slowSigner does not learn that a context has ended.
+type slowSigner struct {
+	crypto.Signer
+	slow time.Duration
+
+	mu   sync.Mutex
+	busy int
+	most int
+}
+
+func (s *slowSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	s.mu.Lock()
+	s.busy++
+	s.most = max(s.most, s.busy)
+	slow := s.slow
+	s.mu.Unlock()
+	time.Sleep(slow)
+	s.mu.Lock()
+	s.busy--
+	s.mu.Unlock()
+	return s.Signer.Sign(rand, digest, opts)
+}
+
+// A signer that hangs holds neither the store nor a caller nor Close for longer than a
+// renewal may take, and is not asked again before it has returned.
+func TestHangingSigner(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		signer := &slowSigner{Signer: key}
+		prover, err := dpop.New(signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer.slow = time.Hour
+		c, _ := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) { cfg.DPoP = prover })
+		ts := c.TokenSource()
+		for range 3 {
+			begin := time.Now()
+			_, err = ts.Token()
+			if d := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the signer of the DPoP key") || d > 2*time.Minute+time.Second {
+				t.Errorf("%v, after %v", err, d)
+			}
+			if err := c.Import(t.Context(), "rt-1"); err != nil { // takes the store's lock
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Hour)
+		signer.mu.Lock()
+		signer.slow = 0
+		signer.mu.Unlock()
+		time.Sleep(time.Hour)
+		if _, err := ts.Token(); err != nil {
+			t.Errorf("after the signer has returned: %v", err)
+		}
+		signer.mu.Lock()
+		signer.slow = time.Hour
+		signer.mu.Unlock()
+		go func() { _, _ = ts.Renew(t.Context()) }()
+		time.Sleep(time.Second)
+		begin := time.Now()
+		closeSource(t, c)
+		if d := time.Since(begin); d > time.Second {
+			t.Errorf("Close took %v", d)
+		}
+		time.Sleep(2 * time.Hour)
+		if signer.most != 1 {
+			t.Errorf("%d signatures at once", signer.most)
+		}
+	})
 }

@@ -129,7 +129,9 @@ type Config struct {
 	Scopes []string
 
 	// DPoP signs a proof for every token request, which binds new refresh
-	// tokens to its key. Optional. Default: tokens are not bound.
+	// tokens to its key. A signature that does not come within RenewTimeout (at a login,
+	// ctx) is waited for no longer; until the signer returns from it, further requests
+	// fail in the same way. Optional. Default: tokens are not bound.
 	DPoP *dpop.Prover
 
 	// Store keeps the session. Optional. Default: [NewMemoryStore].
@@ -209,6 +211,7 @@ type Client struct {
 	nonces        dpop.Nonces
 	clock         clock.Clock
 	clocks        dpop.Clocks
+	signing       chan struct{} // holds a value while a proof for the token endpoint is signed
 	source        *TokenSource
 }
 
@@ -221,7 +224,7 @@ func (c *Client) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String
 // New checks cfg and returns a client. It makes no request. Every mistake that
 // it finds is in the error, as a [*ConfigError] each, joined by [errors.Join].
 func New(cfg Config) (*Client, error) {
-	c := &Client{cfg: cfg}
+	c := &Client{cfg: cfg, signing: make(chan struct{}, 1)}
 	c.cfg.Provider = cfg.Provider.clone()
 	c.cfg.Scopes = slices.Clone(cfg.Scopes)
 	if cfg.Scopes == nil {
