@@ -56,8 +56,8 @@ type LoginOptions struct {
 // The listener accepts only the response to this login and ignores everything
 // else. ctx bounds the login; only what the server has issued by then is still
 // saved, for 30 seconds at most. The store is locked once before the user is asked
-// for anything, so that a store that cannot be used ends the login at its
-// beginning, with a [*StoreError].
+// for anything, so that a store that cannot be used, or is in use for 30 seconds, ends the
+// login at its beginning, with a [*StoreError].
 //
 // A server may issue no refresh token. The session then has a Warning with the
 // cause, and lasts as long as its access token.
@@ -95,16 +95,24 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 // lookBeforeLogin locks the store and changes nothing, to find out whether a
 // session can be saved. It returns the session that the login is to replace.
 func (c *Client) lookBeforeLogin(ctx context.Context) (replaced Session, _ error) {
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	limited, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	err := c.update(ctx, func(stored Session) (Session, error) {
-		replaced = stored
+	locked := false
+	err := c.update(limited, func(stored Session) (Session, error) {
+		locked, replaced = true, stored
 		return stored, nil
 	})
-	if err != nil {
-		return Session{}, &StoreError{err}
+	switch {
+	case err == nil:
+		return replaced, nil
+	case !locked && limited.Err() != nil && ctx.Err() == nil:
+		by := "another process or client, which renews the session or hangs"
+		if c.source.view.Load().flight != nil {
+			by = "a renewal of this client, whose server or signer is slow"
+		}
+		err = fmt.Errorf("it was in use for %v by %s: log in when that has ended: %w", saveTimeout, by, err)
 	}
-	return replaced, nil
+	return Session{}, &StoreError{err}
 }
 
 func (c *Client) checkLogin(opts LoginOptions) error {
@@ -252,6 +260,7 @@ func parsePasted(text string, cb *callback) (callbackAnswer, error) {
 
 // redeem exchanges the code and stores the session.
 func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI string, replaced Session) (Session, error) {
+	defer c.source.redeem()()
 	response, err := c.exchange(ctx, codeGrant(code, verifier, redirectURI))
 	if err != nil && response.refreshToken == "" { // with one, the first renewal makes up for the rest
 		var ex *exchangeError

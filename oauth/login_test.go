@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -483,5 +484,89 @@ func TestBrowserThatDoesNotOpen(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Close waits for a login that exchanges its code, and for what comes of it.
+func TestCloseWaitsForALogin(t *testing.T) {
+	srv := newFakeServer(rotate)
+	srv.gate = make(chan struct{})
+	c, _ := openClient(t, srv)
+	const logins = 2
+	done := make(chan error, logins)
+	for range logins {
+		go func() {
+			_, err := c.Login(context.Background(), oauth.LoginOptions{OpenURL: browserThatFollows(t)})
+			done <- err
+		}()
+	}
+	for range logins {
+		<-srv.began
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		closeSource(t, c)
+		for range logins {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := c.Session(context.Background()); err != nil {
+			t.Errorf("Close did not wait: %v", err)
+		}
+	}()
+	select {
+	case <-closed:
+		t.Error("Close did not wait for a token request in progress")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(srv.gate)
+	<-closed
+}
+
+// A login that cannot begin because of a slow renewal says so, and what helps.
+func TestLoginDuringASlowRenewal(t *testing.T) {
+	for name, tt := range map[string]struct {
+		mine bool
+		want string
+	}{
+		"of this client":     {true, "by a renewal of this client"},
+		"of another process": {false, "by another process or client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := oauth.NewMemoryStore()
+				srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+					time.Sleep(29 * time.Second)
+					if n == 1 {
+						return answer(503, ""), nil
+					}
+					return rotate(n, r)
+				})
+				c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+				renewing := c
+				if !tt.mine {
+					c, _ = openClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+				}
+				go func() { _, _ = renewing.TokenSource().Token() }()
+				<-srv.began
+				reached := errors.New("reached")
+				login := func() error {
+					_, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: func(context.Context, string) error { return reached }})
+					return err
+				}
+				err := login()
+				var busy *oauth.StoreError
+				if !errors.As(err, &busy) || !errors.Is(err, context.DeadlineExceeded) ||
+					!strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "log in when that has ended") {
+					t.Errorf("%v", err)
+				}
+				closeSource(t, renewing)
+				if err := login(); !errors.Is(err, reached) {
+					t.Errorf("after the renewal: %v", err)
+				}
+			})
+		})
 	}
 }

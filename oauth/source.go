@@ -30,6 +30,9 @@ type TokenSource struct {
 	mu      sync.Mutex
 	looking *looking // the read of the store in progress; nil if there is none
 	saver   saver
+
+	redeeming int           // logins that exchange their codes and save what comes
+	redeemed  chan struct{} // closed when there is none any more; nil if there was none
 }
 
 var _ oauth2.TokenSource = (*TokenSource)(nil)
@@ -281,7 +284,8 @@ func (s *TokenSource) RequireTransportSecurity() bool { return true }
 
 // Close waits for a token request in progress, so that a refresh token it
 // receives is saved before the program exits, and saves what could not be saved
-// before. It ends everything else, and takes no longer than one request (three, if
+// before. So it does for a login that exchanges its code. It ends everything else, and
+// takes no longer than one request (three, if
 // the server answers slowly and with nonce challenges) and one save:
 // Config.RequestTimeout each, and 30 seconds, and as long again if the store
 // does not return when its context ends. If a session could not be saved, the
@@ -300,7 +304,7 @@ func (s *TokenSource) Close() error {
 	if v.flight != nil {
 		v.flight.cancel()
 	}
-	looking := s.looking
+	looking, redeemed := s.looking, s.redeemed
 	s.mu.Unlock()
 	// All of it ends by itself, unless the store ignores its context.
 	ctx, cancel := context.WithTimeout(context.Background(), 3*s.c.cfg.RequestTimeout+saveTimeout)
@@ -314,6 +318,9 @@ func (s *TokenSource) Close() error {
 	if looking != nil {
 		looking.cancel()
 		within(ctx, looking.done)
+	}
+	if redeemed != nil {
+		within(ctx, redeemed)
 	}
 	defer s.silent.Store(true)
 	if s.view.Load().unsaved == nil {
@@ -331,6 +338,24 @@ func (s *TokenSource) Close() error {
 		return &PersistError{retry.Ended(ctx)}
 	}
 	return err
+}
+
+// redeem is told that a login exchanges its code, and by done, that what came of it is
+// saved.
+func (s *TokenSource) redeem() (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.redeeming == 0 {
+		s.redeemed = make(chan struct{})
+	}
+	s.redeeming++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.redeeming--; s.redeeming == 0 {
+			close(s.redeemed)
+		}
+	}
 }
 
 // within waits for done, and reports whether it was closed before ctx ended, or
