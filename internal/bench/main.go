@@ -65,7 +65,10 @@ func main() {
 			fatal(err)
 		}
 	}
-	page, err := "", error(nil)
+	var (
+		page string
+		err  error
+	)
 	if *draw {
 		page, err = readPage(*out)
 	} else {

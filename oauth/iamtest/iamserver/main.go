@@ -5,15 +5,16 @@
 //	go run ./oauth/iamtest/iamserver
 //	go run github.com/ycauth/ycauth-go/oauth/iamtest/iamserver@latest
 //
-// It prints what to export in another terminal, or writes it to a file:
+// It prints what to export in another terminal. With that in a file, as by
+// "iamserver >iam.env", the other terminal needs
 //
-//	go run ./oauth/iamtest/iamserver > iam.env &
 //	. ./iam.env
 //	go run ./examples/ycauth login
 //
 // It logs in everyone who asks, keeps everything in memory, and listens on the loopback
 // interface alone. Requests are logged to standard error, without secrets. Ctrl-C or
-// SIGTERM ends it, and removes the directory that it names for sessions.
+// SIGTERM ends it, and removes the directory that it names for sessions. ("go run"
+// passes on Ctrl-C only: build the program to start it from a script.)
 //
 // To see renewals, let tokens live shortly and replace refresh tokens always:
 //
@@ -39,7 +40,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	switch {
