@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -394,6 +395,27 @@ func TestLongNames(t *testing.T) {
 	req := u.tokenRequest(u.refreshForm("x"))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded ; charset=utf-8")
 	wantError(t, u.do(req), 400, "invalid_grant") // it was read
+}
+
+// TestHTTP2IsAnOption: without it the server speaks HTTP/1.1 alone.
+func TestHTTP2IsAnOption(t *testing.T) {
+	for _, o := range []iamtest.Options{{}, {TLS: true}, {HTTP2: true}, {TLS: true, HTTP2: true}} {
+		srv := iamtest.Start(t, o)
+		both := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		both.Protocols.SetHTTP1(o.TLS) // without TLS a client has to know
+		both.Protocols.SetHTTP2(true)
+		both.Protocols.SetUnencryptedHTTP2(true)
+		u := newUser(t, srv)
+		u.over(both)
+		resp, err := u.http.Do(u.request("GET", "/endpoints", ""))
+		switch {
+		case err == nil && resp.ProtoMajor != 1+bit(o.HTTP2), err != nil && (o.TLS || o.HTTP2):
+			t.Errorf("%+v: got %v, %v", o, resp, err)
+		case err == nil:
+			resp.Body.Close()
+		}
+		both.CloseIdleConnections()
+	}
 }
 
 // watched is a body that says whether it was closed.

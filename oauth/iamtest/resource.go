@@ -32,7 +32,7 @@ func (err *resourceError) header() string {
 // bound.
 func (e *exchange) caller() (*accessToken, *resourceError) {
 	t, err := e.checkAccess()
-	if t != nil && t.jkt != "" || e.rec.Proof.Present || e.challenge {
+	if e.rec.Proof.Present || e.challenge { // a bound token that was accepted came with a proof
 		e.giveNonce(e.opts.ResourceNonces)
 	}
 	if err != nil {

@@ -162,6 +162,13 @@ func TestConfigure(t *testing.T) {
 	if err := srv.Configure(func(o *iamtest.Options) { o.ClientID = "x" }); err == nil {
 		t.Error("another client ID was accepted")
 	}
+	for name, change := range map[string]func(*iamtest.Options){
+		"TLS": func(o *iamtest.Options) { o.TLS = true }, "HTTP2": func(o *iamtest.Options) { o.HTTP2 = true },
+	} {
+		if err := srv.Configure(change); err == nil || !strings.Contains(err.Error(), "cannot change while the server runs") {
+			t.Errorf("another %s: %v", name, err)
+		}
+	}
 	if a := wantOK(t, u.refresh(a.str("refresh_token"))); a.str("refresh_token") == "" {
 		t.Error("a refused change had an effect")
 	}
