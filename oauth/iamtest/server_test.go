@@ -156,7 +156,12 @@ func TestConfigure(t *testing.T) {
 	if a.str("refresh_token") == "" || a.members["expires_in"].(float64) > 60 {
 		t.Errorf("the options did not change: %s", a.body)
 	}
-	if err := srv.Configure(func(o *iamtest.Options) { o.Rotation = "x" }); err == nil {
+	if err := srv.Configure(func(o *iamtest.Options) {
+		if o.Rotation != iamtest.RotateAlways || o.AccessLife != time.Minute || o.RefreshLife != 0 {
+			t.Errorf("the options given are %+v", o)
+		}
+		o.Rotation = "x"
+	}); err == nil {
 		t.Error("a mistake was accepted")
 	}
 	if err := srv.Configure(func(o *iamtest.Options) { o.ClientID = "x" }); err == nil {

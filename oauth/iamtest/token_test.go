@@ -562,6 +562,21 @@ func TestNonces(t *testing.T) {
 		wantOK(t, u.refresh(token))
 		wantOK(t, u.refresh(token))
 	})
+	t.Run("separate from those of resources", func(t *testing.T) {
+		for _, separate := range []bool{false, true} {
+			srv := iamtest.Start(t, iamtest.Options{
+				Nonces: iamtest.NoncesRequired, ResourceNonces: iamtest.NoncesRequired, SeparateNonces: separate, TokenType: "DPoP",
+			})
+			u := newUser(t, srv)
+			access := u.login().str("access_token")
+			req := u.request("GET", "/api/whoami", "")
+			req.Header.Set("Authorization", "DPoP "+access)
+			u.prove(req, access) // with the nonce of the login
+			if a := u.do(req); (a.str("error") == "use_dpop_nonce") != separate {
+				t.Errorf("separate %v: got %d %s", separate, a.status, a.body)
+			}
+		}
+	})
 }
 
 func TestTokenRequestsAreRecorded(t *testing.T) {
