@@ -210,9 +210,10 @@ func (e *UnreachableError) Error() string {
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// A PersistError means that the token is good and could not be saved: the new
-// refresh token, if there is one, is in memory only. The token source goes on
-// serving the token and trying to save.
+// A PersistError means that the token is good and could not be saved: as far as the
+// store knows, the new refresh token, if there is one, is in memory only. The token
+// source goes on serving the token and trying to save, until the store has it or says
+// that there is no session any more.
 type PersistError struct {
 	Err error // what the store said
 }

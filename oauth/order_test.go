@@ -921,6 +921,42 @@ func TestUpdateThatDoesNotCall(t *testing.T) {
 	})
 }
 
+// A store that is empty after it could not save means a logout, as TokenSource says; after
+// a login that it never had it does not.
+func TestEmptyStoreAfterAFailedSave(t *testing.T) {
+	for _, login := range []bool{false, true} {
+		t.Run(fmt.Sprint("login ", login), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				faulty := newFaultyStore()
+				c, log := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = faulty })
+				faulty.set(func(s *faultyStore) { s.failSave = errors.New("the disk is gone") })
+				if login {
+					faulty.set(func(s *faultyStore) { s.failSave = nil })
+					var unsaved *oauth.PersistError
+					_, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: func(ctx context.Context, url string) error {
+						faulty.set(func(s *faultyStore) { s.failSave = errors.New("the disk is gone") })
+						return browserThatFollows(t)(ctx, url)
+					}})
+					if !errors.As(err, &unsaved) {
+						t.Fatalf("%v", err)
+					}
+				}
+				wantToken(t, c.TokenSource(), "at-1")
+				faulty.set(func(s *faultyStore) { s.failSave, s.Store = nil, oauth.NewMemoryStore() })
+				time.Sleep(2 * time.Minute)
+				s, err := c.Session(t.Context())
+				if login && (err != nil || s.RefreshToken != "rt-1") || !login && !errors.Is(err, oauth.ErrNoSession) {
+					t.Errorf("stored: %q, %v", s.RefreshToken.Reveal(), err)
+				}
+				if n := len(log.of(oauth.EventLogout)); (n == 1) == login {
+					t.Errorf("%d logouts", n)
+				}
+				closeSource(t, c)
+			})
+		})
+	}
+}
+
 func TestSessionIsNoJSON(t *testing.T) {
 	s := fullSession()
 	for name, v := range map[string]any{"session": s, "pointer": &s, "within": struct{ S oauth.Session }{s}} {

@@ -17,6 +17,11 @@ import (
 // A TokenSource serves access tokens and renews them. [Client.TokenSource]
 // returns it. It is safe for concurrent use by any number of goroutines.
 //
+// A renewed session that cannot be saved is kept in memory and tried again, until the
+// store has it. If the store then has no session at all, somebody logged out, and the
+// one in memory is forgotten as well: whoever replaces a broken store by an empty one has
+// to log in again.
+//
 // It implements [oauth2.TokenSource], and credentials.PerRPCCredentials of
 // google.golang.org/grpc without importing it.
 type TokenSource struct {

@@ -24,6 +24,11 @@ type Store interface {
 	// Load returns the stored session as it is now, without waiting for an
 	// Update that is in progress. The error matches [ErrNoSession] if there is
 	// none, and ctx's error if ctx has ended.
+	//
+	// That there is none means that somebody logged out, or nobody logged in: a token
+	// source then forgets its session, even one that could not be saved, unless that
+	// began with a login of its own that was never saved. So a Store must not say so
+	// when it cannot tell, for instance because its disk or server is away.
 	Load(ctx context.Context) (Session, error)
 
 	// Update calls fn once, with the stored session (the zero Session if there is
