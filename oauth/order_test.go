@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"reflect"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -760,7 +761,7 @@ func TestErrorInOddJSON(t *testing.T) {
 // The refresh token that was sent, in an error, is no new one.
 func TestErrorWithTheSentRefreshToken(t *testing.T) {
 	for _, status := range []int{200, 400} {
-		t.Run(fmt.Sprint(status), func(t *testing.T) {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			c, _ := newClient(t, newFakeServer(func(int, fakeRequest) (*http.Response, error) {
 				return answer(status, `{"error":"invalid_grant","error_description":"expired","refresh_token":"rt-0"}`), nil
 			}))
@@ -1013,7 +1014,10 @@ func TestPrintsNoSecret(t *testing.T) {
 			var text, js bytes.Buffer
 			slog.New(slog.NewTextHandler(&text, nil)).Info("", "v", v)
 			slog.New(slog.NewJSONHandler(&js, nil)).Info("", "v", v)
-			encoded, _ := json.Marshal(v)
+			encoded, err := json.Marshal(v)
+			if err != nil {
+				encoded = []byte(err.Error())
+			}
 			printed["slog text"], printed["slog JSON"], printed["JSON"] = text.String(), js.String(), string(encoded)
 			for verb, out := range printed {
 				for _, trace := range traces {

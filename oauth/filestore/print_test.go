@@ -45,7 +45,10 @@ func TestPrint(t *testing.T) {
 				var text, js bytes.Buffer
 				slog.New(slog.NewTextHandler(&text, nil)).Info("", "v", v)
 				slog.New(slog.NewJSONHandler(&js, nil)).Info("", "v", v)
-				encoded, _ := json.Marshal(v)
+				encoded, err := json.Marshal(v)
+				if err != nil {
+					encoded = []byte(err.Error())
+				}
 				printed["slog text"], printed["slog JSON"], printed["JSON"] = text.String(), js.String(), string(encoded)
 				for verb, out := range printed {
 					for _, trace := range traces {

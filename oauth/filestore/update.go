@@ -103,10 +103,8 @@ func (s *Store) begin(ctx context.Context) (*update, error) {
 // written to it would destroy the session.
 func (s *Store) apart(dir *durable.Dir, suffix string) error {
 	other, err := dir.Lstat(s.profile + suffix)
-	if err != nil {
-		return nil // the next step tells
-	}
-	if data, err := dir.Lstat(s.profile + dataSuffix); err == nil && os.SameFile(other, data) {
+	data, errData := dir.Lstat(s.profile + dataSuffix)
+	if err == nil && errData == nil && os.SameFile(other, data) {
 		return &Error{Path: filepath.Join(s.dir, s.profile+suffix), Reason: "is the file of the session under a second name: remove that name"}
 	}
 	return nil
