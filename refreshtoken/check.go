@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
 // Limits of the protobuf definitions, in characters (yandex/cloud/iam/v1,
@@ -11,7 +13,7 @@ import (
 // to a longer value names the field at best, and never the remedy.
 const (
 	maxID                 = 50 // subject_id, client_id, refresh_token_id
-	maxPageSize           = 1000
+	maxPageSize           = tokenapi.MaxPageSize
 	maxPageToken          = 2000
 	maxFilter             = 1000
 	maxRefreshToken       = 1000

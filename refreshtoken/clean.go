@@ -1,12 +1,14 @@
 package refreshtoken
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
 
 	"github.com/ycauth/ycauth-go/internal/redact"
+	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
 // A cleaner takes the secrets of a call out of a text of the server. A closure
@@ -21,17 +23,18 @@ func cleanerOf(secret func() string) cleaner {
 // noSecret is for calls that carry none beside the IAM token.
 func noSecret() string { return "" }
 
-// clean cleans the texts that may be printed. With [cleanOperation] and [explain],
+// cleanPage cleans the texts that may be printed. With [cleanOperation] and [explain],
 // which do the same for operations and errors, this is the boundary that everything a
 // server sends goes through: a server may send back what it was sent, in any place. It
 // leaves NextPageToken as it is: it is opaque, and goes back to the server.
-func (p *Page) clean(clean cleaner) {
+func cleanPage(_ context.Context, p *Page, clean cleaner) error {
 	for _, t := range p.RefreshTokens {
 		if t != nil {
 			t.clean()
 		}
 	}
 	p.Trace.clean(clean)
+	return nil
 }
 
 // clean takes out what looks like a credential, such as the IAM token of the request,
@@ -45,7 +48,9 @@ func (t *RefreshToken) clean() {
 	}
 }
 
-func cleanOperation(o *operation, clean cleaner) {
+// cleanOperation ends with ctx, but not where there is little to do: what a server said
+// of an operation is not thrown away.
+func cleanOperation(ctx context.Context, o *operation, clean cleaner) error {
 	// An operation is not asked for with a credential in its ID. One that has ended
 	// is not asked for at all, and then an ID that cannot be does no harm.
 	if o.ID != clean(o.ID) || ended(o) && wrongOperationID(o.ID) != "" {
@@ -60,10 +65,14 @@ func cleanOperation(o *operation, clean cleaner) {
 			texts = append(texts, &o.Response.RefreshTokenIDs[i])
 		}
 	}
-	for _, text := range texts {
+	for i, text := range texts {
+		if i%1024 == 1023 && ctx.Err() != nil {
+			return &TransportError{Err: retry.Ended(ctx)}
+		}
 		*text = clean(*text)
 	}
 	(*Trace)(&o.Trace).clean(clean)
+	return nil
 }
 
 func (t *Trace) clean(clean cleaner) {
@@ -75,7 +84,7 @@ func (t *Trace) clean(clean cleaner) {
 // cleaning finds what white space is a part of. The cut comes last, because a part of a
 // secret could not be found any more.
 func identifier(id string, clean cleaner) string {
-	if id == "" {
+	if id == "" || len(id) > maxText {
 		return ""
 	}
 	id = printable(clean(printable(clean(id))))
@@ -121,21 +130,26 @@ func explain(err error, method string, clean cleaner) error {
 // complete is what [explain] does for an APIError, also for that of an operation.
 func (e *APIError) complete(method string, clean cleaner) {
 	e.Method = method
+	if len(e.Message) > maxText {
+		e.Message = "(the message is longer than 64 KiB)"
+	}
 	e.Message = clean(e.Message)
 	e.clean(clean)
 	if number := strconv.Itoa(int(e.Code)); clean(number) != number {
 		e.Code = CodeUnknown // a token of digits alone can be sent back as a number
 	}
+	values := maxDetailValues
 	for i, d := range e.Details {
-		e.Details[i] = cleanJSON(d, clean)
+		e.Details[i] = cleanJSON(d, clean, &values)
 	}
 	e.RetryAfter = max(e.RetryAfter, retryDelay(e.Details))
 }
 
 // cleanJSON cleans the strings and numbers in a JSON text. One that needs no cleaning
-// is left as it is, byte for byte.
-func cleanJSON(data json.RawMessage, clean cleaner) json.RawMessage {
-	v, err := decodeJSON(data)
+// is left as it is, byte for byte. Nothing is left of one that has more values than are
+// left, or cannot be read.
+func cleanJSON(data json.RawMessage, clean cleaner, left *int) json.RawMessage {
+	v, err := parseValue(data, left)
 	if err != nil {
 		return json.RawMessage(`{}`)
 	}

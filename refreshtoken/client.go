@@ -70,7 +70,7 @@ func newClient(t transport, cfg *config, err error) *Client {
 }
 
 // call makes one request in as many attempts as it takes.
-func call[T any](ctx context.Context, c *Client, method string, clean cleaner, send func(context.Context, tokenapi.Call) (*T, error), fit func(*T, cleaner)) (*T, error) {
+func call[T any](ctx context.Context, c *Client, method string, clean cleaner, send func(context.Context, tokenapi.Call) (*T, error), fit func(context.Context, *T, cleaner) error) (*T, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -87,7 +87,9 @@ func call[T any](ctx context.Context, c *Client, method string, clean cleaner, s
 	return retry.Do(ctx, policy, func(ctx context.Context, _ int) (*T, error) {
 		v, err := send(ctx, tokenapi.Call{ClientRequestID: newUUID(), ClientTraceID: c.traceID, Clean: clean})
 		if err == nil {
-			fit(v, clean)
+			err = fit(ctx, v, clean)
+		}
+		if err == nil {
 			return v, nil
 		}
 		err = explain(err, method, clean)

@@ -3,6 +3,7 @@ package refreshtoken
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -13,36 +14,78 @@ import (
 	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
-// The parsers take names exactly as the API writes them and ignore those that
+// The parsers take names exactly as the API writes them, and skip those that
 // they do not know. A member that is missing or null has the zero value, since
 // the JSON form of protobuf leaves out what has its default.
 
-// pageBuffer is how much of a page is read at a time, in bytes.
-const pageBuffer = 16 << 10
+// Bounds of what is kept of a google.rpc.Status. A few KiB of gzip can become 16 MiB of
+// JSON, and a byte of that a hundred bytes in memory.
+const (
+	maxDetailValues = 4096
+	maxText         = 64 << 10 // bytes of the message, or of a text in the details
+)
 
-// parsePage reads a page as it comes: the largest has 16 MiB.
-func parsePage(body io.Reader) (*Page, error) {
-	r := pageReader{json: strictjson.NewReader(body, pageBuffer), known: map[string]string{}}
-	page := r.page()
+// jsonBuffer is how much of a response is read at a time, in bytes.
+const jsonBuffer = 16 << 10
+
+func parsePage(body io.Reader, req tokenapi.ListRequest) (*Page, error) {
+	return parse(body, func(r *reader) *Page { return r.page(req) })
+}
+
+func parseOperation(body io.Reader) (*operation, error) {
+	return parse(body, (*reader).operation)
+}
+
+// parseStatus reads the google.rpc.Status of an HTTP error.
+func parseStatus(data []byte) (*APIError, error) {
+	return parse(bytes.NewReader(data), (*reader).status)
+}
+
+// errNotObject is a text that is something else.
+var errNotObject = &strictjson.SyntaxError{Reason: "not an object"}
+
+// parseValue reads a detail of a google.rpc.Status, of no more values than are left.
+func parseValue(data []byte, left *int) (any, error) {
+	return read(bytes.NewReader(data), func(r *reader) any {
+		r.values = maxDetailValues - *left
+		v := r.value()
+		*left = maxDetailValues - r.values
+		return v
+	})
+}
+
+// parse reads a message as it comes.
+func parse[T any](body io.Reader, message func(*reader) T) (T, error) {
+	return read(body, func(r *reader) T {
+		if r.json.Kind() != '{' {
+			r.json.Fail(errNotObject)
+		}
+		return message(r)
+	})
+}
+
+func read[T any](body io.Reader, value func(*reader) T) (T, error) {
+	r := &reader{json: strictjson.NewReader(body, jsonBuffer), known: map[string]string{}}
+	v := value(r)
 	r.json.End()
 	if err := r.json.Err(); err != nil {
-		return nil, err
+		var none T
+		return none, err
 	}
-	return page, nil
+	return v, nil
 }
 
-// A pageReader reads a ListRefreshTokensResponse. Its errors quote no value.
-type pageReader struct {
-	json  *strictjson.Reader
-	token int               // the number of tokens so far, while it reads one
-	known map[string]string // texts that many tokens have in common
+// A reader reads the messages of the API. Its errors quote no value.
+type reader struct {
+	json   *strictjson.Reader
+	token  int               // the number of tokens so far, while it reads one
+	known  map[string]string // texts that many tokens have in common
+	values int               // in details, so far
 }
 
-func (r *pageReader) page() *Page {
+// page reads a ListRefreshTokensResponse.
+func (r *reader) page(req tokenapi.ListRequest) *Page {
 	page := &Page{RefreshTokens: []*RefreshToken{}}
-	if r.json.Kind() != '{' {
-		r.json.Fail(errNotObject)
-	}
 	for r.json.Begin('{'); r.json.More(); {
 		switch string(r.json.Name()) {
 		case "refreshTokens":
@@ -50,6 +93,10 @@ func (r *pageReader) page() *Page {
 				continue
 			}
 			for r.json.Begin('['); r.json.More(); {
+				if err := req.CheckTokens(r.token + 1); err != nil {
+					r.json.Fail(err)
+					break
+				}
 				r.token++
 				page.RefreshTokens = append(page.RefreshTokens, r.refreshToken())
 			}
@@ -63,7 +110,7 @@ func (r *pageReader) page() *Page {
 	return page
 }
 
-func (r *pageReader) refreshToken() *RefreshToken {
+func (r *reader) refreshToken() *RefreshToken {
 	t := &RefreshToken{ProtectionLevel: ProtectionLevelUnspecified}
 	if r.json.Kind() != '{' {
 		r.fail("it", "an object")
@@ -93,7 +140,7 @@ func (r *pageReader) refreshToken() *RefreshToken {
 	return t
 }
 
-func (r *pageReader) fail(name, want string) {
+func (r *reader) fail(name, want string) {
 	if r.token > 0 {
 		name = fmt.Sprintf("refreshTokens[%d]: %s", r.token-1, name)
 	}
@@ -102,7 +149,7 @@ func (r *pageReader) fail(name, want string) {
 
 // is reports whether the value that comes next is of a kind. It skips null, which is
 // as good as a member that is missing.
-func (r *pageReader) is(kind byte, name, want string) bool {
+func (r *reader) is(kind byte, name, want string) bool {
 	switch r.json.Kind() {
 	case kind:
 		return true
@@ -115,7 +162,7 @@ func (r *pageReader) is(kind byte, name, want string) bool {
 }
 
 // text is valid until the next value is read.
-func (r *pageReader) text(name string) []byte {
+func (r *reader) text(name string) []byte {
 	if !r.is('"', name, "a string") {
 		return nil
 	}
@@ -129,7 +176,7 @@ const (
 )
 
 // shared is a text that other tokens are likely to have as well.
-func (r *pageReader) shared(name string) string {
+func (r *reader) shared(name string) string {
 	text := r.text(name)
 	if s, ok := r.known[string(text)]; ok { // does not allocate
 		return s
@@ -143,7 +190,7 @@ func (r *pageReader) shared(name string) string {
 
 // time reads an RFC 3339 time with any number of fraction digits, in the years
 // 1 to 9999 that the API documentation gives. Empty is the same as missing.
-func (r *pageReader) time(name string) time.Time {
+func (r *reader) time(name string) time.Time {
 	text := r.text(name)
 	if len(text) == 0 {
 		return time.Time{}
@@ -165,7 +212,7 @@ func (r *pageReader) time(name string) time.Time {
 
 // level reads an enum value, which the JSON form of protobuf also writes as a
 // number, above all where the server's own definition has no name for it.
-func (r *pageReader) level() ProtectionLevel {
+func (r *reader) level() ProtectionLevel {
 	if r.json.Kind() == '0' {
 		return levelOfNumber(string(r.json.Number()))
 	}
@@ -182,160 +229,179 @@ func levelOfNumber(s string) ProtectionLevel {
 	return ProtectionLevel(s)
 }
 
-func parseOperation(data []byte) (*operation, error) {
-	o, err := decodeObject(data)
-	if err != nil {
-		return nil, err
-	}
-	var r reader
-	op := &operation{ID: r.text(o, "id"), Done: r.flag(o, "done")}
-	if m := r.object(o, "metadata"); m != nil && r.is(m, "RevokeRefreshTokenMetadata") {
-		op.Metadata = tokenapi.Metadata{SubjectID: r.text(m, "subjectId"), RefreshTokenIDs: r.texts(m, "refreshTokenIds")}
-	}
-	if m := r.object(o, "response"); m != nil {
-		op.Response = &tokenapi.Response{}
-		if r.is(m, "RevokeRefreshTokenResponse") {
-			op.Response.RefreshTokenIDs = r.texts(m, "refreshTokenIds")
+// operation reads an Operation.
+func (r *reader) operation() *operation {
+	op := &operation{}
+	for r.json.Begin('{'); r.json.More(); {
+		switch string(r.json.Name()) {
+		case "id":
+			op.ID = string(r.text("id"))
+		case "done":
+			op.Done = r.flag("done")
+		case "metadata":
+			if r.is('{', "metadata", "an object") {
+				op.Metadata, _ = r.revocation("RevokeRefreshTokenMetadata")
+			}
+		case "response":
+			if r.is('{', "response", "an object") {
+				m, known := r.revocation("RevokeRefreshTokenResponse")
+				op.Response = &tokenapi.Response{RefreshTokenIDs: m.RefreshTokenIDs, Foreign: !known}
+			}
+		case "error":
+			if r.is('{', "error", "an object") {
+				if op.Err = r.status(); op.Err.Code == 0 {
+					op.Err.Code = CodeUnknown // a failure, whatever its code says
+				}
+			}
+		default:
+			r.json.Skip()
 		}
 	}
-	if m := r.object(o, "error"); m != nil {
-		op.Err = r.status(m)
-		if op.Err.Code == 0 {
-			op.Err.Code = CodeUnknown // a failure, whatever its code says
+	return op
+}
+
+// revocation reads the metadata or the response of a revocation out of an Any. One of
+// another type may be that of another API, and says nothing that is understood here;
+// known is false for it. The documentation shows no "@type", so it may be missing.
+func (r *reader) revocation(message string) (m tokenapi.Metadata, known bool) {
+	var kind string
+	var wrong error // which does not matter in a message of another type
+	for r.json.Begin('{'); r.json.More(); {
+		name := string(r.json.Name())
+		switch {
+		case name == "@type":
+			kind = string(r.text("@type"))
+		case name == "subjectId" && r.json.Kind() == '"':
+			m.SubjectID = string(r.text(name))
+		case name == "refreshTokenIds" && r.json.Kind() == '[':
+			for r.json.Begin('['); r.json.More(); {
+				if r.json.Kind() != '"' {
+					wrong = errors.New("refreshTokenIds is not an array of strings")
+					r.json.Skip()
+					continue
+				}
+				m.RefreshTokenIDs = append(m.RefreshTokenIDs, string(r.text("refreshTokenIds")))
+				if err := tokenapi.CheckIDs(len(m.RefreshTokenIDs)); err != nil {
+					r.json.Fail(err)
+				}
+			}
+		case name == "subjectId" && r.json.Kind() != 'n':
+			wrong = errors.New("subjectId is not a string")
+			r.json.Skip()
+		case name == "refreshTokenIds" && r.json.Kind() != 'n':
+			wrong = errors.New("refreshTokenIds is not an array")
+			r.json.Skip()
+		default:
+			r.json.Skip()
 		}
 	}
-	return op, r.err
-}
-
-// parseStatus reads the google.rpc.Status of an HTTP error.
-func parseStatus(data []byte) (*APIError, error) {
-	o, err := decodeObject(data)
-	if err != nil {
-		return nil, err
+	if kind != "" && !strings.HasSuffix(kind, "."+message) {
+		return tokenapi.Metadata{}, false
 	}
-	var r reader
-	s := r.status(o)
-	return s, r.err
-}
-
-// errNotObject is a text that is something else.
-var errNotObject = &strictjson.SyntaxError{Reason: "not an object"}
-
-func decodeObject(data []byte) (map[string]any, error) {
-	v, err := decodeJSON(data)
-	if err != nil {
-		return nil, err
+	if wrong != nil {
+		r.json.Fail(wrong)
 	}
-	o, ok := v.(map[string]any)
-	if !ok {
-		return nil, errNotObject
-	}
-	return o, nil
-}
-
-// decodeJSON keeps numbers as they are written.
-func decodeJSON(data []byte) (any, error) {
-	if err := strictjson.Check(data); err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var v any
-	err := dec.Decode(&v)
-	return v, err
-}
-
-// A reader takes members out of decoded objects, and keeps the first error. It
-// never quotes a value.
-type reader struct{ err error }
-
-func (r *reader) fail(name, want string) {
-	if r.err == nil {
-		r.err = fmt.Errorf("%s is not %s", name, want)
-	}
-}
-
-func (r *reader) text(o map[string]any, name string) string {
-	s, ok := o[name].(string)
-	if !ok && o[name] != nil {
-		r.fail(name, "a string")
-	}
-	return s
-}
-
-func (r *reader) flag(o map[string]any, name string) bool {
-	b, ok := o[name].(bool)
-	if !ok && o[name] != nil {
-		r.fail(name, "a boolean")
-	}
-	return b
-}
-
-func (r *reader) object(o map[string]any, name string) map[string]any {
-	m, ok := o[name].(map[string]any)
-	if !ok && o[name] != nil {
-		r.fail(name, "an object")
-	}
-	return m
-}
-
-// is reports whether the message in an Any has a type. One of another type may be
-// that of another API, and says nothing that is understood here. The documentation
-// shows no "@type", so it may be missing.
-func (r *reader) is(o map[string]any, message string) bool {
-	name := r.text(o, "@type")
-	return name == "" || strings.HasSuffix(name, "."+message)
-}
-
-func (r *reader) list(o map[string]any, name string) []any {
-	l, ok := o[name].([]any)
-	if !ok && o[name] != nil {
-		r.fail(name, "an array")
-	}
-	return l
-}
-
-func (r *reader) texts(o map[string]any, name string) []string {
-	var texts []string
-	for _, v := range r.list(o, name) {
-		s, ok := v.(string)
-		if !ok {
-			r.fail(name, "an array of strings")
-			return nil
-		}
-		texts = append(texts, s)
-	}
-	return texts
+	return m, true
 }
 
 // status reads a google.rpc.Status. Its code is an int32, which the JSON form of
 // protobuf lets a server write as a string too.
-func (r *reader) status(o map[string]any) *APIError {
-	e := &APIError{Message: r.text(o, "message")}
-	switch v := o["code"].(type) {
-	case nil:
-	case json.Number:
-		e.Code = r.code(v.String())
-	case string:
-		e.Code = r.code(v)
-	default:
-		r.fail("code", "a number")
-	}
-	for _, d := range r.list(o, "details") {
-		raw, err := json.Marshal(d)
-		if err != nil {
-			r.fail("details", "JSON")
-			return e
+func (r *reader) status() *APIError {
+	e := &APIError{}
+	for r.json.Begin('{'); r.json.More(); {
+		switch string(r.json.Name()) {
+		case "message":
+			e.Message = string(r.text("message"))
+		case "code":
+			e.Code = r.code()
+		case "details":
+			if !r.is('[', "details", "an array") {
+				continue
+			}
+			for r.json.Begin('['); r.json.More(); {
+				raw, err := json.Marshal(r.value())
+				if err != nil {
+					r.fail("details", "JSON")
+				}
+				e.Details = append(e.Details, raw)
+			}
+		default:
+			r.json.Skip()
 		}
-		e.Details = append(e.Details, raw)
 	}
 	return e
 }
 
-func (r *reader) code(s string) Code {
-	n, err := strconv.ParseInt(s, 10, 32)
+func (r *reader) code() Code {
+	var text string
+	switch r.json.Kind() {
+	case '0':
+		text = string(r.json.Number())
+	case '"':
+		text = string(r.text("code"))
+	case 'n':
+		r.json.Skip()
+		return 0
+	default:
+		r.fail("code", "a number")
+		return 0
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil {
 		r.fail("code", "a 32-bit integer")
 	}
 	return Code(n)
+}
+
+func (r *reader) flag(name string) bool {
+	switch kind := r.json.Kind(); kind {
+	case 't', 'f':
+		r.json.Skip()
+		return kind == 't'
+	case 'n':
+		r.json.Skip()
+	default:
+		r.fail(name, "a boolean")
+	}
+	return false
+}
+
+// short returns a text of the details.
+func (r *reader) short(text []byte) string {
+	if len(text) > maxText {
+		r.json.Fail(fmt.Errorf("the details have a text of more than %d bytes", maxText))
+		return ""
+	}
+	return string(text)
+}
+
+// value reads any value of the details. It keeps numbers as they are written.
+func (r *reader) value() any {
+	if r.values++; r.values > maxDetailValues {
+		r.json.Fail(fmt.Errorf("the details have more than %d values", maxDetailValues))
+	}
+	switch kind := r.json.Kind(); kind {
+	case '{':
+		o := map[string]any{}
+		for r.json.Begin(kind); r.json.More(); {
+			name := r.short(r.json.Name())
+			o[name] = r.value()
+		}
+		return o
+	case '[':
+		l := []any{}
+		for r.json.Begin(kind); r.json.More(); {
+			l = append(l, r.value())
+		}
+		return l
+	case '"':
+		return r.short(r.json.Text())
+	case '0':
+		return json.Number(r.short(r.json.Number()))
+	case 'n':
+		r.json.Skip()
+		return nil
+	default:
+		return r.flag("a value in the details")
+	}
 }

@@ -10,11 +10,13 @@ import (
 	"testing"
 	"time"
 	"unicode"
+
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
 func FuzzParsePage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
-		page, err := parsePage(bytes.NewReader(data))
+		page, err := parsePage(bytes.NewReader(data), tokenapi.ListRequest{})
 		if err != nil {
 			return
 		}
@@ -23,7 +25,7 @@ func FuzzParsePage(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := parsePage(bytes.NewReader(again))
+		back, err := parsePage(bytes.NewReader(again), tokenapi.ListRequest{})
 		if err != nil {
 			t.Fatalf("%s: %v", again, err)
 		}
@@ -43,7 +45,7 @@ func FuzzRetryDelay(f *testing.F) {
 
 func FuzzParseOperation(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
-		state, err := parseOperation(data)
+		state, err := parseOperation(bytes.NewReader(data))
 		if err != nil {
 			return
 		}
@@ -131,11 +133,13 @@ func TestPageIsReadAsItComes(t *testing.T) {
 	data := largePage()
 	if n := testing.AllocsPerRun(10, func() {
 		body := &pieces{Reader: bytes.NewReader(data)}
-		page, err := parsePage(body)
-		if err != nil || len(page.RefreshTokens) != 1000 || page.NextPageToken != "next" || body.largest > pageBuffer {
+		page, err := parsePage(body, tokenapi.ListRequest{})
+		if err != nil || len(page.RefreshTokens) != 1000 || page.NextPageToken != "next" || body.largest > jsonBuffer {
 			t.Fatalf("%d tokens, %v, in pieces of %d", len(page.RefreshTokens), err, body.largest)
 		}
-		page.clean(cleanerOf(noSecret))
+		if err := cleanPage(t.Context(), page, cleanerOf(noSecret)); err != nil {
+			t.Fatal(err)
+		}
 	}); n > 2100 {
 		t.Errorf("%v allocations for a page of 1000 tokens", n)
 	}
@@ -146,7 +150,7 @@ func BenchmarkParsePage(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if page, err := parsePage(bytes.NewReader(data)); err != nil || len(page.RefreshTokens) != 1000 {
+		if page, err := parsePage(bytes.NewReader(data), tokenapi.ListRequest{}); err != nil || len(page.RefreshTokens) != 1000 {
 			b.Fatal(err)
 		}
 	}

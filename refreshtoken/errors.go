@@ -62,10 +62,12 @@ type APIError struct {
 	// CodeUnimplemented, as over gRPC: there is no such method at this address.
 	Code Code
 	// Message is the server's text for developers, without control characters
-	// and credentials, cut at 512 characters. It may be empty.
+	// and credentials, cut at 512 characters. It may be empty. One of more than
+	// 64 KiB is left out.
 	Message string
 	// Details are the further messages of the google.rpc.Status as JSON, each
-	// with its "@type". Their strings are made fit as Message is.
+	// with its "@type". Their strings are made fit as Message is. One that is too large
+	// or cannot be read is empty.
 	Details []json.RawMessage
 	// HTTPStatus is the status of the response; 0 over gRPC, and for an operation
 	// that ended with an error.
@@ -143,7 +145,8 @@ func (e *APIError) Is(target error) bool {
 
 // A ResponseError is a response that does not follow the API: a redirect,
 // something that is not JSON, a body that is cut off or larger than 16 MiB, a
-// member of the wrong type, an operation that contradicts itself, a page token
+// member of the wrong type, more tokens in a page than were asked for, more than
+// 100,000 in an operation, an operation that contradicts itself, a page token
 // for the second time. It never holds the body.
 type ResponseError struct {
 	// Method is the call: "List", "Revoke" or "Operation".

@@ -20,8 +20,9 @@ type ListOptions struct {
 	SubjectID string
 	// Filter selects among the tokens. Optional. Default: all.
 	Filter Filter
-	// PageSize is the most tokens that one response may hold, 0 to 1000. It does not
-	// limit the listing as a whole. Optional. Default: 100, chosen by the server.
+	// PageSize is the most tokens that one response may hold, 0 to 1000. One that holds
+	// more is a [*ResponseError]. It does not limit the listing as a whole.
+	// Optional. Default: 100, chosen by the server.
 	PageSize int
 	// PageToken starts the listing at a later page: it is the NextPageToken of a
 	// [Page] with the same options, in at most 2000 characters.
@@ -145,7 +146,7 @@ func (c *Client) pages(ctx context.Context, opts ListOptions, yield func(page *P
 func (c *Client) page(ctx context.Context, req tokenapi.ListRequest) (*Page, error) {
 	return call(ctx, c, methodList, cleanerOf(noSecret), func(ctx context.Context, call tokenapi.Call) (*Page, error) {
 		return c.transport.List(ctx, call, req)
-	}, (*Page).clean)
+	}, cleanPage)
 }
 
 func (o ListOptions) request() (tokenapi.ListRequest, error) {

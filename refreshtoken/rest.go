@@ -70,7 +70,9 @@ func (l locations) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *rest) List(ctx context.Context, call tokenapi.Call, req tokenapi.ListRequest) (*Page, error) {
 	u := t.iam.JoinPath("iam/v1/refreshTokens")
 	u.RawQuery = listQuery(req).Encode()
-	page, trace, err := exchange(ctx, t, call, http.MethodGet, u, nil, parsePage)
+	page, trace, err := exchange(ctx, t, call, http.MethodGet, u, nil, func(body io.Reader) (*Page, error) {
+		return parsePage(body, req)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -118,13 +120,7 @@ func (t *rest) Operation(ctx context.Context, call tokenapi.Call, id string) (*o
 }
 
 func (t *rest) startOrPoll(ctx context.Context, call tokenapi.Call, method string, u *url.URL, body []byte) (*operation, error) {
-	op, trace, err := exchange(ctx, t, call, method, u, body, func(body io.Reader) (*operation, error) {
-		data, err := io.ReadAll(body)
-		if err != nil {
-			return nil, err
-		}
-		return parseOperation(data)
-	})
+	op, trace, err := exchange(ctx, t, call, method, u, body, parseOperation)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +135,7 @@ func exchange[T any](ctx context.Context, t *rest, call tokenapi.Call, method st
 		return nil, trace, err
 	}
 	defer resp.Body.Close()
-	in := &boundedBody{LimitedReader: io.LimitedReader{R: resp.Body, N: maxBody + 1}}
+	in := &boundedBody{ctx: ctx, LimitedReader: io.LimitedReader{R: resp.Body, N: maxBody + 1}}
 	v, err := parse(in)
 	switch {
 	case errors.Is(in.err, errTooLarge):
@@ -164,13 +160,19 @@ var errTooLarge = errors.New("the response is larger than 16 MiB")
 // A boundedBody reads a body up to maxBody, and remembers why that ended early.
 type boundedBody struct {
 	io.LimitedReader
-	err error // nil for the end of the body
+	ctx context.Context // of the call
+	err error           // nil for the end of the body
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.LimitedReader.Read(p)
-	if b.N <= 0 {
+	switch {
+	case b.N <= 0:
 		err = errTooLarge
+	case b.N <= maxBody-jsonBuffer && b.ctx.Err() != nil:
+		// net/http looks at ctx where it waits for the network, but not where it
+		// decompresses. A short response that is there counts even so.
+		err = b.ctx.Err()
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.err = err

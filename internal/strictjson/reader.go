@@ -10,7 +10,8 @@ import (
 )
 
 // A Reader reads a JSON text from a stream in one pass, as strictly as [Check], and
-// holds no more of it than one string. The caller knows the form of the text:
+// holds no more of it than one string and the names in the objects that are open, of
+// which each may have 10,000. The caller knows the form of the text:
 //
 //	for r.Begin('{'); r.More(); {
 //		switch string(r.Name()) {
@@ -178,13 +179,21 @@ func (r *Reader) nameStart(i int) int {
 	return r.ends[i-1]
 }
 
-// fewNames are compared one by one.
-const fewNames = 16
+// fewNames are compared one by one. More than maxNames in one object are rejected: a
+// value that is skipped must not take memory for each.
+const (
+	fewNames = 16
+	maxNames = 10_000
+)
 
 // member reads the name of a member of the innermost object, and the colon.
 func (r *Reader) member(f *frame) {
 	name := r.Text()
 	if r.err != nil {
+		return
+	}
+	if len(r.ends)-f.ends >= maxNames {
+		r.syntax(fmt.Sprintf("an object has more than %d members", maxNames))
 		return
 	}
 	twice := false

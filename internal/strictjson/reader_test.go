@@ -190,3 +190,16 @@ func TestReaderFail(t *testing.T) {
 		t.Errorf("got %v", r.Err())
 	}
 }
+
+// TestReaderBoundsNames: an object with many members is not worth their memory, also where
+// it is skipped.
+func TestReaderBoundsNames(t *testing.T) {
+	for n, ok := range map[int]bool{10_000: true, 10_001: false} {
+		r := NewReader(strings.NewReader(manyNames(n)), 512)
+		r.Skip()
+		r.End()
+		if err := r.Err(); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "more than 10000 members") {
+			t.Errorf("%d members: got %v", n, err)
+		}
+	}
+}

@@ -3,7 +3,10 @@
 // can be a module of its own in this repository, and is released with refreshtoken.
 package tokenapi
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // A Transport carries the calls of a refreshtoken.Client over one protocol. It is
 // called by a Client only, which does the rest above it: checks of the arguments,
@@ -50,6 +53,21 @@ type ListRequest struct {
 	Filter    string // an expression, "" means every token
 }
 
+// MaxPageSize is the largest page that the API has, in tokens.
+const MaxPageSize = 1000
+
+// CheckTokens returns an error if the page may not hold n tokens: page_size is "the
+// maximum number of results per page to return". A Transport asks before it builds them.
+func (r ListRequest) CheckTokens(n int) error {
+	switch {
+	case r.PageSize > 0 && n > r.PageSize:
+		return fmt.Errorf("the page has more refresh tokens than the %d of the PageSize that was asked for", r.PageSize)
+	case n > MaxPageSize:
+		return fmt.Errorf("the page has more than %d refresh tokens, the most that the API has in one", MaxPageSize)
+	}
+	return nil
+}
+
 // RevokeRequest is RevokeRefreshTokenRequest. Exactly one member is set, and its
 // limits are kept.
 type RevokeRequest struct {
@@ -89,6 +107,19 @@ type Metadata struct {
 // Response is RevokeRefreshTokenResponse.
 type Response struct {
 	RefreshTokenIDs []string // that were revoked
+	Foreign         bool     // it is another message, which says nothing that is understood
+}
+
+// maxIDs is far above the number of refresh tokens of an account.
+const maxIDs = 100_000
+
+// CheckIDs returns an error if an operation may not list n refresh tokens. A Transport
+// asks before it keeps them.
+func CheckIDs(n int) error {
+	if n > maxIDs {
+		return fmt.Errorf("the operation lists more than %d refresh tokens", maxIDs)
+	}
+	return nil
 }
 
 // Trace holds the identifiers that the server gave an exchange.

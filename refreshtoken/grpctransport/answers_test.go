@@ -88,6 +88,13 @@ func TestAnswersThatAreWrong(t *testing.T) {
 	garbled := func(m proto.Message) *anypb.Any {
 		return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: []byte{0xff}}
 	}
+	packed := func(m proto.Message) *anypb.Any {
+		a, err := anypb.New(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
 	for _, c := range []struct {
 		name, reason string
 		answer       reply
@@ -98,6 +105,12 @@ func TestAnswersThatAreWrong(t *testing.T) {
 			Id: "ajo1", Metadata: garbled(&iampb.RevokeRefreshTokenMetadata{})}}},
 		{"a response that is garbled", "response is malformed", reply{message: &operationpb.Operation{
 			Id: "ajo1", Done: true, Result: &operationpb.Operation_Response{Response: garbled(&iampb.RevokeRefreshTokenResponse{})}}}},
+		{"more tokens than a page has", "more than 1000 refresh tokens", reply{message: &iampb.ListRefreshTokensResponse{
+			RefreshTokens: make([]*iampb.RefreshToken, 1001)}}},
+		{"more IDs than an account has", "more than 100000 refresh tokens", reply{message: &operationpb.Operation{Id: "ajo1", Done: true,
+			Result: &operationpb.Operation_Response{Response: packed(&iampb.RevokeRefreshTokenResponse{RefreshTokenIds: make([]string, 100_001)})}}}},
+		{"more IDs in the metadata", "more than 100000 refresh tokens", reply{message: &operationpb.Operation{Id: "ajo1",
+			Metadata: packed(&iampb.RevokeRefreshTokenMetadata{RefreshTokenIds: make([]string, 100_001)})}}},
 		{"done with nothing", "neither an error nor a response", reply{message: &operationpb.Operation{Id: "ajo1", Done: true}}},
 		{"too large", "a smaller PageSize", reply{err: status.Error(codes.ResourceExhausted, "grpc: received message larger than max (9 vs. 4)")}},
 		{"no message", "not the message", reply{err: status.Error(codes.Internal, "grpc: failed to unmarshal the received message: proto: x")}},
@@ -161,6 +174,30 @@ func TestStatusDetails(t *testing.T) {
 	}
 	if got, want := string(api.Details[1]), `{"@type":"example.com/unknown.Type"}`; got != want {
 		t.Errorf("a detail of an unknown type: got %s, want %s", got, want)
+	}
+}
+
+// TestDetailsAreBounded: nothing is left of what is too large but its type, and nothing
+// can be concluded from the others.
+func TestDetailsAreBounded(t *testing.T) {
+	large, err := anypb.New(structpb.NewStringValue(strings.Repeat("a", 64<<10)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := &statuspb.Status{Code: int32(codes.Aborted), Message: strings.Repeat("a", 64<<10+1), Details: []*anypb.Any{large}}
+	for range 1000 {
+		st.Details = append(st.Details, &anypb.Any{TypeUrl: "example.com/x.Y"})
+	}
+	err = listOnce(t.Context(), reply{err: status.ErrorProto(st), header: answered})
+	var api *refreshtoken.APIError
+	if !errors.As(err, &api) || len(api.Details) != 101 || api.Message != "(the message is longer than 64 KiB)" {
+		t.Fatalf("got %v with %d details", err, len(api.Details))
+	}
+	if got := string(api.Details[0]); got != `{"@type":"type.googleapis.com/google.protobuf.Value"}` {
+		t.Errorf("got a detail of %d bytes", len(got))
+	}
+	if got := string(api.Details[100]); got != `{}` {
+		t.Errorf("got %s as the last detail", got)
 	}
 }
 

@@ -51,7 +51,7 @@ func (t *transport) List(ctx context.Context, call tokenapi.Call, req tokenapi.L
 	if err != nil {
 		return nil, x.failed(ctx, err)
 	}
-	page, err := pageOf(resp)
+	page, err := pageOf(resp, req)
 	if err != nil {
 		return nil, x.wrong(err)
 	}

@@ -34,8 +34,11 @@ func revokeRequestOf(req tokenapi.RevokeRequest) *iampb.RevokeRefreshTokenReques
 	return out
 }
 
-func pageOf(resp *iampb.ListRefreshTokensResponse) (*refreshtoken.Page, error) {
+func pageOf(resp *iampb.ListRefreshTokensResponse, req tokenapi.ListRequest) (*refreshtoken.Page, error) {
 	list := resp.GetRefreshTokens()
+	if err := req.CheckTokens(len(list)); err != nil {
+		return nil, err
+	}
 	page := &refreshtoken.Page{
 		RefreshTokens: make([]*refreshtoken.RefreshToken, len(list)),
 		NextPageToken: resp.GetNextPageToken(),
@@ -94,7 +97,10 @@ func (r *times) time(name string, ts *timestamppb.Timestamp) time.Time {
 func operationOf(op *operationpb.Operation) (*operation, error) {
 	out := &operation{ID: op.GetId(), Done: op.GetDone()}
 	var metadata iampb.RevokeRefreshTokenMetadata
-	if err := unpack("metadata", op.GetMetadata(), &metadata); err != nil {
+	if _, err := unpack("metadata", op.GetMetadata(), &metadata); err != nil {
+		return nil, err
+	}
+	if err := tokenapi.CheckIDs(len(metadata.GetRefreshTokenIds())); err != nil {
 		return nil, err
 	}
 	out.Metadata = tokenapi.Metadata{SubjectID: metadata.GetSubjectId(), RefreshTokenIDs: metadata.GetRefreshTokenIds()}
@@ -106,22 +112,27 @@ func operationOf(op *operationpb.Operation) (*operation, error) {
 		}
 	case *operationpb.Operation_Response:
 		var response iampb.RevokeRefreshTokenResponse
-		if err := unpack("response", result.Response, &response); err != nil {
+		known, err := unpack("response", result.Response, &response)
+		if err != nil {
 			return nil, err
 		}
-		out.Response = &tokenapi.Response{RefreshTokenIDs: response.GetRefreshTokenIds()}
+		if err := tokenapi.CheckIDs(len(response.GetRefreshTokenIds())); err != nil {
+			return nil, err
+		}
+		out.Response = &tokenapi.Response{RefreshTokenIDs: response.GetRefreshTokenIds(), Foreign: !known}
 	}
 	return out, nil
 }
 
 // unpack reads a message out of an Any. One of another type is ignored: it may
-// be that of a newer API, and says nothing that is understood here.
-func unpack(name string, a *anypb.Any, m proto.Message) error {
+// be that of another API, and says nothing that is understood here. known is false
+// for it.
+func unpack(name string, a *anypb.Any, m proto.Message) (known bool, err error) {
 	if a == nil || !a.MessageIs(m) {
-		return nil
+		return a == nil, nil
 	}
 	if err := a.UnmarshalTo(m); err != nil {
-		return fmt.Errorf("%s is malformed", name)
+		return true, fmt.Errorf("%s is malformed", name)
 	}
-	return nil
+	return true, nil
 }

@@ -100,15 +100,29 @@ func untrusted(st *status.Status) bool { return strings.Contains(st.Message(), b
 
 func apiErrorOf(st *statuspb.Status) *refreshtoken.APIError {
 	e := &refreshtoken.APIError{Code: refreshtoken.Code(st.GetCode()), Message: st.GetMessage()}
-	for _, d := range st.GetDetails() {
+	for i, d := range st.GetDetails() {
+		if i == maxDetails {
+			e.Details = append(e.Details, json.RawMessage(`{}`)) // so that nothing is concluded from the others
+			break
+		}
 		e.Details = append(e.Details, detailOf(d))
 	}
 	return e
 }
 
+// Bounds of the details that are kept of a status: their number, and the size of each in
+// bytes.
+const (
+	maxDetails = 100
+	maxDetail  = 64 << 10
+)
+
 // detailOf is a detail as the REST face writes it, members in alphabetical order:
 // protojson varies its white space from one build to the next.
 func detailOf(d *anypb.Any) json.RawMessage {
+	if len(d.GetValue()) > maxDetail {
+		return typeAlone(d)
+	}
 	if text, err := protojson.Marshal(d); err == nil {
 		dec := json.NewDecoder(bytes.NewReader(text))
 		dec.UseNumber()
@@ -119,6 +133,10 @@ func detailOf(d *anypb.Any) json.RawMessage {
 			}
 		}
 	}
+	return typeAlone(d)
+}
+
+func typeAlone(d *anypb.Any) json.RawMessage {
 	out, err := json.Marshal(map[string]string{"@type": d.GetTypeUrl()})
 	if err != nil {
 		return json.RawMessage(`{}`)
