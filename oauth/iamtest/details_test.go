@@ -341,6 +341,20 @@ func TestNoncesOffAreIgnored(t *testing.T) {
 	}
 }
 
+// TestSubjectIsRecorded: who a token request was for.
+func TestSubjectIsRecorded(t *testing.T) {
+	srv := iamtest.Start(t)
+	u := newUser(t, srv)
+	token := u.login(map[string][]string{"yc_sub_hint": {"ajesomebodyelse00001"}}).str("refresh_token")
+	wantOK(t, u.refresh(token))
+	wantError(t, u.refresh("x"), 400, "invalid_grant")
+	for i, want := range []string{"ajesomebodyelse00001", "ajesomebodyelse00001", "ajesomebodyelse00001", ""} {
+		if r := srv.Requests()[i]; r.Subject != want {
+			t.Errorf("request %d is recorded with the subject %q", i, r.Subject)
+		}
+	}
+}
+
 // TestErrorPageIsText: what a client has registered is no HTML.
 func TestErrorPageIsText(t *testing.T) {
 	srv := iamtest.Start(t, iamtest.Options{RedirectURIs: []string{"http://127.0.0.1/?a=1&copy=<b>"}})
