@@ -50,10 +50,10 @@ func (t *RefreshToken) clean() {
 
 // cleanOperation ends with ctx, but not where there is little to do: what a server said
 // of an operation is not thrown away.
-func cleanOperation(ctx context.Context, o *operation, clean cleaner) error {
+func cleanOperation(ctx context.Context, o *judged, clean cleaner) error {
 	// An operation is not asked for with a credential in its ID. One that has ended
 	// is not asked for at all, and then an ID that cannot be does no harm.
-	if o.ID != clean(o.ID) || ended(o) && wrongOperationID(o.ID) != "" {
+	if o.ID != clean(o.ID) || ended(&o.operation) && wrongOperationID(o.ID) != "" {
 		o.ID = ""
 	}
 	texts := []*string{&o.Metadata.SubjectID}

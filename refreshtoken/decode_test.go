@@ -50,7 +50,8 @@ func FuzzParseOperation(f *testing.F) {
 			return
 		}
 		op := &RevokeOperation{clean: cleanerOf(func() string { return "hush-hush" })}
-		if err := op.update(methodOperation, "", state); err != nil {
+		judged, _ := op.asked.judge(state, nil)
+		if err := op.update(methodOperation, "", judged); err != nil {
 			checkErrorText(t, err)
 			return
 		}

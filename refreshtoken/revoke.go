@@ -36,9 +36,9 @@ func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error)
 		key = newUUID()
 	}
 	clean, asked := cleanerOf(t.secret), t.question()
-	state, err := call(ctx, c, methodRevoke, clean, func(ctx context.Context, call tokenapi.Call) (*operation, error) {
+	state, err := call(ctx, c, methodRevoke, clean, func(ctx context.Context, call tokenapi.Call) (*judged, error) {
 		call.IdempotencyKey = key
-		return c.transport.Revoke(ctx, call, req)
+		return asked.judge(c.transport.Revoke(ctx, call, req))
 	}, cleanOperation)
 	if err != nil {
 		var api *APIError
@@ -52,7 +52,9 @@ func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error)
 
 // Operation returns the revocation with an ID, as [RevokeOperation.ID] told it
 // before, to wait for its end in another process for example. The ID has at most 256
-// characters, all of them ASCII letters, digits, "-" and "_".
+// characters, all of them ASCII letters, digits, "-" and "_". It may be that of another
+// operation of the cloud: that is found out where the response of the operation has an
+// "@type", and then [RevokeOperation.Wait] returns a [*ResponseError].
 //
 // The error is an [*ArgumentError], an [*APIError], a [*ResponseError] or a
 // [*TransportError].
@@ -61,20 +63,20 @@ func (c *Client) Operation(ctx context.Context, id string) (*RevokeOperation, er
 		return nil, &ArgumentError{"operation ID", reason + ": it takes the ID of a RevokeOperation"}
 	}
 	clean := cleanerOf(noSecret)
-	state, err := c.operation(ctx, id, clean)
+	state, err := c.operation(ctx, id, question{}, clean)
 	if err != nil {
 		return nil, err
 	}
 	return c.newOperation(methodOperation, id, state, question{}, clean)
 }
 
-func (c *Client) operation(ctx context.Context, id string, clean cleaner) (*operation, error) {
-	return call(ctx, c, methodOperation, clean, func(ctx context.Context, call tokenapi.Call) (*operation, error) {
-		return c.transport.Operation(ctx, call, id)
+func (c *Client) operation(ctx context.Context, id string, asked question, clean cleaner) (*judged, error) {
+	return call(ctx, c, methodOperation, clean, func(ctx context.Context, call tokenapi.Call) (*judged, error) {
+		return asked.judge(c.transport.Operation(ctx, call, id))
 	}, cleanOperation)
 }
 
-func (c *Client) newOperation(method, id string, state *operation, asked question, clean cleaner) (*RevokeOperation, error) {
+func (c *Client) newOperation(method, id string, state *judged, asked question, clean cleaner) (*RevokeOperation, error) {
 	op := &RevokeOperation{client: c, asked: asked, clean: clean, polling: make(chan struct{}, 1)}
 	if err := op.update(method, id, state); err != nil {
 		return nil, err
@@ -92,7 +94,7 @@ type RevokeOperation struct {
 	polling chan struct{} // holds a value while a Wait polls
 
 	mu    sync.Mutex
-	state operation // valid: see [contradiction]
+	state judged // valid: see [contradiction]
 }
 
 // RevokeResult is what a revocation did.
@@ -117,11 +119,11 @@ func (op *RevokeOperation) ID() string { return op.status().ID }
 // the server.
 func (op *RevokeOperation) Done() bool {
 	state := op.status()
-	return ended(&state)
+	return ended(&state.operation)
 }
 
 // status is the operation as the server last described it.
-func (op *RevokeOperation) status() operation {
+func (op *RevokeOperation) status() judged {
 	op.mu.Lock()
 	defer op.mu.Unlock()
 	return op.state
@@ -133,11 +135,13 @@ func (op *RevokeOperation) status() operation {
 //
 // An operation that failed is an [*APIError] with its OperationID, which wraps
 // [ErrGone] where the refresh token does not exist. One that succeeded without
-// naming the refresh token of [ByID], or any for [ByToken], is a [*ResponseError].
+// naming the refresh token of [ByID], or any for [ByToken], is a [*ResponseError], and so
+// is one that was no revocation. The target of a revocation from [Client.Operation] is
+// not known, so that it wraps no ErrGone and may name any tokens, or none.
 // Where ctx ends first, a [*TransportError] wraps its error, and the operation goes
 // on at the server. A poll that failed is an error of [Client.Operation].
 func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
-	if state := op.status(); ended(&state) {
+	if state := op.status(); ended(&state.operation) {
 		return op.outcome(&state)
 	}
 	select {
@@ -153,7 +157,7 @@ func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 	)
 	for {
 		// Asked again here: another Wait may have seen the end.
-		if state := op.status(); ended(&state) {
+		if state := op.status(); ended(&state.operation) {
 			return op.outcome(&state)
 		}
 		// Jitter reaches half above the interval: it must not exceed Max either.
@@ -168,7 +172,7 @@ func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 
 func (op *RevokeOperation) poll(ctx context.Context) error {
 	id := op.ID()
-	state, err := op.client.operation(ctx, id, op.clean)
+	state, err := op.client.operation(ctx, id, op.asked, op.clean)
 	if err != nil {
 		return err
 	}
@@ -177,8 +181,8 @@ func (op *RevokeOperation) poll(ctx context.Context) error {
 
 // update takes over what the server says, if it makes sense. The server was asked
 // for the operation with an ID, or for a new one where that is "".
-func (op *RevokeOperation) update(method, id string, state *operation) error {
-	reason := contradiction(state)
+func (op *RevokeOperation) update(method, id string, state *judged) error {
+	reason := contradiction(&state.operation)
 	if reason == "" && id != "" && state.ID != id {
 		reason = "the response is about another operation"
 	}
@@ -188,7 +192,7 @@ func (op *RevokeOperation) update(method, id string, state *operation) error {
 	if state.Err != nil {
 		state.Err.OperationID, state.Err.Trace, state.Err.ofOperation = state.ID, Trace(state.Trace), true
 		state.Err.complete(methodRevoke, op.clean)
-		state.Err.gone = op.asked.gone(state.Err) && !op.asked.foreign(state)
+		state.Err.gone = op.asked.gone(state.Err) && !state.foreign
 	}
 	op.mu.Lock()
 	defer op.mu.Unlock()
@@ -223,7 +227,7 @@ func contradiction(o *operation) string {
 // ended reports whether the state is final. An error is, before Done as well.
 func ended(o *operation) bool { return o.Done || o.Err != nil }
 
-func (op *RevokeOperation) outcome(o *operation) (*RevokeResult, error) {
+func (op *RevokeOperation) outcome(o *judged) (*RevokeResult, error) {
 	if o.Err != nil {
 		return nil, o.Err
 	}

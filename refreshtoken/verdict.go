@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/ycauth/ycauth-go/internal/redact"
 )
@@ -55,6 +56,10 @@ func (q question) one() bool { return q.kind == targetID || q.kind == targetToke
 // NOT_FOUND is a google.rpc.Status that a server sent.
 func (q question) gone(e *APIError) bool {
 	if !q.one() || e.Code != CodeNotFound {
+		return false
+	}
+	// In the texts of e, it cannot be told from a credential that was taken out.
+	if q.kind == targetID && strings.EqualFold(q.id, redact.Mark) {
 		return false
 	}
 	// google.rpc.Code maps NOT_FOUND to 404. With any other status, something on the
@@ -188,11 +193,36 @@ func (q question) isID(word string) bool {
 	return len(word) >= minForeignID && strings.ContainsAny(word, "0123456789") && wrongOperationID(word) == ""
 }
 
-// foreign reports whether the metadata of an operation names other refresh tokens
-// only.
-func (q question) foreign(o *operation) bool {
+// judged is the state of an operation, with what the question concludes from the IDs in it.
+// That comes first: when credentials are taken out of them, two can become the same.
+type judged struct {
+	operation
+	lists   bool // the response lists the refresh token
+	foreign bool // the metadata names other refresh tokens only
+}
+
+// judge takes the results of a transport as they are.
+func (q question) judge(o *operation, err error) (*judged, error) {
+	if err != nil || o == nil {
+		return nil, err
+	}
+	j := &judged{operation: *o}
+	if o.Response != nil {
+		switch ids := o.Response.RefreshTokenIDs; q.kind {
+		case targetID:
+			j.lists = slices.Contains(ids, q.id)
+		case targetToken:
+			j.lists = slices.ContainsFunc(ids, isSomeID)
+		}
+	}
 	ids := o.Metadata.RefreshTokenIDs
-	return q.kind == targetID && len(ids) > 0 && !slices.Contains(ids, q.id)
+	j.foreign = q.kind == targetID && len(ids) > 0 && !slices.Contains(ids, q.id)
+	return j, nil
+}
+
+// isSomeID reports whether a text names anything.
+func isSomeID(id string) bool {
+	return strings.ContainsFunc(id, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) })
 }
 
 // unanswered says what is missing in an operation that succeeded; "" where
@@ -200,9 +230,11 @@ func (q question) foreign(o *operation) bool {
 // Cloud IAM API, RevokeRefreshTokenResponse). One that does not list the token did
 // not revoke it. An empty list is no exception: it is what a filter gets that
 // matches nothing. The metadata names what was to be revoked, and proves nothing.
-func (q question) unanswered(o *operation) string {
-	ids := o.Response.RefreshTokenIDs
-	if q.kind == targetID && !slices.Contains(ids, q.id) || q.kind == targetToken && len(ids) == 0 {
+func (q question) unanswered(o *judged) string {
+	switch {
+	case o.Response.Foreign:
+		return "the operation was no revocation of refresh tokens: its response is of another type"
+	case q.one() && !o.lists:
 		return "the operation succeeded, but its response does not list the refresh token as revoked: list the refresh tokens to see whether it is still there"
 	}
 	return ""

@@ -86,6 +86,12 @@ func TestVerdict(t *testing.T) {
 		{"410", jsonReply(410, `{}`), running, failed, failed},
 		{"a Status of another token", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"refreshToken","resourceName":"aje2"}]}`), running, failed, gone},
 
+		{"an empty ID revoked", done(`"response":{"refreshTokenIds":[""]}`), running, failed, failed},
+		{"empty IDs revoked", done(`"response":{"refreshTokenIds":["","",""]}`), running, failed, failed},
+		{"IDs without a letter or digit revoked", running, done(`"response":{"refreshTokenIds":[" ","\t","\u200b","-","."]}`), failed, failed},
+		{"a token that was sent back revoked", done(`"response":{"refreshTokenIds":["` + someToken + `"]}`), running, failed, revoked},
+		{"an empty ID and another revoked", done(`"response":{"refreshTokenIds":["","aje1"]}`), running, revoked, revoked},
+
 		{"revoked at once", done(`"response":{"refreshTokenIds":["aje1"]}`), running, revoked, revoked},
 		{"revoked among others", done(`"response":{"refreshTokenIds":["aje0","aje1"]}`), running, revoked, revoked},
 		{"revoked later", running, done(`"metadata":{"refreshTokenIds":["aje1"]},"response":{"refreshTokenIds":["aje1"]}`), revoked, revoked},
@@ -242,6 +248,46 @@ func checkFailure(t *testing.T, err error) {
 	case !errors.As(err, &response):
 		t.Errorf("got %v (%T)", err, err)
 	}
+}
+
+// TestIDsAreComparedAsTheyCame: what stands for a credential is the ID of no token.
+func TestIDsAreComparedAsTheyCame(t *testing.T) {
+	const mark, credential = "REDACTED", "t1.9euelZqOnJWKkZ2ZlJeK.abcdefghij"
+	for _, c := range []struct {
+		name, id string
+		revoke   reply
+		revoked  bool
+	}{
+		{"another token", mark, jsonReply(200, `{"id":"op1","done":true,"response":{"refreshTokenIds":["`+credential+`"]}}`), false},
+		{"the token", mark, jsonReply(200, `{"id":"op1","done":true,"response":{"refreshTokenIds":["`+mark+`"]}}`), true},
+		{"a token with a strange ID", credential, jsonReply(200, `{"id":"op1","done":true,"response":{"refreshTokenIds":["`+credential+`"]}}`), true},
+		{"another token is missing", mark, jsonReply(404, `{"code":5,"message":"token `+credential+` not found"}`), false},
+		{"a resource is missing", mark, jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"refreshToken","resourceName":"`+credential+`"}]}`), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client := revokeThen(t, c.revoke, c.revoke).client()
+			report, err := client.RevokeEach(t.Context(), []string{c.id}, refreshtoken.RevokeEachOptions{})
+			if err != nil || len(report.Gone) > 0 || (len(report.Revoked) == 1) != c.revoked {
+				t.Errorf("got %+v and %v", report, err)
+			}
+		})
+	}
+}
+
+// TestOperationOfAnotherService: an ID can be that of any operation of the cloud.
+func TestOperationOfAnotherService(t *testing.T) {
+	const metadata, response = `"metadata":{"@type":"type.googleapis.com/yandex.cloud.compute.v1.CreateInstanceMetadata","instanceId":"i"}`,
+		`"response":{"@type":"type.googleapis.com/yandex.cloud.compute.v1.Instance","id":"i","refreshTokenIds":5}`
+	s := operation(t, `{"id":"op1","description":"Create instance",`+metadata+`}`, `{"id":"op1","done":true,`+metadata+`,`+response+`}`)
+	op, err := s.client().Operation(t.Context(), "op1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := op.Wait(t.Context())
+	if result != nil {
+		t.Errorf("got %+v", result)
+	}
+	wantText(t, as[*refreshtoken.ResponseError](t, err).Error(), "refreshtoken: Revoke: the operation was no revocation of refresh tokens")
 }
 
 // TestGoneIsOneToken: a NOT_FOUND is not about a token where none was named.

@@ -132,22 +132,36 @@ func TestAnswersThatAreWrong(t *testing.T) {
 	}
 }
 
-// TestOperationsOfOtherKinds: what an Any of an unknown type says is ignored.
+// TestOperationsOfOtherKinds: metadata of an unknown type is ignored, and a response of one
+// is that of no revocation.
 func TestOperationsOfOtherKinds(t *testing.T) {
 	other, err := anypb.New(&emptypb.Empty{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	op, err := once(reply{header: answered, message: &operationpb.Operation{Id: "ajo1", Done: true, Metadata: other,
-		Result: &operationpb.Operation_Response{Response: &anypb.Any{TypeUrl: "example.com/unknown.Type", Value: []byte{0xff}}}}}).Operation(t.Context(), "ajo1")
+	ours, err := anypb.New(&iampb.RevokeRefreshTokenResponse{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	wait := func(response *anypb.Any) (*refreshtoken.RevokeResult, error) {
+		op, err := once(reply{header: answered, message: &operationpb.Operation{Id: "ajo1", Done: true, Metadata: other,
+			Result: &operationpb.Operation_Response{Response: response}}}).Operation(t.Context(), "ajo1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return op.Wait(t.Context())
+	}
 	trace := refreshtoken.Trace{RequestID: "request-1", ServerTraceID: "trace-1"}
-	if got, err := op.Wait(t.Context()); err != nil || len(got.RefreshTokenIDs) != 0 || got.SubjectID != "" || got.Trace != trace {
+	if got, err := wait(ours); err != nil || len(got.RefreshTokenIDs) != 0 || got.SubjectID != "" || got.Trace != trace {
 		t.Errorf("got %+v and %v", got, err)
 	}
-	op, err = once(reply{header: answered, message: &operationpb.Operation{Id: "ajo1", Done: true,
+	var wrong *refreshtoken.ResponseError
+	for _, response := range []*anypb.Any{other, {TypeUrl: "example.com/unknown.Type", Value: []byte{0xff}}} {
+		if got, err := wait(response); !errors.As(err, &wrong) || !strings.Contains(wrong.Reason, "was no revocation") {
+			t.Errorf("%s: got %+v and %v", response.GetTypeUrl(), got, err)
+		}
+	}
+	op, err := once(reply{header: answered, message: &operationpb.Operation{Id: "ajo1", Done: true,
 		Result: &operationpb.Operation_Error{Error: &statuspb.Status{Message: "no code"}}}}).Operation(t.Context(), "ajo1")
 	if err != nil {
 		t.Fatal(err)

@@ -70,6 +70,7 @@ func TestVerdict(t *testing.T) {
 			Result: &operationpb.Operation_Error{Error: &statuspb.Status{Code: int32(codes.NotFound), Message: "there is no such refresh token"}}}), false, true},
 		{"revoked", running, done(&operationpb.Operation{Id: "ajo1", Result: packed("aje1")}), true, false},
 		{"nothing revoked", running, done(&operationpb.Operation{Id: "ajo1", Result: packed()}), false, false},
+		{"an empty ID revoked", running, done(&operationpb.Operation{Id: "ajo1", Result: packed("")}), false, false},
 		{"another token revoked", running, done(&operationpb.Operation{Id: "ajo1", Result: packed("aje2")}), false, false},
 		{"a response of another kind", running, done(&operationpb.Operation{Id: "ajo1",
 			Result: &operationpb.Operation_Response{Response: other}}), false, false},
@@ -88,6 +89,24 @@ func TestVerdict(t *testing.T) {
 				t.Errorf("gone: %v (%v)", got, report.Err())
 			}
 		})
+	}
+}
+
+// TestByTokenTakesAnID: a response that names nothing is no evidence.
+func TestByTokenTakesAnID(t *testing.T) {
+	for id, revoked := range map[string]bool{"": false, " ": false, "aje1": true} {
+		response, err := anypb.New(&iampb.RevokeRefreshTokenResponse{RefreshTokenIds: []string{id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		op, err := once(reply{header: answered, message: &operationpb.Operation{Id: "ajo1", Done: true,
+			Result: &operationpb.Operation_Response{Response: response}}}).Revoke(t.Context(), refreshtoken.ByToken("rt1.live"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := op.Wait(t.Context()); (err == nil) != revoked {
+			t.Errorf("%q: got %v", id, err)
+		}
 	}
 }
 
