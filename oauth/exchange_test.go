@@ -1058,6 +1058,8 @@ func TestHangingSigner(t *testing.T) {
 			t.Errorf("Close took %v", d)
 		}
 		time.Sleep(2 * time.Hour)
+		signer.mu.Lock()
+		defer signer.mu.Unlock()
 		if signer.most != 1 {
 			t.Errorf("%d signatures at once", signer.most)
 		}
