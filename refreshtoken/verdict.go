@@ -20,12 +20,14 @@ import (
 //
 //   - A google.rpc.ResourceInfo among the details has the type of a refresh token, and
 //     no name other than the ID that was asked for.
-//   - The message names a refresh token, or a token, and nothing else that could be
-//     missing, such as "there is no such refresh token". It has to consist of words that
-//     this package knows, in English, and of the ID.
+//   - The message says that a refresh token, or a token, is missing, expired or revoked,
+//     in an English sentence that this package knows, such as "there is no such refresh
+//     token" or "refresh token with ID aje1 not found".
 //
-// It is not if any ResourceInfo is about something else, or the reason of a
-// google.rpc.ErrorInfo names something else. Both transports see to it that a
+// It is not if anything in it is about something else: the message or a description
+// names another thing, such as an account, or something that cannot be done; a
+// ResourceInfo has another type, or another ID; the reason of a google.rpc.ErrorInfo says
+// something else; or a detail cannot be read. Both transports see to it that a
 // server sent the NOT_FOUND, as a google.rpc.Status with HTTP 404 or over gRPC.
 //
 // The documentation of the API does not say what the service sends for a refresh token
@@ -67,7 +69,11 @@ func (q question) gone(e *APIError) bool {
 	if e.HTTPStatus != 0 && e.HTTPStatus != http.StatusNotFound {
 		return false
 	}
-	evidence := q.named(e.Message)
+	message := q.read(e.Message)
+	evidence := message.missing
+	if message.against {
+		return false
+	}
 	for _, detail := range e.Details {
 		switch q.about(detail) {
 		case aboutOther:
@@ -91,26 +97,39 @@ const (
 // about reads a google.rpc.ResourceInfo ("Describes the resource that is being
 // accessed") or ErrorInfo (google/rpc/error_details.proto). The former counts in
 // either spelling of its members: a server that is not protojson's writes the names of
-// the definition.
+// the definition. What cannot be read, or leaves out what it is about, is about something
+// else; a transport leaves the type alone of a message that it could not read.
 func (q question) about(detail json.RawMessage) subject {
 	var info struct {
-		Type          string `json:"@type"`
-		ResourceType  string `json:"resourceType"`
-		ResourceName  string `json:"resourceName"`
-		ResourceType2 string `json:"resource_type"`
-		ResourceName2 string `json:"resource_name"`
-		Reason        string `json:"reason"`
+		ResourceType  string            `json:"resourceType"`
+		ResourceName  string            `json:"resourceName"`
+		ResourceType2 string            `json:"resource_type"`
+		ResourceName2 string            `json:"resource_name"`
+		Owner         string            `json:"owner"`
+		Description   string            `json:"description"`
+		Reason        string            `json:"reason"`
+		Domain        string            `json:"domain"`
+		Metadata      map[string]string `json:"metadata"`
 	}
-	if json.Unmarshal(detail, &info) != nil {
-		return aboutNothing
+	var kind struct {
+		Type string `json:"@type"`
 	}
-	switch info.Type[strings.LastIndexByte(info.Type, '/')+1:] {
+	if json.Unmarshal(detail, &kind) != nil || kind.Type == "" {
+		return aboutOther
+	}
+	switch kind.Type[strings.LastIndexByte(kind.Type, '/')+1:] {
 	case "google.rpc.ErrorInfo":
-		if _, other := q.words(info.Reason); other {
+		if json.Unmarshal(detail, &info) != nil || info.Reason == "" {
+			return aboutOther
+		}
+		if reason := q.read(info.Reason); reason.against || reason.unknown {
 			return aboutOther
 		}
 		return aboutNothing // a reason alone is no evidence
 	case "google.rpc.ResourceInfo":
+		if json.Unmarshal(detail, &info) != nil || q.read(info.Description).against {
+			return aboutOther
+		}
 	default:
 		return aboutNothing
 	}
@@ -119,7 +138,7 @@ func (q question) about(detail json.RawMessage) subject {
 			return aboutOther
 		}
 	}
-	found := aboutNothing
+	found := aboutOther
 	for _, kind := range []string{info.ResourceType, info.ResourceType2} {
 		switch kind = strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(kind)); {
 		case kind == "":
@@ -130,67 +149,6 @@ func (q question) about(detail json.RawMessage) subject {
 		}
 	}
 	return found
-}
-
-// named reports whether a message names the refresh token as what is missing.
-func (q question) named(message string) bool {
-	token, other := q.words(message)
-	return token && !other
-}
-
-// plainWords are those of which a message about a missing refresh token consists, and
-// which name nothing that could be missing. Any other word may.
-var plainWords = wordSet("a an already any anymore be been by can cannot could does doesn't doesnt exist exists expired " +
-	"for find found given has have id is it longer missing no not of or requested revoked such that the there " +
-	"this unknown was were with")
-
-// tokenWords name the refresh token.
-var tokenWords = wordSet("refresh refreshtoken refreshtokens token tokens")
-
-func wordSet(words string) map[string]bool {
-	set := map[string]bool{}
-	for w := range strings.FieldsSeq(words) {
-		set[w] = true
-	}
-	return set
-}
-
-// minForeignID is the least length of an ID in a message about a token whose ID is not
-// known: those of the cloud have 20 characters.
-const minForeignID = 16
-
-// words reads a text of the server. token says that it names a token, and other that
-// it names, or may name, something else.
-func (q question) words(text string) (token, other bool) {
-	refresh, redacted := false, false
-	isWord := func(w string) bool {
-		w = strings.ToLower(w)
-		token = token || tokenWords[w] && w != "refresh"
-		refresh = refresh || strings.HasPrefix(w, "refresh") && tokenWords[w]
-		redacted = redacted || w == strings.ToLower(redact.Mark)
-		return tokenWords[w] || plainWords[w] || w == strings.ToLower(redact.Mark)
-	}
-	for _, w := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" .,:;!\"'`()[]<>=", r) }) {
-		if q.isID(w) {
-			continue
-		}
-		for _, part := range strings.FieldsFunc(w, func(r rune) bool { return r == '_' || r == '-' }) {
-			if !isWord(part) {
-				return token, true
-			}
-		}
-	}
-	// A credential in the message may be the IAM token, if it does not say which.
-	return token, redacted && !refresh
-}
-
-// isID reports whether a word is the ID of the refresh token. A token that
-// was given by itself can have any.
-func (q question) isID(word string) bool {
-	if q.kind == targetID {
-		return word == q.id
-	}
-	return len(word) >= minForeignID && strings.ContainsAny(word, "0123456789") && wrongOperationID(word) == ""
 }
 
 // judged is the state of an operation, with what the question concludes from the IDs in it.

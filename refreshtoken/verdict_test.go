@@ -62,7 +62,8 @@ func TestVerdict(t *testing.T) {
 		{"the token is missing", missing, running, gone, gone},
 		{"as a string", jsonReply(404, `{"code":"5","message":"RefreshToken not found."}`), running, gone, gone},
 		{"with its ResourceInfo", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"iam.refreshToken","resourceName":"aje1"}]}`), running, gone, gone},
-		{"with a ResourceInfo that names nothing", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"refresh_token"},5]}`), running, gone, gone},
+		{"with a ResourceInfo that names nothing", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"refresh_token"}]}`), running, gone, gone},
+		{"with a ResourceInfo and what is no detail", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resourceType":"refresh_token"},5]}`), running, failed, failed},
 		{"with a ResourceInfo in snake case", jsonReply(404, `{"code":5,"details":[`+resourceInfo+`"resource_type":"refresh_token","resource_name":"aje1"}]}`), running, gone, gone},
 		{"with a reason", jsonReply(404, `{"code":5,"message":"Token not found","details":[`+errorInfo+`"reason":"REFRESH_TOKEN_NOT_FOUND","domain":"iam"}]}`), running, gone, gone},
 		{"with another detail", jsonReply(404, `{"code":5,"message":"token not found","details":[{"@type":"x/google.rpc.RequestInfo","resourceName":"aje2"}]}`), running, gone, gone},
@@ -229,6 +230,52 @@ func TestGoneTakesEvidence(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestDetailsThatSaySomethingElse: a detail that is about something else, or that cannot be
+// read, is believed more than a message, and a message about something else more than a
+// ResourceInfo.
+func TestDetailsThatSaySomethingElse(t *testing.T) {
+	const token = "token not found"
+	for _, c := range []struct {
+		name, message, details string
+		gone                   bool
+	}{
+		{"no details", token, ``, true},
+		{"an empty detail", token, `{}`, false},
+		{"no object", token, `"organization"`, false},
+		{"a type that is none", token, `{"@type":5}`, false},
+		{"a type that is null", token, `{"@type":null}`, false},
+		{"an unknown type", token, `{"@type":"x/y.Z","resourceType":5}`, true},
+		{"a ResourceInfo of nothing", token, resourceInfo + `"resourceName":"aje1"}`, false},
+		{"a ResourceInfo of its type alone", token, `{"@type":"type.googleapis.com/google.rpc.ResourceInfo"}`, false},
+		{"a resource with a number for a name", token, resourceInfo + `"resourceType":"organization","resourceName":7}`, false},
+		{"a token with a number for a name", token, resourceInfo + `"resourceType":"refreshToken","resourceName":7}`, false},
+		{"a token with an object for an owner", token, resourceInfo + `"resourceType":"refreshToken","owner":{}}`, false},
+		{"types in an array", token, resourceInfo + `"resourceType":["organization"]}`, false},
+		{"a token and another resource", token, resourceInfo + `"resourceType":"refreshToken"},` + resourceInfo + `"resourceType":"organization"}`, false},
+		{"a description of another resource", token, resourceInfo + `"resourceType":"refreshToken","description":"the subject of the token was not found"}`, false},
+		{"a description of the token", token, resourceInfo + `"resourceType":"refreshToken","description":"no such refresh token"}`, true},
+		{"a description in other words", "x", resourceInfo + `"resourceType":"refreshToken","description":"y"}`, true},
+		{"an ErrorInfo of another resource", token, errorInfo + `"reason":"ORGANIZATION_NOT_FOUND","domain":{}}`, false},
+		{"an ErrorInfo with a number for a reason", token, errorInfo + `"reason":5}`, false},
+		{"an ErrorInfo without a reason", token, errorInfo + `"domain":"iam"}`, false},
+		{"an ErrorInfo of its type alone", token, `{"@type":"type.googleapis.com/google.rpc.ErrorInfo"}`, false},
+		{"an ErrorInfo of the token", token, errorInfo + `"reason":"TOKEN_EXPIRED","metadata":{"a":"b"}}`, true},
+		{"an ErrorInfo of an ID token", token, errorInfo + `"reason":"ID_TOKEN_NOT_FOUND"}`, false},
+		{"an ErrorInfo that denies it", token, errorInfo + `"reason":"REFRESH_TOKEN_NOT_EXPIRED"}`, false},
+		{"a message about another resource", "the organization of the caller was not found", resourceInfo + `"resourceType":"refreshToken"}`, false},
+		{"a message that denies it", "this refresh token cannot be revoked", resourceInfo + `"resourceType":"refreshToken"}`, false},
+		{"a message in other words", "nicht gefunden", resourceInfo + `"resourceType":"refreshToken"}`, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serve(t, answer(http.StatusNotFound, fmt.Sprintf(`{"code":5,"message":%q,"details":[%s]}`, c.message, c.details)))
+			_, err := s.client().Revoke(t.Context(), refreshtoken.ByID("aje1"))
+			if errors.Is(err, refreshtoken.ErrGone) != c.gone || !errors.Is(err, refreshtoken.ErrNotFound) {
+				t.Errorf("got %v, want gone: %v", err, c.gone)
+			}
+		})
 	}
 }
 

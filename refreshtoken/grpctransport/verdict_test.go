@@ -92,6 +92,35 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// TestDetailsThatCannotBeRead: nothing is concluded from the message beside them.
+func TestDetailsThatCannotBeRead(t *testing.T) {
+	const google = "type.googleapis.com/google.rpc."
+	organization := []byte("\x0a\x0corganization")
+	token := []byte("\x0a\x0crefreshToken")
+	for _, c := range []struct {
+		name   string
+		detail *anypb.Any
+		gone   bool
+	}{
+		{"the token", &anypb.Any{TypeUrl: google + "ResourceInfo", Value: token}, true},
+		{"an unknown type", &anypb.Any{TypeUrl: "example.com/x.Y", Value: organization}, true},
+		{"another resource", &anypb.Any{TypeUrl: google + "ResourceInfo", Value: organization}, false},
+		{"a resource that is garbled", &anypb.Any{TypeUrl: google + "ResourceInfo", Value: append(organization, 0xff)}, false},
+		{"a token that is garbled", &anypb.Any{TypeUrl: google + "ResourceInfo", Value: append(token, 0xff)}, false},
+		{"a reason that is garbled", &anypb.Any{TypeUrl: google + "ErrorInfo", Value: []byte{0xff}}, false},
+		{"a resource that is too large", &anypb.Any{TypeUrl: google + "ResourceInfo", Value: append(token, make([]byte, 1<<16)...)}, false},
+		{"no type", &anypb.Any{Value: organization}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st := &statuspb.Status{Code: int32(codes.NotFound), Message: "token not found", Details: []*anypb.Any{c.detail}}
+			_, err := once(reply{header: answered, err: status.ErrorProto(st)}).Revoke(t.Context(), refreshtoken.ByID("aje1"))
+			if errors.Is(err, refreshtoken.ErrGone) != c.gone || !errors.Is(err, refreshtoken.ErrNotFound) {
+				t.Errorf("got %v, want gone: %v", err, c.gone)
+			}
+		})
+	}
+}
+
 // TestByTokenTakesAnID: a response that names nothing is no evidence.
 func TestByTokenTakesAnID(t *testing.T) {
 	for id, revoked := range map[string]bool{"": false, " ": false, "aje1": true} {
