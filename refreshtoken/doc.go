@@ -109,7 +109,8 @@
 // growing waits, and never before a Retry-After of the server has passed.
 // [WithRetry] changes that. Revoke is retried like the others, since all its
 // attempts carry one idempotency key. Other failures are final, those of the token
-// source behind the http.Client included. A Client does not wait past ctx's deadline.
+// source behind the http.Client included, and those of the signer of its proofs. A
+// Client does not wait past ctx's deadline.
 //
 // Every request carries an x-client-request-id of its own and the
 // x-client-trace-id of the Client. The identifiers in the server's response

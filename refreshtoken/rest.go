@@ -251,12 +251,17 @@ func (p *progress) trace(call tokenapi.Call) *httptrace.ClientTrace {
 
 // retryable reports whether the network failed, and not the caller's credentials
 // or the identity of the server. The errors of a token source are final here, because
-// it has retried by itself where that helps.
+// it has retried by itself where that helps. So are those that say so: a signer that
+// fails, such as dpop's for a second proof after the request was sent once, may cost one
+// of the tries that a card allows for its PIN.
 func (p *progress) retryable(err error) bool {
 	var certificate *tls.CertificateVerificationError
+	var known interface{ Retryable() bool }
 	var inner *url.Error
 	switch {
 	case errors.As(err, &certificate):
+		return false
+	case errors.As(err, &known) && !known.Retryable():
 		return false
 	case p.sent.Load():
 		return true

@@ -192,6 +192,45 @@ func TestRoundTripperErrors(t *testing.T) {
 	}
 }
 
+// A signingError is that of a RoundTripper that could not sign a proof, as package dpop's.
+type signingError struct{ error }
+
+func (signingError) Retryable() bool { return false }
+
+func (e signingError) Unwrap() error { return e.error }
+
+// TestSignerIsAskedOnce: a PIN that was wrong is not taken to the card again, also where
+// the request was on the wire before, as after a nonce challenge.
+func TestSignerIsAskedOnce(t *testing.T) {
+	wrongPIN := errors.New("wrong PIN")
+	for name, challenged := range map[string]bool{"first proof": false, "proof after a challenge": true} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, answer(http.StatusUnauthorized, `{"code":16}`))
+			asked := 0
+			hc := &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				if challenged {
+					resp, err := s.httpClient().Transport.RoundTrip(r.Clone(r.Context()))
+					if err != nil {
+						return nil, err
+					}
+					resp.Body.Close()
+				}
+				asked++
+				return nil, fmt.Errorf("no proof: %w", signingError{wrongPIN})
+			})}
+			client := refreshtoken.NewClient(hc, refreshtoken.WithEndpoint(s.URL), refreshtoken.WithRetry(refreshtoken.RetryPolicy{Initial: time.Millisecond}))
+			_, err := client.Revoke(t.Context(), refreshtoken.ByID("aje1"))
+			if e := as[*refreshtoken.TransportError](t, err); e.Temporary || errors.Is(err, refreshtoken.ErrUnavailable) || !errors.Is(err, wrongPIN) || asked != 1 {
+				t.Errorf("got %#v after %d signatures", e, asked)
+			}
+			report, err := client.RevokeEach(t.Context(), names(5), refreshtoken.RevokeEachOptions{Concurrency: 1})
+			if !errors.Is(err, wrongPIN) || len(report.NotTried) != 4 || asked != 2 {
+				t.Errorf("a batch: got %+v and %v after %d signatures", report, err, asked-1)
+			}
+		})
+	}
+}
+
 // failing is a client whose List fails by err, and the times at which it was
 // called.
 func failing(times *[]time.Duration, err func() error, opts ...refreshtoken.Option) *refreshtoken.Client {

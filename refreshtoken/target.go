@@ -114,9 +114,12 @@ func checkToken(token string) error {
 	if token == "" {
 		return &ArgumentError{"ByToken", "is empty: it takes a refresh token"}
 	}
+	if strings.TrimSpace(token) != token {
+		return &ArgumentError{"ByToken", "has white space around it, which no refresh token has: take it off"}
+	}
 	// RFC 6749 Appendix A.17: a refresh token is 1*VSCHAR, and VSCHAR is %x20-7E.
-	if strings.ContainsFunc(token, func(r rune) bool { return r < 0x20 || r > 0x7e }) || strings.TrimSpace(token) != token {
-		return &ArgumentError{"ByToken", "holds a character that no refresh token has: take off the white space around it"}
+	if strings.ContainsFunc(token, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
+		return &ArgumentError{"ByToken", "holds a character other than printable ASCII, which no refresh token has: pass the token alone, as it was issued"}
 	}
 	return checkText("ByToken", token, maxRefreshToken, "it takes a refresh token")
 }
