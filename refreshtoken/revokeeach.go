@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
-// Bounds of [RevokeEachOptions] Concurrency.
+// Bounds and defaults of [RevokeEachOptions].
 const (
 	defaultConcurrency = 4
 	maxConcurrency     = 32
+	// defaultTimeout is longer than the attempts of a request that obeys the longest
+	// Retry-After of the default [RetryPolicy] each time.
+	defaultTimeout = 2 * time.Minute
 )
 
 // RevokeEachOptions says how [Client.RevokeEach] goes about it.
@@ -23,6 +27,11 @@ type RevokeEachOptions struct {
 	// Concurrency is how many tokens are revoked at a time, at most 32.
 	// Optional. Default: 4.
 	Concurrency int
+	// Timeout bounds the time for one token: its request, and the wait for its operation.
+	// A token that takes longer is one of Failed, with an error that wraps
+	// [context.DeadlineExceeded], and its operation goes on at the server.
+	// Optional. Default: 2 minutes.
+	Timeout time.Duration
 	// Progress is called after each token, by one goroutine at a time.
 	// Optional.
 	Progress func(RevokeProgress)
@@ -77,9 +86,11 @@ func (r *RevokeReport) Err() error {
 // It goes on where a token fails: see [RevokeReport]. It stops early where ctx
 // ends, or where the failure would be that of all: no credentials, or rejected ones
 // (a request that failed with [ErrUnauthenticated]; an operation that ended with it is
-// the failure of one token). Then it returns that error and the report so far. An
-// [*ArgumentError], with a nil report, means that nothing was sent. An ID that is
-// given twice counts once.
+// the failure of one token), or a server that asks to wait, with a Retry-After, for
+// longer than the [RetryPolicy] allows or after the last attempt. Then it returns that
+// error and the report so far. An [*ArgumentError], with a nil report, means that nothing
+// was sent: an ID that is empty or too long is named by its index. An ID that is given
+// twice counts once.
 func (c *Client) RevokeEach(ctx context.Context, ids []string, opts RevokeEachOptions) (*RevokeReport, error) {
 	ids, err := distinct(ids)
 	if err != nil {
@@ -90,6 +101,12 @@ func (c *Client) RevokeEach(ctx context.Context, ids []string, opts RevokeEachOp
 	}
 	if opts.Concurrency == 0 {
 		opts.Concurrency = defaultConcurrency
+	}
+	if opts.Timeout < 0 {
+		return nil, &ArgumentError{"RevokeEachOptions.Timeout", "is negative: 0 means 2 minutes, and ctx bounds the whole batch"}
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = defaultTimeout
 	}
 	if c.err != nil {
 		return nil, c.err
@@ -104,8 +121,8 @@ func (c *Client) RevokeEach(ctx context.Context, ids []string, opts RevokeEachOp
 func distinct(ids []string) ([]string, error) {
 	var out []string
 	seen := map[string]bool{}
-	for _, id := range ids {
-		if err := checkTokenID(id); err != nil {
+	for i, id := range ids {
+		if err := checkTokenID(fmt.Sprintf("ids[%d]", i), id); err != nil {
 			return nil, err
 		}
 		if !seen[id] {
@@ -139,7 +156,7 @@ func (b *batch) run(ctx context.Context) {
 	for range min(b.opts.Concurrency, len(b.ids)) {
 		workers.Go(func() {
 			for i, ok := b.take(ctx); ok; i, ok = b.take(ctx) {
-				b.ended(i, b.revoke(ctx, b.ids[i]))
+				b.ended(ctx, i, b.revoke(ctx, b.ids[i]))
 			}
 		})
 	}
@@ -152,7 +169,7 @@ func (b *batch) take(ctx context.Context) (i int, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.fatal == nil && ctx.Err() != nil && b.next < len(b.ids) {
-		b.fatal = &TransportError{Method: methodRevokeEach, Err: retry.Ended(ctx)}
+		b.fatal = interrupted(ctx)
 	}
 	if b.fatal != nil || b.next == len(b.ids) {
 		return 0, false
@@ -165,6 +182,8 @@ func (b *batch) revoke(ctx context.Context, id string) error {
 	if b.opts.DryRun {
 		return nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, b.opts.Timeout, errTokenTimeout)
+	defer cancel()
 	op, err := b.client.Revoke(ctx, ByID(id))
 	if err != nil {
 		return err
@@ -173,12 +192,23 @@ func (b *batch) revoke(ctx context.Context, id string) error {
 	return err
 }
 
-func (b *batch) ended(i int, err error) {
+// errTokenTimeout is the cause of the end of [RevokeEachOptions] Timeout.
+var errTokenTimeout = errors.New("the Timeout of RevokeEachOptions has passed")
+
+func interrupted(ctx context.Context) error {
+	return &TransportError{Method: methodRevokeEach, Err: retry.Ended(ctx)}
+}
+
+func (b *batch) ended(ctx context.Context, i int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.outcomes[i] = outcome{true, err}
 	b.done++
-	if b.fatal == nil && hopeless(err) {
+	switch {
+	case b.fatal != nil:
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()): // what else it wraps came before
+		b.fatal = interrupted(ctx)
+	case hopeless(err):
 		b.fatal = err
 	}
 	if b.opts.Progress != nil {
@@ -188,12 +218,15 @@ func (b *batch) ended(i int, err error) {
 
 // hopeless reports whether the failure of one token would be that of every other. An
 // operation that ended as unauthenticated is not: the request to start it was accepted.
+// A server that asks to wait does not mean one token.
 func hopeless(err error) bool {
 	var api *APIError
 	var transport *TransportError
 	switch {
 	case errors.As(err, &api):
-		return api.Code == CodeUnauthenticated && !api.ofOperation
+		return !api.ofOperation && (api.Code == CodeUnauthenticated || api.RetryAfter > 0 && api.temporary())
+	case errors.Is(err, errTokenTimeout):
+		return false
 	case errors.As(err, &transport):
 		return !transport.Temporary
 	}

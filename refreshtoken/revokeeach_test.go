@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"strings"
 	"sync/atomic"
@@ -140,9 +141,16 @@ func TestRevokeEachEndsWithTheContext(t *testing.T) {
 
 func TestRevokeEachRefuses(t *testing.T) {
 	r := &revoker{}
+	fields := map[string]string{"an empty ID": "ids[1]", "a long ID": "ids[20]", "a negative time": "RevokeEachOptions.Timeout", "too many at a time": "RevokeEachOptions.Concurrency"}
 	for name, try := range map[string]func() (*refreshtoken.RevokeReport, error){
 		"an empty ID": func() (*refreshtoken.RevokeReport, error) {
 			return r.client().RevokeEach(t.Context(), []string{"aje1", ""}, refreshtoken.RevokeEachOptions{})
+		},
+		"a long ID": func() (*refreshtoken.RevokeReport, error) {
+			return r.client().RevokeEach(t.Context(), append(names(20), strings.Repeat("a", 51)), refreshtoken.RevokeEachOptions{})
+		},
+		"a negative time": func() (*refreshtoken.RevokeReport, error) {
+			return r.client().RevokeEach(t.Context(), names(1), refreshtoken.RevokeEachOptions{Timeout: -1})
 		},
 		"too many at a time": func() (*refreshtoken.RevokeReport, error) {
 			return r.client().RevokeEach(t.Context(), names(1), refreshtoken.RevokeEachOptions{Concurrency: 33})
@@ -152,7 +160,7 @@ func TestRevokeEachRefuses(t *testing.T) {
 		},
 	} {
 		report, err := try()
-		as[*refreshtoken.ArgumentError](t, err)
+		wantText(t, as[*refreshtoken.ArgumentError](t, err).Field, fields[name])
 		if report != nil {
 			t.Errorf("%s: got %+v", name, report)
 		}
@@ -191,5 +199,105 @@ func TestRevokeEachGoesOnAfterAnOperation(t *testing.T) {
 				t.Errorf("got %+v and %v", report, err)
 			}
 		})
+	}
+}
+
+// TestRevokeEachInterruptedInARetry: the error of a token that was going to be tried again
+// is that of the service, but the batch was interrupted.
+func TestRevokeEachInterruptedInARetry(t *testing.T) {
+	for _, n := range []int{1, 2, 4, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			busy := &refreshtoken.APIError{Code: refreshtoken.CodeUnavailable, RetryAfter: 20 * time.Second}
+			client := refreshtoken.New(&fakeTransport{revoke: func(context.Context, tokenapi.Call, tokenapi.RevokeRequest) (*operationState, error) {
+				return nil, busy
+			}})
+			ctx, cancel := context.WithCancelCause(t.Context())
+			left := errors.New("the user left")
+			time.AfterFunc(time.Second, func() { cancel(left) })
+			report, err := client.RevokeEach(ctx, names(n), refreshtoken.RevokeEachOptions{})
+			if e := as[*refreshtoken.TransportError](t, err); e.Method != "RevokeEach" || !errors.Is(err, context.Canceled) || !errors.Is(err, left) {
+				t.Errorf("%d tokens: got %v", n, err)
+			}
+			if len(report.Failed) != min(n, 4) || len(report.NotTried) != n-min(n, 4) || !errors.Is(report.Err(), busy) {
+				t.Errorf("%d tokens: got %+v", n, report)
+			}
+		})
+	}
+}
+
+// TestRevokeEachObeysRetryAfter: a server that asks to wait does not mean one token.
+func TestRevokeEachObeysRetryAfter(t *testing.T) {
+	quota := func(code refreshtoken.Code, after time.Duration) *refreshtoken.APIError {
+		return &refreshtoken.APIError{Code: code, RetryAfter: after}
+	}
+	for _, c := range []struct {
+		name     string
+		err      *refreshtoken.APIError
+		requests int // of one worker
+		stops    bool
+	}{
+		{"longer than is allowed", quota(refreshtoken.CodeResourceExhausted, time.Hour), 1, true},
+		{"at every attempt", quota(refreshtoken.CodeUnavailable, 10*time.Second), 4, true},
+		{"without a time", quota(refreshtoken.CodeUnavailable, 0), 4 * 5, false},
+		{"of a failure that is final", quota(refreshtoken.CodeFailedPrecondition, time.Hour), 5, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				requests := 0
+				client := refreshtoken.New(&fakeTransport{revoke: func(context.Context, tokenapi.Call, tokenapi.RevokeRequest) (*operationState, error) {
+					requests++
+					return nil, c.err
+				}})
+				report, err := client.RevokeEach(t.Context(), names(5), refreshtoken.RevokeEachOptions{Concurrency: 1})
+				if requests != c.requests || errors.Is(err, c.err) != c.stops || (err != nil) != c.stops || (len(report.NotTried) == 4) != c.stops {
+					t.Errorf("got %+v and %v after %d requests", report, err, requests)
+				}
+			})
+		})
+	}
+	t.Run("several at a time", func(t *testing.T) {
+		s := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "3600")
+			answerJSON(w, http.StatusTooManyRequests, `{"code":8}`)
+		})
+		report, err := s.client().RevokeEach(t.Context(), names(100), refreshtoken.RevokeEachOptions{})
+		if e := as[*refreshtoken.APIError](t, err); e.RetryAfter != time.Hour || len(s.seen()) > 4 || len(report.Failed)+len(report.NotTried) != 100 {
+			t.Errorf("got %v after %d requests, %d failed", err, len(s.seen()), len(report.Failed))
+		}
+	})
+}
+
+// TestRevokeEachLeavesWhatHangs: operations that never end do not keep the other tokens
+// from being revoked.
+func TestRevokeEachLeavesWhatHangs(t *testing.T) {
+	for timeout, took := range map[time.Duration]time.Duration{0: 2 * time.Minute, 10 * time.Second: 10 * time.Second} {
+		for _, where := range []string{"operation", "request"} {
+			synctest.Test(t, func(t *testing.T) {
+				client := refreshtoken.New(&fakeTransport{
+					revoke: func(ctx context.Context, _ tokenapi.Call, req tokenapi.RevokeRequest) (*operationState, error) {
+						switch hangs := req.RefreshTokenID < "aje04"; {
+						case hangs && where == "request":
+							<-ctx.Done()
+							return nil, &refreshtoken.TransportError{Err: context.Cause(ctx)}
+						case hangs:
+							return &operationState{ID: "op1"}, nil
+						}
+						return &operationState{ID: "op2", Done: true, Response: &tokenapi.Response{RefreshTokenIDs: []string{req.RefreshTokenID}}}, nil
+					},
+					operation: func(context.Context, tokenapi.Call, string) (*operationState, error) {
+						return &operationState{ID: "op1"}, nil
+					},
+				})
+				start := time.Now()
+				report, err := client.RevokeEach(t.Context(), names(54), refreshtoken.RevokeEachOptions{Timeout: timeout})
+				if err != nil || len(report.Revoked) != 50 || len(report.Failed) != 4 || time.Since(start) != took {
+					t.Errorf("%s, %v: got %d revoked, %d failed and %v after %v", where, timeout, len(report.Revoked), len(report.Failed), err, time.Since(start))
+				}
+				wantText(t, report.Err().Error(), "the Timeout of RevokeEachOptions has passed")
+				if where == "operation" && !errors.Is(report.Err(), context.DeadlineExceeded) {
+					t.Errorf("got %v", report.Err())
+				}
+			})
+		}
 	}
 }

@@ -89,7 +89,7 @@ func (t Target) request() (tokenapi.RevokeRequest, error) {
 	}
 	switch t.kind {
 	case targetID:
-		return tokenapi.RevokeRequest{RefreshTokenID: t.id}, checkTokenID(t.id)
+		return tokenapi.RevokeRequest{RefreshTokenID: t.id}, checkTokenID("ByID", t.id)
 	case targetToken:
 		return tokenapi.RevokeRequest{RefreshToken: t.token}, checkToken(t.token())
 	case targetFilter:
@@ -103,11 +103,11 @@ func (t Target) request() (tokenapi.RevokeRequest, error) {
 	return tokenapi.RevokeRequest{}, &ArgumentError{"Target", "is empty: use ByID, ByToken, ByFilter or AllMine"}
 }
 
-func checkTokenID(id string) error {
+func checkTokenID(field, id string) error {
 	if id == "" {
-		return &ArgumentError{"ByID", "is empty: it takes the ID of a refresh token, as List returns it"}
+		return &ArgumentError{field, "is empty: it takes the ID of a refresh token, as List returns it"}
 	}
-	return checkText("ByID", id, maxID, "it takes the ID of a refresh token; the token itself goes to ByToken")
+	return checkText(field, id, maxID, "it takes the ID of a refresh token; the token itself goes to ByToken")
 }
 
 func checkToken(token string) error {
