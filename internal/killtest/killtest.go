@@ -171,7 +171,7 @@ func (r *run) kill(ctx context.Context) error {
 	}
 	// From the first renewal to some way into a later one: each has an fsync of a
 	// file and one of a directory.
-	time.Sleep(rand.N(12*time.Millisecond + 10*r.Sync))
+	time.Sleep(rand.N(12*time.Millisecond + 10*(r.Sync+r.BeforeWrite+r.BeforeRename)))
 	heard, err := p.kill()
 	if err != nil {
 		return err
