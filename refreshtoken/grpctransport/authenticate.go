@@ -28,15 +28,18 @@ type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 // Authenticate returns dial options of a connection whose calls, to any service, src
 // authenticates. [Dial] includes them.
 //
-// Where the server rejects a token (the status Unauthenticated) and src has a method
-// Invalidate(*oauth2.Token), as *oauth.TokenSource has, src is told, and the call is
-// made once more if src then has another token. For a stream that is so until a
-// message was received or header metadata was read, and for one that sends several messages until one was sent.
-// grpc.WithPerRPCCredentials with the same src cannot do that: it would send a
-// revoked token until it expires. It must not be given as well.
+// If the server rejects a token (the status Unauthenticated) and src has a method
+// Invalidate(*oauth2.Token), as *oauth.TokenSource has, src is told. If src then has
+// another token, the call is made once more. A stream is opened once more only if the
+// program has received no message and no header metadata from it. If the program can
+// send several messages on the stream, it must not have sent any.
 //
-// Calls that carry an authorization already are left alone, unless it is the current
-// one of src, as with yccredentials. The connection needs transport security.
+// grpc.WithPerRPCCredentials with the same src does not replace a rejected token: it
+// sends a revoked one until that expires. It must not be given as well.
+//
+// A call that has authorization metadata already keeps it, and is made once. It is
+// treated like the others if that metadata is the current one of src, as with
+// yccredentials. The connection must have transport security.
 //
 // If src fails, the error of a call wraps that of src, and has the status
 // Unauthenticated unless that of src has one. The codes that gRFC A54 does not let
