@@ -143,6 +143,50 @@ func checkSilence(t *testing.T, token string, texts ...string) {
 	}
 }
 
+// TestEscapedEchoes: a server that sends back the request as it logged it, in the way that
+// its JSON, HTML or URL encoder writes texts.
+func TestEscapedEchoes(t *testing.T) {
+	const token = "Q29tcGxldGVseS/PcGFxdWU+dG9rZW4xMjM0NTY3OA=="
+	for name, echo := range map[string]string{
+		"as it is":           token,
+		"PHP":                strings.ReplaceAll(token, "/", `\/`),
+		"Gson":               strings.NewReplacer("=", `\u003d`, "+", `\u002B`).Replace(token),
+		"JSON in JSON":       strings.ReplaceAll(token, "=", `\\u003d`),
+		"HTML, decimal":      strings.NewReplacer("+", "&#43;", "=", "&#61;").Replace(token),
+		"HTML, hexadecimal":  strings.NewReplacer("+", "&#x2B;", "=", "&#x3D;", "/", "&#x2F;").Replace(token),
+		"HTML, by name":      strings.NewReplacer("+", "&plus;", "=", "&equals;", "/", "&sol;").Replace(token),
+		"HTML in HTML":       strings.ReplaceAll(token, "=", "&amp;#61;"),
+		"URL":                url.QueryEscape(token),
+		"URL in a URL":       url.QueryEscape(url.QueryEscape(token)),
+		"URL, in lower case": strings.ToLower(url.QueryEscape(token)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			message, err := json.Marshal(`bad request: {"refreshToken":"` + echo + `"}`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			status := fmt.Sprintf(`{"code":3,"message":%s,"details":[{"@type":"x","a":%[1]s,%[1]s:1}]}`, message)
+			for _, r := range []reply{
+				jsonReply(400, status), jsonReply(200, `{"id":"op1","error":`+status+`}`),
+				jsonReply(200, fmt.Sprintf(`{"id":"op1","done":true,"metadata":{"subjectId":%s},"response":{"refreshTokenIds":[%[1]s]}}`, message)),
+			} {
+				op, err := revokeThen(t, r, r).client().Revoke(t.Context(), refreshtoken.ByToken(token))
+				texts := []string{printed(err)}
+				if err == nil {
+					result, err := op.Wait(t.Context())
+					texts = append(texts, printed(err), printed(result))
+				}
+				checkSilence(t, token, texts...)
+				for _, text := range texts {
+					if strings.Contains(strings.ToLower(text), strings.ToLower("dG9rZW4xMjM0NTY3OA")) {
+						t.Errorf("%s holds much of the token", text)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestQuotedEchoes: an error of net/http quotes what the server sent.
 func TestQuotedEchoes(t *testing.T) {
 	for name, token := range echoed {
