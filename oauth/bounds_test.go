@@ -108,7 +108,7 @@ func TestBetterProof(t *testing.T) {
 				}
 				off = tt.set
 				made := c.clock.Now()
-				if got := c.betterProof(made, made.Wall().Add(time.Hour), rejected); got != tt.want {
+				if got := c.betterProof(beginning{made: made, iat: made.Wall().Add(time.Hour)}, rejected); got != tt.want {
 					t.Errorf("%v", got)
 				}
 			})

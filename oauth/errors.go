@@ -210,6 +210,40 @@ func (e *UnreachableError) Error() string {
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
+// An InterruptedError means that the outcome of a request with the stored refresh token
+// is not known, and that none is made with it until the server would reject that one for
+// the age of its proof ([Provider.ProofLife]), in case it is still on its way. It matches
+// [ErrOutcomeUnknown]. A session that comes of that request meanwhile is found.
+type InterruptedError struct {
+	// Until is when the next request may be made, by this machine's clock.
+	Until time.Time
+
+	// Err is what became of the request, nil if another process made it.
+	Err error
+
+	wait time.Duration // the time until then
+}
+
+func (e *InterruptedError) Error() string {
+	s := "oauth: the outcome of a token request of another process is not known, so none is made before "
+	if e.Err != nil {
+		s = "oauth: the outcome of the token request is not known, so the next is not made before "
+	}
+	s += e.Until.UTC().Format(time.RFC3339)
+	if e.Err != nil {
+		s += ": " + strings.TrimPrefix(e.Err.Error(), "oauth: ")
+	}
+	return s
+}
+
+// Unwrap makes the error match ErrOutcomeUnknown and its cause.
+func (e *InterruptedError) Unwrap() []error {
+	if e.Err == nil {
+		return []error{ErrOutcomeUnknown}
+	}
+	return []error{ErrOutcomeUnknown, e.Err}
+}
+
 // A PersistError means that the token is good and could not be saved: as far as the
 // store knows, the new refresh token, if there is one, is in memory only. The token
 // source goes on serving the token and trying to save, until the store has it or says

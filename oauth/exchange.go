@@ -40,6 +40,9 @@ type grant struct {
 	// uncut: once the request is sent, nothing but its own timeout ends it. The
 	// response may hold the only copy of a new refresh token.
 	uncut bool
+
+	// begin, if set, is [Lease.Begin]: it is called before each request.
+	begin func(context.Context) (marked time.Time, holds time.Duration, err error)
 }
 
 func refreshGrant(refreshToken Secret) grant {
@@ -170,9 +173,11 @@ func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
 	var rejected []clock.Instant // when the proofs were made that the server rejected
 	var told dpop.Nonces         // by responses to this request: the origin may have more, for other endpoints
 	for challenges := 0; ; {
-		made := c.clock.Now()
-		iat := made.Wall().Add(c.clocks.Correction(c.tokenURL, made.Wall()))
-		response, newNonce, err := c.send(ctx, g, iat, &told)
+		b, err := c.begin(ctx, g, &told, len(rejected) == 0)
+		if err != nil {
+			return tokenResponse{}, err
+		}
+		response, newNonce, err := c.send(ctx, g, b, &told)
 		var server *ServerError
 		if err == nil || c.cfg.DPoP == nil || !errors.As(err, &server) || response.refreshToken != "" {
 			return response, err
@@ -186,37 +191,75 @@ func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
 		switch {
 		case server.Code == "use_dpop_nonce" && newNonce && challenges < maxChallenges:
 			challenges++
-		case server.Code == "invalid_dpop_proof" && c.betterProof(made, iat, rejected):
-			rejected = append(rejected, made)
+		case server.Code == "invalid_dpop_proof" && (c.betterProof(b, rejected) || len(rejected) == 0 && b.late(response)):
+			rejected = append(rejected, b.made)
 		default:
 			return response, err
 		}
 	}
 }
 
+// A beginning is what a request starts from. Its proof says no more than what was known
+// then: however long the process is paused before the request is sent, the proof is as
+// old as the beginning, and so is its nonce.
+type beginning struct {
+	made  clock.Instant
+	iat   time.Time // made, by the server's clock
+	nonce string
+	holds time.Duration // from made on, the right to send; forever without a lease
+}
+
+// begin looks at the lease of g, if it has one. The nonce is the one that was told last,
+// or else the origin's newest. bounded says that the proof is not
+// dated later than the store's clock says, which most likely is right: our own may be
+// ahead, and what the server's shows is not known before its first response.
+func (c *Client) begin(ctx context.Context, g grant, told *dpop.Nonces, bounded bool) (beginning, error) {
+	b := beginning{made: c.clock.Now(), nonce: cmp.Or(told.Nonce(c.tokenURL), c.nonces.Nonce(c.tokenURL)), holds: forever}
+	b.iat = b.made.Wall().Add(c.clocks.Correction(c.tokenURL, b.made.Wall()))
+	if g.begin == nil {
+		return b, nil
+	}
+	marked, holds, err := g.begin(ctx)
+	if err != nil {
+		return b, &StoreError{err}
+	}
+	if bounded && !marked.IsZero() && marked.Before(b.iat) {
+		b.iat = marked.Round(0)
+	}
+	b.holds = holds
+	return b, nil
+}
+
+// late reports whether the proof was so old when it was sent that this may be why
+// the server rejected it.
+func (b beginning) late(response tokenResponse) bool {
+	return b.holds != forever && response.sent.Since(b.made) >= lateProof
+}
+
+// lateProof is less than any server accepts.
+const lateProof = 5 * time.Second
+
 // betterProof reports whether another proof can fare better than the rejected one,
 // and those that were rejected before.
-func (c *Client) betterProof(made clock.Instant, iat time.Time, rejected []clock.Instant) bool {
+func (c *Client) betterProof(b beginning, rejected []clock.Instant) bool {
 	now := c.clock.Now()
 	// A second correction helps if our clock was set after the first look at a Date.
 	if len(rejected) > 1 || len(rejected) == 1 && now.Set(rejected[0]).Abs() < time.Second {
 		return false
 	}
-	return c.clocks.Rejected(c.tokenURL, iat, now.MonotonicSince(made), now.Wall())
+	return c.clocks.Rejected(c.tokenURL, b.iat, now.MonotonicSince(b.made), now.Wall())
 }
 
-// send makes one HTTP exchange with a proof of its own, and the nonce that was told
-// last, or else the origin's newest. newNonce reports whether the response has
-// another one.
-func (c *Client) send(ctx context.Context, g grant, proofTime time.Time, told *dpop.Nonces) (_ tokenResponse, newNonce bool, _ error) {
+// send makes one HTTP exchange with a proof of its own. newNonce reports whether the
+// response has another nonce, which told is told.
+func (c *Client) send(ctx context.Context, g grant, b beginning, told *dpop.Nonces) (_ tokenResponse, newNonce bool, _ error) {
 	var proof string
-	nonce := cmp.Or(told.Nonce(c.tokenURL), c.nonces.Nonce(c.tokenURL))
 	if c.cfg.DPoP != nil {
 		// Signing can wait for a person, so it is not part of the request's time.
 		var err error
 		proof, err = c.prove(ctx, dpop.Claims{
 			Method: http.MethodPost, URL: c.cfg.Provider.TokenURL,
-			Nonce: nonce, IssuedAt: proofTime,
+			Nonce: b.nonce, IssuedAt: b.iat,
 		})
 		if err != nil {
 			return tokenResponse{}, false, fmt.Errorf("oauth: %w", err)
@@ -224,6 +267,10 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time, told *d
 	}
 	if ctx.Err() != nil {
 		return tokenResponse{}, false, retry.Ended(ctx) // the person took too long
+	}
+	if left := b.holds - c.clock.Now().Since(b.made); left < c.cfg.RequestTimeout {
+		return tokenResponse{}, false, &StoreError{fmt.Errorf("%w: %v of it were left, and a request may take %v, so none was sent",
+			errLeaseEnds, max(left, 0), c.cfg.RequestTimeout)}
 	}
 	if g.uncut {
 		ctx = context.Background()
@@ -239,7 +286,7 @@ func (c *Client) send(ctx context.Context, g grant, proofTime time.Time, told *d
 	received := c.clock.Now()
 	c.clocks.Learn(c.tokenURL, resp.Header, received.Wall(), received.MonotonicSince(sent))
 	c.nonces.Learn(c.tokenURL, resp.Header)
-	newNonce = told.Learn(c.tokenURL, resp.Header) && told.Nonce(c.tokenURL) != nonce
+	newNonce = told.Learn(c.tokenURL, resp.Header) && told.Nonce(c.tokenURL) != b.nonce
 	response, err := c.parseResponse(resp, body, err, g)
 	response.sent = sent // the life began when the server issued the token, not when we read it
 	return response, newNonce, err
@@ -312,6 +359,9 @@ func (c patientContext) Err() error {
 	}
 	return context.DeadlineExceeded
 }
+
+// errLeaseEnds names the remedy for a lease that always is too short.
+var errLeaseEnds = errors.New("the lease of the session ends too soon, and must be longer than Config.RequestTimeout")
 
 // post sends a request with the client's authentication. Its error is an
 // [*UnreachableError] or a [*lostError].

@@ -308,6 +308,7 @@ func (c *Client) check() error {
 		"StaleBefore": c.cfg.StaleBefore, "InvalidBefore": c.cfg.InvalidBefore,
 		"RenewTimeout": c.cfg.RenewTimeout, "RequestTimeout": c.cfg.RequestTimeout,
 		"Provider.RefreshTokenLife": p.RefreshTokenLife, "Provider.RotationGrace": p.RotationGrace,
+		"Provider.ProofLife": p.ProofLife, "Provider.NonceLife": p.NonceLife,
 	} {
 		if d < 0 {
 			wrong(field, "is negative")

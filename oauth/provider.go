@@ -94,6 +94,19 @@ type Provider struct {
 	// Optional. Default: none.
 	RotationGrace time.Duration
 
+	// ProofLife is how long after its iat the server accepts a DPoP proof, at the most:
+	// the limit, and what the server adds for clocks that differ (RFC 9449 §11.1). A
+	// server that ignores the iat of a proof with a good nonce accepts it for longer:
+	// NonceLife is how long from its issue such a server accepts a nonce.
+	//
+	// They matter where replicas share sessions in a [LeaseStore]: after a request
+	// without an outcome, none is made until the server would reject a proof that is as
+	// old as that one (and 15 seconds more, for clocks that differ), and any is possible
+	// then. Where neither is known, only the life of the access token says how long to
+	// wait, as RotationGrace describes, and a replica that is paused for longer can cost
+	// the session. Optional. Default: unknown.
+	ProofLife, NonceLife time.Duration
+
 	// RevocationURL is the revocation endpoint (RFC 7009), which [Client.Logout]
 	// uses where Config.Revoke is not set. Optional.
 	RevocationURL string

@@ -14,7 +14,8 @@ import (
 // One renewal, step by step. The process may die, or be paused, between any two.
 //
 //	look   read the store without its lock; most often a sibling renewed
-//	take   the store's lock (Store.Update calls back), and look again
+//	take   the store's lock or lease (Update or UpdateLease calls back), and look again
+//	begin  mark the session; the proof is dated now (again before each request)
 //	send   the token request, which nothing cuts off once it was sent
 //	judge  renewed · grant refused · server busy · response lost · never sent
 //	keep   the new refresh token: first in memory, then in the store
@@ -22,6 +23,28 @@ import (
 //
 // A refresh token that was received is kept in the view until the store has it
 // or its own successor, a login or a logout replaces it.
+//
+// Between processes, the stored session is in one of four states. W is how long after
+// the mark the server accepts the request that it is about (Client.fence).
+//
+//	state        lease  mark | how it is left               | the refresh token may be sent by
+//	-------------------------+------------------------------+---------------------------------
+//	idle         free   no   | take                         | nobody
+//	taken        held   no   | begin; leave; the lease ends | nobody
+//	begun        held   yes  | keep, or judged without      | the holder, while more than
+//	                         | effect: idle. Death, pause,  | RequestTimeout of the lease
+//	                         | lost response: interrupted   | is left
+//	interrupted  ended  yes  | the former holder keeps what | nobody until W has passed. Then
+//	                         | came after all: idle. After  | a successor, and a server would
+//	                         | W, a successor takes: taken  | reject what the former holder sends
+//
+// A session is kept if and only if the stored refresh token is still the one that was
+// exchanged for it, whoever has the lease; Begin fails if it is not. So two requests with
+// one refresh token are never both accepted, and what is lost is only what the server
+// issued to a process that died, or was paused for longer than its lease and W, before it
+// kept it. A lock that ends with its holder (a file's, a mutex) is a lease without an end:
+// there, "interrupted" means that the holder died. Where W is not known, a successor waits
+// as long as the access token in hand allows.
 
 // takeOff begins a renewal. s.mu is held.
 func (s *TokenSource) takeOff(cause Cause) *flight {
@@ -95,10 +118,15 @@ func (s *TokenSource) renew(f *flight) error {
 			return nil
 		}
 	}
-	for first := true; ; first = false {
+	overtaken := 0
+	for first := true; ; {
 		sent, err := s.renewLocked(f)
+		if errors.Is(err, ErrLeaseLost) && overtaken < maxOvertaken && f.ctx.Err() == nil {
+			overtaken++
+			continue // what there is now is found under the lease
+		}
 		if v := s.view.Load(); first && err == nil && f.epoch == v.epoch && v.token != nil && v.usable(s.c.clock.Now()) == nil {
-			f.dead = true
+			f.dead, first = true, false
 			continue // a clock was set during the request, or the computer slept
 		}
 		if first && sent != "" && errors.Is(err, ErrLoginRequired) {
@@ -110,12 +138,20 @@ func (s *TokenSource) renew(f *flight) error {
 				if v := s.read(stored, f); s.satisfied(f, v) {
 					return nil
 				}
+				first = false
 				continue
 			}
 		}
 		return err
 	}
 }
+
+// maxOvertaken bounds how often a renewal starts over because of what others do in the
+// store.
+const maxOvertaken = 3
+
+// errBehind means that the store had to be told first what it missed.
+var errBehind error = &StoreError{fmt.Errorf("%w: it was behind", ErrLeaseLost)}
 
 // errDeadOnArrival is the failure of a server whose tokens live shorter than its
 // responses take.
@@ -154,11 +190,11 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 			<-told // so that nobody is told anything after Close
 		}
 	})
-	err = s.c.update(f.ctx, func(stored Session) (Session, error) {
+	err = s.c.updateLease(f.ctx, func(lease Lease, stored Session) (Session, error) {
 		waited()
 		ran = true
 		f.locked = true
-		kept, sent, fnErr = s.step(f, stored)
+		kept, sent, fnErr = s.step(f, lease, stored)
 		if kept.IsZero() {
 			return stored, f.outcome(fnErr)
 		}
@@ -179,6 +215,16 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 	case kept.IsZero():
 	case err != nil:
 		s.unsaved(err)
+		if errors.Is(err, ErrLeaseLost) {
+			// The store has another session. Whichever is the newer one is kept, now and not
+			// at the saver's next attempt.
+			ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+			defer cancel()
+			_ = s.save(ctx)
+		}
+		if errors.Is(fnErr, errBehind) {
+			return "", &StoreError{err}
+		}
 	default:
 		s.saved(kept)
 		if fnErr != nil && f.uncertain && kept.RefreshToken == sent {
@@ -202,9 +248,43 @@ func (f *flight) outcome(err error) error {
 // waitingAfter is how long a renewal waits for the store's lock before it says so.
 const waitingAfter = 2 * time.Second
 
+// updateLease is UpdateLease of a [LeaseStore], and Update of any other one.
+func (c *Client) updateLease(ctx context.Context, fn func(Lease, Session) (Session, error)) error {
+	store, ok := c.cfg.Store.(LeaseStore)
+	if !ok {
+		return c.update(ctx, func(stored Session) (Session, error) { return fn(lock{c.cfg.Store}, stored) })
+	}
+	called := false
+	err := store.UpdateLease(ctx, func(lease Lease, stored Session) (Session, error) {
+		called = true
+		return fn(lease, stored)
+	})
+	if err == nil && !called {
+		return errNotCalled
+	}
+	return err
+}
+
+// A lock is the lease of a store whose Update cannot lose its lock.
+type lock struct{ store Store }
+
+func (l lock) Begin(context.Context) (time.Time, time.Duration, error) {
+	return time.Time{}, forever, nil
+}
+
+// Interrupted asks a store that knows whether the process before died in its Update.
+func (l lock) Interrupted() (time.Duration, bool) {
+	store, ok := l.store.(interface{ Interrupted() (time.Time, bool) })
+	if !ok {
+		return 0, false
+	}
+	_, interrupted := store.Interrupted()
+	return 0, interrupted // a wait counts only where there is a fence
+}
+
 // step is what happens under the store's lock. kept is the session to store: zero
 // if the stored one stays.
-func (s *TokenSource) step(f *flight, stored Session) (kept Session, sent Secret, err error) {
+func (s *TokenSource) step(f *flight, lease Lease, stored Session) (kept Session, sent Secret, err error) {
 	v := s.read(stored, f)
 	base := stored
 	if v.supersedes(stored) {
@@ -218,11 +298,16 @@ func (s *TokenSource) step(f *flight, stored Session) (kept Session, sent Secret
 	if err := s.renewable(base); err != nil {
 		return kept, "", err
 	}
-	if s.doubtful(f, base) {
-		return kept, "", ErrOutcomeUnknown
+	if _, locked := lease.(lock); !locked && !kept.IsZero() {
+		// Others would find the mark of a request beside a refresh token that it was not
+		// made with, and a successor that is no successor of what they know.
+		return kept, "", errBehind
+	}
+	if err := s.interrupted(f, lease, base); err != nil {
+		return kept, "", err
 	}
 	start := s.c.clock.Now()
-	next, response, err := s.send(f, base)
+	next, response, err := s.send(f, lease, base)
 	rotated := next.RefreshToken != base.RefreshToken
 	if err == nil || rotated {
 		// A new refresh token is kept even if the rest of the response is useless.
@@ -246,29 +331,38 @@ func (s *TokenSource) step(f *flight, stored Session) (kept Session, sent Secret
 	return kept, base.RefreshToken, err
 }
 
-// An interruptible store knows whether the process before was interrupted in its
-// Update, so that the outcome of its token request is not known.
-type interruptible interface {
-	Interrupted() (since time.Time, interrupted bool)
+// interrupted reports why the refresh token of base must not be sent yet: a request of
+// another process may have replaced it, or still be on its way to the server. Whatever the
+// cause: if the server then rejects the refresh token, that is why.
+func (s *TokenSource) interrupted(f *flight, lease Lease, base Session) error {
+	ago, interrupted := lease.Interrupted()
+	if !interrupted || s.c.cfg.Provider.RotationGrace > 0 {
+		return nil
+	}
+	fence := s.c.fence(lease, base)
+	v := s.apply(func(v view, _ clock.Instant) view { return v.doubts(base.RefreshToken, fence > 0) })
+	switch now := s.c.clock.Now(); {
+	case fence > 0 && ago < fence:
+		return &InterruptedError{Until: now.Wall().Add(fence - ago), wait: fence - ago}
+	case fence == 0 && f.cause == CauseStale && v.usable(now) != nil:
+		return ErrOutcomeUnknown
+	}
+	return nil
 }
 
-// doubtful reports whether the refresh token may have been replaced by a request
-// of another process, and can wait until the access token does not serve any more.
-// Whatever the cause: if the server then rejects the refresh token, that is why.
-func (s *TokenSource) doubtful(f *flight, base Session) bool {
-	store, ok := s.c.cfg.Store.(interruptible)
-	if !ok || s.c.cfg.Provider.RotationGrace > 0 {
-		return false
+// fence is how long after the mark of a lease a request can be accepted that was
+// begun with it; 0 if nothing is known to keep an old one from being accepted.
+func (c *Client) fence(lease Lease, base Session) time.Duration {
+	life := max(c.cfg.Provider.ProofLife, c.cfg.Provider.NonceLife)
+	if _, locked := lease.(lock); locked || life == 0 || base.KeyThumbprint == "" {
+		return 0
 	}
-	if _, interrupted := store.Interrupted(); !interrupted {
-		return false
-	}
-	v := s.apply(func(v view, _ clock.Instant) view {
-		v.doubtful = base.RefreshToken
-		return v
-	})
-	return f.cause == CauseStale && v.usable(s.c.clock.Now()) != nil
+	return life + fenceSlack
 }
+
+// fenceSlack is for clocks: one that is off by less than 5 seconds is not corrected, what
+// a Date tells is off by up to 5 (package dpop), and iat and Date are whole seconds.
+const fenceSlack = 15 * time.Second
 
 // renewable reports why no request can be made for a session.
 func (s *TokenSource) renewable(base Session) error {
@@ -286,8 +380,14 @@ func (s *TokenSource) renewable(base Session) error {
 
 // send exchanges the refresh token of base. With an error, the session it
 // returns is base, or base with a new refresh token.
-func (s *TokenSource) send(f *flight, base Session) (Session, tokenResponse, error) {
+func (s *TokenSource) send(f *flight, lease Lease, base Session) (Session, tokenResponse, error) {
 	g := refreshGrant(base.RefreshToken)
+	fence := s.c.fence(lease, base)
+	var begun clock.Instant
+	g.begin = func(ctx context.Context) (time.Time, time.Duration, error) {
+		defer func() { begun = s.c.clock.Now() }()
+		return lease.Begin(ctx)
+	}
 	v := s.view.Load()
 	g.attempts = s.c.cfg.MaxAttempts
 	if v.failures > 0 || f.dead {
@@ -296,8 +396,9 @@ func (s *TokenSource) send(f *flight, base Session) (Session, tokenResponse, err
 	// A server with reuse detection ends the session if a refresh token comes a
 	// second time after it was replaced, some take the access tokens with it. So
 	// after a lost response the same refresh token is sent again only if the server
-	// is known to allow that, or if there is nothing to lose.
-	g.repeatable = s.c.cfg.Provider.RotationGrace > 0 || v.usable(s.c.clock.Now()) == nil
+	// is known to allow that, or if there is nothing to lose: there is, if waiting makes
+	// sure that the lost one is not accepted after the next.
+	g.repeatable = s.c.cfg.Provider.RotationGrace > 0 || fence == 0 && v.usable(s.c.clock.Now()) == nil
 	response, err := s.c.exchange(f.ctx, g)
 	next := base
 	if response.refreshToken != "" && response.refreshToken != base.RefreshToken {
@@ -311,7 +412,13 @@ func (s *TokenSource) send(f *flight, base Session) (Session, tokenResponse, err
 	if err != nil {
 		var ex *exchangeError
 		f.uncertain = errors.As(err, &ex) && ex.uncertain
-		return next, response, s.judge(base.RefreshToken, err)
+		err = s.judge(base.RefreshToken, fence > 0, err)
+		if f.uncertain && fence > 0 && s.c.cfg.Provider.RotationGrace == 0 && next.RefreshToken == base.RefreshToken && !errors.Is(err, ErrLoginRequired) {
+			now := s.c.clock.Now()
+			wait := max(fence-now.Since(begun), 0)
+			err = &InterruptedError{Until: now.Wall().Add(wait), Err: err, wait: wait}
+		}
+		return next, response, err
 	}
 	next.Generation = base.Generation + 1
 	s.c.setToken(&next, response)
@@ -319,7 +426,7 @@ func (s *TokenSource) send(f *flight, base Session) (Session, tokenResponse, err
 }
 
 // judge turns a failed exchange into what the caller has to do about it.
-func (s *TokenSource) judge(refreshToken Secret, err error) error {
+func (s *TokenSource) judge(refreshToken Secret, fenced bool, err error) error {
 	var ex *exchangeError
 	if !errors.As(err, &ex) {
 		return err
@@ -330,7 +437,7 @@ func (s *TokenSource) judge(refreshToken Secret, err error) error {
 	s.apply(func(v view, _ clock.Instant) view {
 		doubtful := v.doubtful == refreshToken
 		if ex.uncertain {
-			v.doubtful = refreshToken
+			v = v.doubts(refreshToken, fenced)
 		}
 		if !refused {
 			return v

@@ -236,6 +236,8 @@ func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
 		return nil, v.token, nil // another process was not told to wait
 	case v.asked(now):
 		return nil, nil, v.silence
+	case v.waits(now):
+		return nil, nil, v.failure
 	case v.mayForce(now):
 		return s.takeOff(CauseForced), nil, nil
 	case v.failure != nil:

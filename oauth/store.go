@@ -36,8 +36,8 @@ type Store interface {
 	// write no other Update of the same session runs, in this process or
 	// another: that is what lets one process renew for all. Where the lock can be
 	// lost, because it is a lease that runs out while the process is paused, what
-	// fn returns then must be rejected with an error, never stored over what the
-	// next holder stored.
+	// fn returns then must never be stored over what the next holder stored, and the
+	// error says so. See [LeaseStore].
 	//
 	// When Update returns nil, what fn returned is durable: it survives a crash
 	// of the process or the machine. An error means that it may not be. If fn

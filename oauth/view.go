@@ -62,6 +62,7 @@ type view struct {
 
 	dead     deadToken
 	doubtful Secret // the refresh token that a lost response may have replaced
+	fenced   bool   // after the rest, no request with doubtful can be accepted late
 
 	flight *flight // the one renewal in progress; nil if there is none
 	epoch  uint64  // counts logins and logouts: a renewal from before one must not undo it
@@ -167,7 +168,8 @@ type verdict struct {
 // A source rests when it is closed, while a failure is shared, while the server asks for
 // silence, after it renewed
 // for a rejected token a moment ago, and if only a doubtful refresh token could replace
-// a token that is merely stale.
+// a token that is merely stale. While it waits for the end of an interrupted request,
+// it looks into the store now and then: another process may have its outcome.
 func (v *view) decide(now clock.Instant, synchronous bool) verdict {
 	cause := v.need(now)
 	usable := v.usable(now)
@@ -186,10 +188,15 @@ func (v *view) decide(now clock.Instant, synchronous bool) verdict {
 		return verdict{act: actWait, cause: cause}
 	}
 	if err := v.resting(now, cause); err != nil {
-		if usable != nil {
-			return verdict{token: usable}
+		d := verdict{token: usable}
+		pause := lookEvery
+		if usable == nil {
+			d.err, pause = err, loginCooldown
 		}
-		return verdict{err: err}
+		if v.waits(now) && !v.closed && now.Since(v.looked) >= pause {
+			d.act = actLook
+		}
+		return d
 	}
 	if behind {
 		return verdict{token: usable, act: actBehind, cause: cause}
@@ -238,6 +245,12 @@ func (v *view) rested(now, since clock.Instant, span time.Duration) bool {
 // asked reports whether the server asked for silence, and the time is not over.
 func (v *view) asked(now clock.Instant) bool { return v.busy > 0 && !v.rested(now, v.failed, v.busy) }
 
+// waits reports whether nothing is sent because of an interrupted request.
+func (v *view) waits(now clock.Instant) bool {
+	var interrupted *InterruptedError
+	return errors.As(v.failure, &interrupted) && !v.rested(now, v.failed, v.quiet)
+}
+
 // hasCredit reports whether the wall clock alone may end a rest.
 func (v *view) hasCredit(now clock.Instant) bool {
 	return now.MonotonicSince(v.credited) >= creditPause
@@ -254,7 +267,7 @@ func (v *view) resting(now clock.Instant, cause Cause) error {
 		return v.silence
 	case cause == CauseRejected && !v.rested(now, v.rejected, rejectedPause) && !errors.Is(v.failure, ErrLoginRequired):
 		return errRejectedAgain // once a session has ended, another look for a login costs no request
-	case cause == CauseStale && v.doubtful != "" && v.doubtful == v.session.RefreshToken:
+	case cause == CauseStale && v.doubtful != "" && v.doubtful == v.session.RefreshToken && !v.fenced:
 		return ErrOutcomeUnknown
 	}
 	return nil
@@ -421,8 +434,15 @@ func (v view) notSaved(err error) view {
 // failedWith is told that a renewal failed at now.
 func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant) view {
 	v.failure, v.failed = err, now
-	v.failures++
 	v.busy, v.silence = min(retryAfter, maxServerCooldown), err
+	if interrupted := (*InterruptedError)(nil); errors.As(err, &interrupted) {
+		if interrupted.Err != nil {
+			v.failures++
+		}
+		v.quiet = max(interrupted.wait, v.busy)
+		return v
+	}
+	v.failures++
 	if errors.Is(err, ErrLoginRequired) {
 		v.quiet, v.busy = loginCooldown, 0 // no request is made before another login is found
 		return v
@@ -434,6 +454,12 @@ func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant)
 	d := min(firstCooldown<<min(v.failures-1, 16), most)
 	d += time.Duration(rand.Int64N(int64(d)/4 + 1)) // processes should not retry together
 	v.quiet = max(d, v.busy)
+	return v
+}
+
+// doubts is told that the outcome of a request with a refresh token is not known.
+func (v view) doubts(refreshToken Secret, fenced bool) view {
+	v.doubtful, v.fenced = refreshToken, fenced
 	return v
 }
 
