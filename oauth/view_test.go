@@ -171,6 +171,43 @@ func TestDecide(t *testing.T) {
 			t.Errorf("another refresh token was doubtful: %+v", d)
 		}
 	})
+	t.Run("doubtful and fenced", func(t *testing.T) {
+		v := good.doubts(good.session.RefreshToken, true)
+		if d := v.decide(at(stale), false); d.act != actBehind {
+			t.Errorf("the end of the rest is enough: %+v", d)
+		}
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		for _, tt := range []struct {
+			name  string
+			v     view
+			age   time.Duration
+			pause time.Duration // until the store is looked at
+			want  want          // before
+		}{
+			{"a token serves", good, stale, lookEvery, want{token: true}},
+			{"no token serves", good, expired, loginCooldown, want{err: ErrOutcomeUnknown}},
+		} {
+			v := tt.v.failedWith(&InterruptedError{wait: time.Hour}, 0, at(tt.age))
+			v.looked = at(tt.age)
+			check := func(after time.Duration, w want) {
+				d := v.decide(at(tt.age+after), false)
+				if (d.token != nil) != w.token || !errors.Is(d.err, w.err) || d.act != w.act {
+					t.Errorf("%s, after %v: %+v", tt.name, after, d)
+				}
+			}
+			check(tt.pause-1, tt.want)
+			w := tt.want
+			w.act = actLook
+			check(tt.pause, w)
+			if v.failures != 0 {
+				t.Errorf("%s: a wait for another process's request counts as a failure", tt.name)
+			}
+			if v.waits(at(tt.age+time.Hour)) || !v.waits(at(tt.age+time.Hour-1)) {
+				t.Errorf("%s: Renew waits for another time", tt.name)
+			}
+		}
+	})
 	t.Run("to the nanosecond", func(t *testing.T) {
 		v := view{token: good.token, born: at(0), stale: stale, invalid: invalid, expires: expired}
 		for age, want := range map[time.Duration]Cause{

@@ -42,6 +42,7 @@ const (
 	NoOwner                     // Begin and the end of fn take any lease for their own
 	NoMark                      // Begin sets no mark
 	NoLineage                   // Begin does not look at the session
+	NoClock                     // Begin does not say when it was; no mistake if clocks are right
 )
 
 // ErrDead is what everything returns to a replica that was killed.
@@ -253,6 +254,9 @@ func (l *lease) Begin(ctx context.Context) (marked time.Time, holds time.Duratio
 		s.mark = now
 	}
 	s.mu.Unlock()
+	if s.fault == NoClock {
+		now = time.Time{}
+	}
 	return now, s.lease, l.r.at(ctx, Begun)
 }
 
@@ -261,13 +265,14 @@ func (l *lease) Interrupted() (ago time.Duration, interrupted bool) {
 	return l.ago, !l.former.IsZero()
 }
 
-// Transport is the replica's way to a server.
+// Transport is the replica's way to a server. A request that was sent arrives, even if
+// the replica has given it up.
 func (r *Replica) Transport(base http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
 		if err := r.at(req.Context(), Send); err != nil {
 			return nil, err
 		}
-		resp, err := base.RoundTrip(req)
+		resp, err := base.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
 		if cut := r.at(req.Context(), Received); cut != nil {
 			if err == nil {
 				_ = resp.Body.Close()
