@@ -95,7 +95,7 @@ func newFleet(t *testing.T, srv *iamtest.Server, n int, flaw flaw, script []happ
 	for i := range n {
 		m := &member{eventLog: new(eventLog), visits: map[leasetest.Point]int{}}
 		m.Replica = w.store.Replica(func(_ context.Context, p leasetest.Point) error { return w.at(i, p) })
-		base := srv.RoundTripper()
+		var base http.RoundTripper = arrives{srv.RoundTripper()}
 		if flaw.sign {
 			base = signsLate{w, base}
 		}
@@ -157,6 +157,13 @@ func (w *fleet) visited(i int, p leasetest.Point) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.members[i].visits[p]
+}
+
+// arrives delivers a request that was sent, even if the replica has given it up.
+type arrives struct{ http.RoundTripper }
+
+func (a arrives) RoundTrip(req *http.Request) (*http.Response, error) {
+	return a.RoundTripper.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
 }
 
 // signsLate makes the proof of a request anew when it is sent.

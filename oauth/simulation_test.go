@@ -23,7 +23,15 @@ import (
 // one) run instead of the usual ones. A seed decides what happens, not the order
 // in which the scheduler runs goroutines that are ready at the same moment.
 func TestSimulation(t *testing.T) {
-	first, last := uint64(1), uint64(120)
+	eachSeed(t, 120, func(seed uint64) {
+		synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
+	})
+}
+
+// eachSeed runs the usual number of seeds, or those of the environment, until one
+// fails.
+func eachSeed(t *testing.T, usual uint64, run func(seed uint64)) {
+	first, last := uint64(1), usual
 	if s := os.Getenv("YCAUTH_SIMULATION_SEEDS"); s != "" {
 		from, to, ranged := strings.Cut(s, "-")
 		if !ranged {
@@ -36,13 +44,16 @@ func TestSimulation(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if testing.Short() {
-		last = 30
+		last = min(last, 30)
 	}
-	for seed := first; seed <= last; seed++ {
-		synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
+	seed := first
+	defer func() { // a bubble that fails ends the test
 		if t.Failed() {
-			t.Fatalf("run it again with YCAUTH_SIMULATION_SEEDS=%d-%d", seed, seed)
+			t.Logf("run it again: YCAUTH_SIMULATION_SEEDS=%d-%d go test -count=1 -run '^%s$' ./oauth", seed, seed, t.Name())
 		}
+	}()
+	for ; seed <= last && !t.Failed(); seed++ {
+		run(seed)
 	}
 }
 

@@ -452,7 +452,7 @@ func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant)
 		most = unreachableCooldown
 	}
 	d := min(firstCooldown<<min(v.failures-1, 16), most)
-	d += time.Duration(rand.Int64N(int64(d)/4 + 1)) // processes should not retry together
+	d += time.Duration(jitter(int64(d)/4 + 1)) // processes should not retry together
 	v.quiet = max(d, v.busy)
 	return v
 }
@@ -537,6 +537,9 @@ func (v view) landed() view {
 
 // --- the life of a token -----------------------------------------------------
 
+// jitter is [rand.Int64N], but for a simulation that has to be repeatable.
+var jitter = rand.Int64N
+
 const forever = time.Duration(math.MaxInt64)
 
 // with serves the access token of s, which has left to live from born on.
@@ -561,7 +564,7 @@ func (v view) with(s Session, born clock.Instant, left time.Duration, m margins)
 	if invalid == 0 {
 		invalid = min(30*time.Second, whole/10)
 	}
-	stale += time.Duration(rand.Int64N(int64(stale/10) + 1)) // processes should not wake together
+	stale += time.Duration(jitter(int64(stale/10) + 1)) // processes should not wake together
 	// Margins longer than half the life would renew without end.
 	invalid = min(invalid, whole/2)
 	stale = max(min(stale, whole/2), invalid)

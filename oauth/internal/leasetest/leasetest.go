@@ -55,6 +55,7 @@ type Store struct {
 	fault Fault
 
 	mu      sync.Mutex
+	stored  func(oauth.Session)
 	session oauth.Session
 	fence   uint64 // of the newest lease
 	until   time.Time
@@ -64,6 +65,13 @@ type Store struct {
 // New returns a store without a session. Its leases last for lease, by the clock now.
 func New(lease time.Duration, now func() time.Time, fault Fault) *Store {
 	return &Store{lease: lease, now: now, fault: fault}
+}
+
+// OnStore sets what is called with every session that is stored, under the store's lock.
+func (s *Store) OnStore(f func(oauth.Session)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stored = f
 }
 
 // Session is what is stored.
@@ -203,6 +211,9 @@ func (r *Replica) save(l *lease, next oauth.Session) error {
 		return oauth.ErrLeaseLost
 	}
 	r.session, r.mark = clone(next), time.Time{}
+	if r.stored != nil {
+		r.stored(clone(next))
+	}
 	if r.holds(l) {
 		r.until = time.Time{}
 	}
@@ -265,14 +276,13 @@ func (l *lease) Interrupted() (ago time.Duration, interrupted bool) {
 	return l.ago, !l.former.IsZero()
 }
 
-// Transport is the replica's way to a server. A request that was sent arrives, even if
-// the replica has given it up.
+// Transport is the replica's way to a server.
 func (r *Replica) Transport(base http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
 		if err := r.at(req.Context(), Send); err != nil {
 			return nil, err
 		}
-		resp, err := base.RoundTrip(req.WithContext(context.WithoutCancel(req.Context())))
+		resp, err := base.RoundTrip(req)
 		if cut := r.at(req.Context(), Received); cut != nil {
 			if err == nil {
 				_ = resp.Body.Close()
