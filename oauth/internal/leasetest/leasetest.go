@@ -18,6 +18,7 @@ import (
 // A Point is a moment between two steps of a replica.
 type Point string
 
+// The points, in their order.
 const (
 	Load     Point = "load"     // before the store is read
 	Take     Point = "take"     // before the lease is taken
@@ -37,6 +38,7 @@ var Points = []Point{Load, Take, Taken, Begin, Begun, Send, Received, Save, Save
 // A Fault is a mistake that a store can have.
 type Fault int
 
+// What a store can lack.
 const (
 	BlindWrite Fault = iota + 1 // what fn returns is stored whatever is there
 	NoOwner                     // Begin and the end of fn take any lease for their own
