@@ -582,3 +582,19 @@ func TestLostResponseUnderALease(t *testing.T) {
 		closeSource(t, w.members[0].c)
 	})
 }
+
+// Each request begins with a look at the lease, those for a nonce and after a 503 too.
+func TestEachRequestBegins(t *testing.T) {
+	srv := fleetServer(t, func(o *iamtest.Options) { o.Nonces = iamtest.NoncesRequired })
+	srv.Inject(iamtest.EndpointToken, iamtest.HTTPStatus(http.StatusServiceUnavailable, 0), 1)
+	synctest.Test(t, func(t *testing.T) {
+		w := newFleet(t, srv, 1, flaw{}, nil)
+		if _, err := w.members[0].c.TokenSource().Token(); err != nil {
+			t.Fatal(err)
+		}
+		if begun, sent := w.visited(0, leasetest.Begun), w.visited(0, leasetest.Send); begun != 3 || sent != 3 {
+			t.Errorf("%d requests were begun, and %d sent", begun, sent)
+		}
+		closeSource(t, w.members[0].c)
+	})
+}

@@ -24,7 +24,9 @@
 // A [Session] begins with [Client.Login], in a browser, or with [Client.Import]
 // of a refresh token from elsewhere. It lies in a [Store], which several
 // processes can share: whoever finds the token expired renews it under the
-// store's lock, and the others adopt the result without a request.
+// store's lock, and the others adopt the result without a request. Where the store is a
+// database of many machines, the lock is a lease: [LeaseStore] says what keeps sessions
+// safe from a machine that stops for longer than that.
 //
 // # Tokens
 //
@@ -80,7 +82,8 @@
 //   - [*ServerError]: the server rejected the request, or its response makes no sense; Temporary tells
 //     whether waiting helps.
 //   - [*UnreachableError]: no request reached the server.
-//   - [ErrOutcomeUnknown]: requests were sent and their responses lost.
+//   - [ErrOutcomeUnknown]: requests were sent and their responses lost; an
+//     [*InterruptedError] says until when none is made for that.
 //   - [*StoreError] and [*PersistError]: the session could not be read, or saved.
 //   - [*ConfigError]: a mistake in the [Config].
 //   - [*AuthorizationError]: the server rejected a login.

@@ -54,7 +54,8 @@ func verify(t *testing.T, optimize string, macros ...string) (states, violated s
 }
 
 // TestLease explores everything that can happen to two replicas. YCAUTH_MODEL has other
-// macros, for instance "-DN=3 -DR=1", for an exploration by hand.
+// macros for an exploration by hand: "-DN=3 -DR=2 -DH=3", three replicas with two requests
+// each, has 17 million states and takes minutes.
 func TestLease(t *testing.T) {
 	sizes := [][]string{{"-DH=4"}, {"-DLOGIN", "-DH=2"}}
 	if macros := os.Getenv("YCAUTH_MODEL"); macros != "" {

@@ -152,8 +152,12 @@ func (r *Replica) UpdateLease(ctx context.Context, fn func(oauth.Lease, oauth.Se
 		return errors.Join(err, r.leave(ctx, l, false))
 	}
 	next, err := fn(l, clone(l.session))
-	if err != nil || same(next, l.session) {
-		return errors.Join(err, r.leave(ctx, l, errors.Is(err, oauth.ErrOutcomeUnknown)))
+	if err != nil {
+		_ = r.leave(ctx, l, errors.Is(err, oauth.ErrOutcomeUnknown))
+		return err
+	}
+	if same(next, l.session) {
+		return r.leave(ctx, l, false)
 	}
 	if err := r.at(ctx, Save); err != nil {
 		return err
