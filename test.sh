@@ -35,6 +35,8 @@ opensc            cmd:opensc-tool    piv                   another PIV program, 
 
 gnome-keyring     cmd:gnome-keyring-daemon  oauth/keyringstore  a real Secret Service for the keyring store
 dbus              cmd:dbus-run-session  oauth/keyringstore  the bus that the Secret Service is on
+
+spin              cmd:spin           internal/model        the checker of the model of leases
 END
 }
 
