@@ -33,7 +33,7 @@ func cleanPage(_ context.Context, p *Page, clean cleaner) error {
 			t.clean()
 		}
 	}
-	p.Trace.clean(clean)
+	p.clean(clean)
 	return nil
 }
 
