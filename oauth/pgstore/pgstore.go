@@ -1,0 +1,391 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/ycauth/ycauth-go/internal/retry"
+	"github.com/ycauth/ycauth-go/oauth"
+)
+
+// A DB runs statements: a [*github.com/jackc/pgx/v5/pgxpool.Pool], or for one goroutine
+// at a time a [*pgx.Conn]. Its mode of query execution does not matter.
+type DB interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	Begin(ctx context.Context) (pgx.Tx, error) // for Migrate alone
+}
+
+// Options describe a [Set].
+type Options struct {
+	// Keys seal the sessions. Required, unless InTheClear is set.
+	Keys Keys
+
+	// InTheClear allows sessions that are not sealed: anyone who can read the
+	// table, a back-up or the server's log of parameters then has refresh tokens. Without Keys, sessions are
+	// stored so. With Keys, those that are stored so can be read, until
+	// [Set.Reseal] or their next change seals them. Optional.
+	InTheClear bool
+
+	// Schema and Table name the table. Optional. Default: public and oauth_sessions.
+	Schema string
+	Table  string
+
+	// SealedAs is the name of the table that sealed sessions are bound to. Set it
+	// to the former name after the table was renamed. Optional. Default:
+	// Schema.Table.
+	SealedAs string
+
+	// Lease is how long the lease of a session lasts, if its holder does not give it
+	// back. It must be longer than oauth.Config.RequestTimeout. Optional. Default: 1
+	// minute, which suits the default there.
+	Lease time.Duration
+
+	// Timeout is how long one statement may take, with the wait for a connection of
+	// the pool. Optional. Default: 10 seconds.
+	Timeout time.Duration
+
+	// SaveTimeout is how long a new session is tried to be stored while the database is not
+	// available. Optional. Default: 30 seconds.
+	SaveTimeout time.Duration
+
+	// RenewAt is the moment from which [Set.Due] returns a session, by the clock of this
+	// process; the zero time means never. It is called when a session is stored. Optional.
+	// Default: when a fifth of the time is left between Session.Obtained and Session.RefreshExpiry; never, if
+	// that is zero.
+	RenewAt func(oauth.Session) time.Time
+
+	// Owner names this process to those who look at the table. Optional. Default: the
+	// name of the host and the id of the process.
+	Owner string
+}
+
+// A Set is the sessions of one table. It is safe for concurrent use if its [DB] is.
+type Set struct {
+	db          DB
+	sql         *statements
+	schema      string
+	tableName   string
+	sealedAs    string
+	inTheClear  bool
+	lease       time.Duration
+	timeout     time.Duration
+	saveTimeout time.Duration
+	renewAt     func(oauth.Session) time.Time
+	owner       string
+	now         func() time.Time // of this process
+
+	keys  atomic.Pointer[Keys]
+	gates gates
+}
+
+// New returns the set of sessions in a table of db. It does not connect: a table that is
+// missing shows at the first use.
+func New(db DB, opts Options) (*Set, error) {
+	if opts.Schema == "" {
+		opts.Schema = "public"
+	}
+	if opts.Table == "" {
+		opts.Table = "oauth_sessions"
+	}
+	if opts.SealedAs == "" {
+		opts.SealedAs = opts.Schema + "." + opts.Table
+	}
+	if opts.RenewAt == nil {
+		opts.RenewAt = defaultRenewAt
+	}
+	if opts.Owner == "" {
+		host, _ := os.Hostname()
+		opts.Owner = fmt.Sprintf("%s/%d", host, os.Getpid())
+	}
+	s := &Set{
+		db: db, sql: newStatements(opts.Schema, opts.Table),
+		schema: opts.Schema, tableName: opts.Table, sealedAs: opts.SealedAs, inTheClear: opts.InTheClear,
+		lease:   orDefault(opts.Lease, time.Minute),
+		timeout: orDefault(opts.Timeout, 10*time.Second), saveTimeout: orDefault(opts.SaveTimeout, 30*time.Second),
+		renewAt: opts.RenewAt, owner: opts.Owner, now: time.Now,
+		gates: gates{open: make(map[string]*gate)},
+	}
+	keys, wrong := opts.Keys.ready()
+	if err := errors.Join(wrong, opts.check(db)); err != nil {
+		return nil, &Error{Op: "use these Options", Table: s.sql.table, Err: err}
+	}
+	s.keys.Store(keys)
+	return s, nil
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// check returns all that is wrong, but for Keys.
+func (o Options) check(db DB) error {
+	var wrong []error
+	report := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
+	if db == nil {
+		report("there is no database: pass a *pgxpool.Pool")
+	}
+	if _, ok := db.(pgx.Tx); ok {
+		report("a transaction saves nothing before it is committed: pass a *pgxpool.Pool")
+	}
+	if len(o.Keys.ByVersion) == 0 && !o.InTheClear {
+		report("there is no key to seal sessions with: set Keys, or InTheClear to do without")
+	}
+	if reason := badName(o.Schema, maxIdentifier); reason != "" {
+		report("Schema %s", reason)
+	}
+	if reason := badName(o.Table, maxIdentifier-len(indexSuffix)); reason != "" {
+		report("Table %s", reason)
+	}
+	for name, d := range map[string]time.Duration{"Lease": o.Lease, "Timeout": o.Timeout, "SaveTimeout": o.SaveTimeout} {
+		if d < 0 {
+			report("%s is negative", name)
+		}
+	}
+	if !utf8.ValidString(o.Owner) || strings.ContainsRune(o.Owner, 0) {
+		report("Owner has a character that a text in PostgreSQL cannot hold")
+	}
+	return errors.Join(wrong...)
+}
+
+const (
+	maxIdentifier = 63 // in bytes: PostgreSQL cuts off what is longer
+	maxKey        = 1024
+)
+
+func badName(name string, most int) string {
+	switch {
+	case len(name) > most:
+		return fmt.Sprintf("is longer than %d bytes", most)
+	case !utf8.ValidString(name), strings.ContainsRune(name, 0):
+		return "has a character that a name in PostgreSQL cannot hold"
+	}
+	return ""
+}
+
+// defaultRenewAt is when a fifth of the life of the refresh token is left: 6 of 31 days,
+// where servers issue another one that late only.
+func defaultRenewAt(s oauth.Session) time.Time {
+	if s.RefreshExpiry.IsZero() {
+		return time.Time{}
+	}
+	since := s.Obtained
+	if since.IsZero() {
+		since = s.Created
+	}
+	if since.IsZero() || !since.Before(s.RefreshExpiry) {
+		return s.RefreshExpiry
+	}
+	return s.RefreshExpiry.Add(-s.RefreshExpiry.Sub(since) / 5)
+}
+
+// String keeps fmt from reading the keys.
+func (s *Set) String() string { return "pgstore.Set(" + s.sql.table + ")" }
+
+// Format implements [fmt.Formatter] for every verb, for the same reason.
+func (s *Set) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// LogValue implements [slog.LogValuer].
+func (s *Set) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// SetKeys replaces the keys while the program runs. See [Keys] for the steps.
+func (s *Set) SetKeys(keys Keys) error {
+	ready, err := keys.ready()
+	if err == nil && ready.Seal == 0 && !s.inTheClear {
+		err = errors.New("there is no key to seal sessions with")
+	}
+	if err != nil {
+		return &Error{Op: "use these Keys", Table: s.sql.table, Err: err}
+	}
+	s.keys.Store(ready)
+	return nil
+}
+
+// Store returns the store of one session. It does not connect. A key is any text without NUL of 1 to
+// 1,024 bytes, such as the id of a user: it is stored and logged in the clear. Errors
+// of calls with another key match [ErrKey].
+func (s *Set) Store(key string) *Store { return &Store{set: s, key: key} }
+
+func (s *Set) checkKey(op, key string) error {
+	switch {
+	case key == "", len(key) > maxKey:
+		return &Error{Op: op, Table: s.sql.table, Kind: ErrKey, remedy: "a key has 1 to 1024 bytes"}
+	case !utf8.ValidString(key), strings.ContainsRune(key, 0):
+		return &Error{Op: op, Table: s.sql.table, Key: key, Kind: ErrKey, remedy: "a key is UTF-8 without NUL"}
+	}
+	return nil
+}
+
+// A Store keeps one session. It implements [oauth.LeaseStore], is safe for concurrent
+// use if its [DB] is, and costs nothing while it is not used.
+type Store struct {
+	set *Set
+	key string
+}
+
+var _ oauth.LeaseStore = (*Store)(nil)
+
+// Key returns the key of the session.
+func (s *Store) Key() string { return s.key }
+
+// String names the store.
+func (s *Store) String() string { return fmt.Sprintf("pgstore.Store(%s, %q)", s.set.sql.table, s.key) }
+
+// Format implements [fmt.Formatter] for every verb, which must not print the keys of the set.
+func (s *Store) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// LogValue implements [slog.LogValuer].
+func (s *Store) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Load implements [oauth.Store], with one statement. Errors that do not match
+// [oauth.ErrNoSession] are of type [*Error].
+func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
+	const op = "load the session"
+	if err := s.set.checkKey(op, s.key); err != nil {
+		return oauth.Session{}, err
+	}
+	r, err := attempts(ctx, s.set, op, s.key, few, func(ctx context.Context) (row, error) {
+		return queryOne(ctx, s.set.db, func(rows pgx.Rows) (r row, err error) {
+			return r, rows.Scan(&r.session, &r.keyVersion, &r.generation, &r.base)
+		}, s.set.sql.load, s.key)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return oauth.Session{}, oauth.ErrNoSession
+	}
+	if err != nil {
+		return oauth.Session{}, err
+	}
+	return s.set.decode(op, s.key, r)
+}
+
+// queryOne returns the first row; pgx.ErrNoRows if there is none.
+func queryOne[T any](ctx context.Context, db DB, scan func(pgx.Rows) (T, error), sql string, args ...any) (T, error) {
+	all, err := queryAll(ctx, db, scan, sql, args...)
+	if err == nil && len(all) == 0 {
+		err = pgx.ErrNoRows
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return all[0], nil
+}
+
+// queryAll needs no prepared statement and no state of a connection: one round trip, with
+// parameters apart from the text, so that it works behind a pooler of transactions.
+func queryAll[T any](ctx context.Context, db DB, scan func(pgx.Rows) (T, error), sql string, args ...any) ([]T, error) {
+	rows, err := db.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, rows.Err()
+}
+
+// exec is queryAll for statements that return no rows, but a number of them.
+func exec(ctx context.Context, db DB, sql string, args ...any) (int64, error) {
+	tag, err := db.Exec(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
+	return tag.RowsAffected(), err
+}
+
+// few is how often a statement is tried that somebody waits for.
+const few = 4
+
+// attempts runs a statement that can be repeated. It tries it again while the error is
+// temporary, most times at most, until ctx ends.
+func attempts[T any](ctx context.Context, s *Set, op, key string, most int, statement func(context.Context) (T, error)) (T, error) {
+	return retry.Do(ctx, again(most), func(ctx context.Context, _ int) (T, error) {
+		within, cancel := context.WithTimeout(ctx, s.timeout)
+		defer cancel()
+		v, err := statement(within)
+		return v, s.judged(ctx, op, key, err)
+	})
+}
+
+func again(most int) retry.Policy {
+	return retry.Policy{Attempts: most, Initial: 50 * time.Millisecond, Max: time.Second}
+}
+
+// judged makes an error of a statement one for the caller, marked if it is temporary.
+func (s *Set) judged(ctx context.Context, op, key string, err error) error {
+	if err == nil || errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	failure := s.failed(ctx, op, key, err)
+	if failure.Temporary() {
+		return retry.Temporary(failure, 0)
+	}
+	return failure
+}
+
+// gates let the goroutines of one process wait for each other without asking the
+// database.
+type gates struct {
+	mu   sync.Mutex
+	open map[string]*gate
+}
+
+type gate struct {
+	free  chan struct{} // has room for one
+	users int
+}
+
+// enter waits until nobody else of this process is inside, until patience ends, because
+// whoever is inside may have lost its lease, or until ctx ends.
+func (g *gates) enter(ctx context.Context, key string, patience time.Duration) (leave func()) {
+	g.mu.Lock()
+	door := g.open[key]
+	if door == nil {
+		door = &gate{free: make(chan struct{}, 1)}
+		g.open[key] = door
+	}
+	door.users++
+	g.mu.Unlock()
+	inside := false
+	select {
+	case door.free <- struct{}{}: // without a timer
+		inside = true
+	default:
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case door.free <- struct{}{}:
+			inside = true
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return func() {
+		if inside {
+			<-door.free
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if door.users--; door.users == 0 {
+			delete(g.open, key)
+		}
+	}
+}
