@@ -1,0 +1,132 @@
+//go:build unix
+
+package pgstore
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A wiretap is a DB that sees every statement, and can fail it before or after the
+// server has run it.
+type wiretap struct {
+	DB
+
+	mu            sync.Mutex
+	seen          []string
+	before, after func(sql string) error // optional
+}
+
+// tap puts a wiretap on a set.
+func tap(s *Set) *wiretap {
+	w := &wiretap{DB: s.db}
+	s.db = w
+	return w
+}
+
+// on sets what happens before and after statements.
+func (w *wiretap) on(before, after func(sql string) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.before, w.after = before, after
+}
+
+// statements returns what was run since the last call.
+func (w *wiretap) statements() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := w.seen
+	w.seen = nil
+	return seen
+}
+
+func (w *wiretap) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	after, err := w.note(sql)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	tag, err := w.DB.Exec(ctx, sql, args...)
+	if err == nil {
+		err = after(sql)
+	}
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	return tag, nil
+}
+
+func (w *wiretap) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	after, err := w.note(sql)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := w.DB.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	if err := after(sql); err != nil {
+		rows.Close() // which waits for the server
+		return nil, err
+	}
+	return rows, nil
+}
+
+func (w *wiretap) note(sql string) (after func(string) error, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, sql)
+	after = func(string) error { return nil }
+	if w.after != nil {
+		after = w.after
+	}
+	if w.before != nil {
+		err = w.before(sql)
+	}
+	return after, err
+}
+
+// once returns a function that returns err for the first statement that is sql, after it has
+// called do.
+func once(sql string, do func(), err error) func(string) error {
+	var first sync.Once
+	return func(s string) (result error) {
+		if s == sql {
+			first.Do(func() {
+				if do != nil {
+					do()
+				}
+				result = err
+			})
+		}
+		return result
+	}
+}
+
+// inspect returns a row as the table has it.
+type rawRow struct {
+	there      bool
+	generation int64
+	owner      *string
+	held       bool
+	marked     bool
+}
+
+func inspect(t testing.TB, s *Set, key string) rawRow {
+	t.Helper()
+	rows, err := queryAll(t.Context(), s.db, func(rows pgx.Rows) (r rawRow, err error) {
+		r.there = true
+		return r, rows.Scan(&r.generation, &r.owner, &r.held, &r.marked)
+	}, `SELECT generation, lease_owner, coalesce(lease_until > clock_timestamp(), false), marked_at IS NOT NULL FROM `+
+		s.sql.table+` WHERE key = $1::text`, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) == 0 {
+		return rawRow{}
+	}
+	return rows[0]
+}
