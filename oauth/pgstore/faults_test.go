@@ -77,14 +77,14 @@ func (w *wiretap) Query(ctx context.Context, sql string, args ...any) (pgx.Rows,
 
 func (w *wiretap) note(sql string) (after func(string) error, err error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.seen = append(w.seen, sql)
-	after = func(string) error { return nil }
-	if w.after != nil {
-		after = w.after
+	before, after := w.before, w.after
+	w.mu.Unlock()
+	if after == nil {
+		after = func(string) error { return nil }
 	}
-	if w.before != nil {
-		err = w.before(sql)
+	if before != nil {
+		err = before(sql)
 	}
 	return after, err
 }
