@@ -2,12 +2,14 @@ package pgstore
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
 )
@@ -79,10 +81,19 @@ CREATE TABLE IF NOT EXISTS {versions} (
 func (s *Set) Migrate(ctx context.Context) error {
 	// Options.Timeout does not apply: a step can take long on a large table.
 	_, err := retry.Do(ctx, again(few), func(ctx context.Context, _ int) (struct{}, error) {
-		return struct{}{}, s.judged(ctx, "migrate", "", s.migrate(ctx))
+		err := s.migrate(ctx)
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) && slices.Contains(createdMeanwhile, pg.Code) {
+			return struct{}{}, retry.Temporary(s.failed(ctx, "migrate", "", err), 0)
+		}
+		return struct{}{}, s.judged(ctx, "migrate", "", err)
 	})
 	return err
 }
+
+// createdMeanwhile are the SQLSTATEs of what somebody else has created, who does not use
+// Migrate: unique_violation, of a catalog, and duplicate_schema, _table and _object.
+var createdMeanwhile = []string{"23505", "42P06", "42P07", "42710"}
 
 func (s *Set) migrate(ctx context.Context) error {
 	all := s.Migrations()
@@ -121,21 +132,27 @@ func (s *Set) migrate(ctx context.Context) error {
 }
 
 // applied returns the highest version that was applied; 0 if there is none.
+//
+// It reads the catalog as a table. Functions such as to_regclass read a cache, which a
+// wait for an advisory lock does not refresh.
 func (s *Set) applied(ctx context.Context, db DB, versions string) (int, error) {
-	there, err := queryOne(ctx, db, func(rows pgx.Rows) (b bool, err error) { return b, rows.Scan(&b) },
-		`SELECT to_regclass($1::text) IS NOT NULL`, versions)
+	there, err := queryOne(ctx, db, func(rows pgx.Rows) (b bool, err error) { return b, rows.Scan(&b) }, `
+SELECT EXISTS (
+	SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+	WHERE n.nspname = $1::text AND c.relname = $2::text
+)`, s.schema, s.tableName+versionSuffix)
 	if err != nil || !there {
 		return 0, err
 	}
 	return queryOne(ctx, db, func(rows pgx.Rows) (n int, err error) { return n, rows.Scan(&n) },
-		fmt.Sprintf(`SELECT coalesce(max(version), 0) FROM %s`, versions))
+		`SELECT coalesce(max(version), 0) FROM `+versions)
 }
 
 // createSchema creates the schema if it is missing: "IF NOT EXISTS" would need the right to
 // create one in any case.
 func (s *Set) createSchema(ctx context.Context, db DB) error {
 	there, err := queryOne(ctx, db, func(rows pgx.Rows) (b bool, err error) { return b, rows.Scan(&b) },
-		`SELECT to_regnamespace($1::text) IS NOT NULL`, pgx.Identifier{s.schema}.Sanitize())
+		`SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::text)`, s.schema)
 	if err != nil || there {
 		return err
 	}

@@ -261,7 +261,7 @@ func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 	}
 	r, err := attempts(ctx, s.set, op, s.key, few, func(ctx context.Context) (row, error) {
 		return queryOne(ctx, s.set.db, func(rows pgx.Rows) (r row, err error) {
-			return r, rows.Scan(&r.session, &r.keyVersion, &r.generation, &r.base)
+			return r, rows.Scan(hexText{&r.session}, &r.keyVersion, &r.generation, hexText{&r.base})
 		}, s.set.sql.load, s.key)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {

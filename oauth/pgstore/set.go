@@ -33,22 +33,14 @@ type Entry struct {
 func scanEntry(rows pgx.Rows) (Entry, error) {
 	var e Entry
 	var generation, version int64
-	var renewAt, claimed, until, marked *time.Time
 	var owner *string
-	err := rows.Scan(&e.Key, &generation, &version, &e.Created, &e.Updated, &renewAt, &claimed, &owner, &until, &marked)
+	err := rows.Scan(&e.Key, &generation, &version, microTime{&e.Created}, microTime{&e.Updated}, microTime{&e.RenewAt},
+		microTime{&e.Claimed}, &owner, microTime{&e.LeaseUntil}, microTime{&e.Marked})
 	e.Generation, e.KeyVersion = uint64(generation), uint32(version)
-	e.RenewAt, e.Claimed, e.LeaseUntil, e.Marked = orZero(renewAt), orZero(claimed), orZero(until), orZero(marked)
 	if owner != nil {
 		e.LeaseOwner = *owner
 	}
 	return e, err
-}
-
-func orZero(t *time.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return *t
 }
 
 // page is how many rows a statement reads at most.
@@ -180,7 +172,7 @@ func (s *Set) Reseal(ctx context.Context) (int, error) {
 	for after := ""; ; {
 		rows, err := attempts(ctx, s, op, "", few, func(ctx context.Context) ([]found, error) {
 			return queryAll(ctx, s.db, func(rows pgx.Rows) (f found, err error) {
-				return f, rows.Scan(&f.key, &f.row.session, &f.row.keyVersion, &f.row.generation, &f.row.base)
+				return f, rows.Scan(&f.key, hexText{&f.row.session}, &f.row.keyVersion, &f.row.generation, hexText{&f.row.base})
 			}, s.sql.toReseal, int64(s.keys.Load().Seal), after, int64(100))
 		})
 		if err != nil {

@@ -2,8 +2,10 @@ package pgstore
 
 import (
 	"database/sql/driver"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 
@@ -12,7 +14,8 @@ import (
 
 // statements are the SQL of one table. All time in them is that of the server at
 // the moment of the statement, clock_timestamp(), also after a wait for a row lock. Each is a
-// transaction of its own.
+// transaction of its own. Times and bytes cross in forms that no setting of the
+// connection changes (DateStyle, bytea_output): microseconds since 1970, and hexadecimal.
 type statements struct {
 	table string // quoted, with its schema
 
@@ -30,12 +33,15 @@ func newStatements(schema, table string) *statements {
 	names := strings.NewReplacer(
 		"{table}", s.table,
 		"{now}", "clock_timestamp()",
+		"{epoch}", "'epoch'::timestamptz",
 		"{mine}", "lease_owner = $2::text AND lease_fence = $3::bigint",
 	)
-	sql := func(text string) string { return names.Replace(strings.TrimSpace(text)) }
+	sql := func(text string) string {
+		return names.Replace(inMicros.ReplaceAllString(strings.TrimSpace(text), "(extract(epoch FROM $1) * 1000000)::bigint"))
+	}
 
 	s.load = sql(`
-SELECT session, key_version, generation, base FROM {table} WHERE key = $1::text AND session IS NOT NULL`)
+SELECT encode(session, 'hex'), key_version, generation, encode(base, 'hex') FROM {table} WHERE key = $1::text AND session IS NOT NULL`)
 
 	// take: key, owner, length of the lease. No row if the key has none, and a row
 	// without the lease if another owner has it. A repetition by the same owner takes
@@ -45,20 +51,19 @@ WITH taken AS (
 	UPDATE {table}
 	SET lease_owner = $2::text, lease_fence = lease_fence + 1, lease_until = {now} + $3::bigint * interval '1 microsecond'
 	WHERE key = $1::text AND (lease_until IS NULL OR lease_until <= {now} OR lease_owner = $2::text)
-	RETURNING lease_fence, session, key_version, generation, base, marked_at,
-		(extract(epoch FROM {now} - marked_at) * 1000000)::bigint AS ago
+	RETURNING lease_fence, encode(session, 'hex') AS session, key_version, generation, encode(base, 'hex') AS base,
+		{micros marked_at} AS marked, {micros {now}} - {micros marked_at} AS ago
 )
-SELECT true, lease_fence, session, key_version, generation, base, marked_at, ago, ''::text, 0::bigint FROM taken
+SELECT true, lease_fence, session, key_version, generation, base, marked, ago, '', 0 FROM taken
 UNION ALL
-SELECT false, 0, NULL, 0, 0, ''::bytea, NULL, NULL, coalesce(lease_owner, ''),
-	coalesce((extract(epoch FROM lease_until - {now}) * 1000000)::bigint, 0)
+SELECT false, 0, NULL, 0, 0, '', NULL, NULL, coalesce(lease_owner, ''), coalesce({micros lease_until} - {micros {now}}, 0)
 FROM {table} WHERE key = $1::text AND NOT EXISTS (SELECT FROM taken)`)
 
 	// enter takes the lease of a key that has no row: key, owner, length. The fence
 	// begins with the time, so that it grows even where a row was removed.
 	s.enter = sql(`
 INSERT INTO {table} (key, lease_owner, lease_fence, lease_until)
-VALUES ($1::text, $2::text, (extract(epoch FROM {now}) * 1000000)::bigint, {now} + $3::bigint * interval '1 microsecond')
+VALUES ($1::text, $2::text, {micros {now}}, {now} + $3::bigint * interval '1 microsecond')
 ON CONFLICT (key) DO NOTHING
 RETURNING lease_fence`)
 
@@ -67,7 +72,7 @@ RETURNING lease_fence`)
 UPDATE {table}
 SET marked_at = {now}, lease_until = {now} + $5::bigint * interval '1 microsecond'
 WHERE key = $1::text AND {mine} AND base = $4::bytea
-RETURNING marked_at`)
+RETURNING {micros marked_at}`)
 
 	// save: key, owner, fence, base; the new session, key version, generation, base,
 	// and the time until it is due. The lease and the mark of another holder stay, but a
@@ -85,7 +90,7 @@ WHERE t.key = $1::text AND t.base = $4::bytea`))
 	// saveFirst is save where there was no session: the row may be gone since.
 	s.saveFirst = sql(own.Replace(`
 INSERT INTO {table} AS t (key, lease_fence, session, key_version, generation, base, renew_at)
-VALUES ($1::text, (extract(epoch FROM {now}) * 1000000)::bigint, $5::bytea, $6::bigint, $7::bigint, $8::bytea,
+VALUES ($1::text, {micros {now}}, $5::bytea, $6::bigint, $7::bigint, $8::bytea,
 	{now} + $9::bigint * interval '1 microsecond')
 ON CONFLICT (key) DO UPDATE SET` + assignments + `
 WHERE t.base = $4::bytea`))
@@ -107,7 +112,7 @@ WHERE key = $1::text AND base = $2::bytea`)
 UPDATE {table} SET lease_owner = NULL, lease_until = NULL WHERE key = $1::text AND {mine}`)
 	s.restore = sql(`
 UPDATE {table}
-SET lease_owner = NULL, lease_until = NULL, marked_at = CASE WHEN base = $4::bytea THEN $5::timestamptz ELSE marked_at END
+SET lease_owner = NULL, lease_until = NULL, marked_at = CASE WHEN base = $4::bytea THEN {epoch} + $5::bigint * interval '1 microsecond' ELSE marked_at END
 WHERE key = $1::text AND {mine}`)
 
 	// leave removes a row that had only the lease: key, owner, fence.
@@ -119,14 +124,14 @@ DELETE FROM {table} WHERE key = $1::text AND {mine} AND session IS NULL`)
 UPDATE {table} SET lease_owner = NULL, lease_until = NULL WHERE key = $1::text AND lease_owner = $2::text`)
 
 	s.stored = sql(`
-SELECT base FROM {table} WHERE key = $1::text`)
+SELECT encode(base, 'hex') FROM {table} WHERE key = $1::text`)
 
 	// The whole set.
-	const columns = `key, generation, key_version, created_at, updated_at, renew_at, claimed_until,
-	lease_owner, lease_until, marked_at`
+	const columns = `t.key, t.generation, t.key_version, {micros t.created_at}, {micros t.updated_at}, {micros t.renew_at},
+	{micros t.claimed_until}, t.lease_owner, {micros t.lease_until}, {micros t.marked_at}`
 	s.list = sql(`
 SELECT ` + columns + `
-FROM {table} WHERE session IS NOT NULL AND key > $1::text ORDER BY key LIMIT $2::bigint`)
+FROM {table} AS t WHERE session IS NOT NULL AND key > $1::text ORDER BY key LIMIT $2::bigint`)
 
 	// due: how far ahead, how long the claim lasts, limit. The moment is computed once,
 	// or the index on renew_at could not be used.
@@ -142,7 +147,7 @@ WITH due AS MATERIALIZED (
 UPDATE {table} AS t
 SET claimed_until = {now} + $2::bigint * interval '1 microsecond'
 FROM due WHERE t.key = due.key
-RETURNING t.` + strings.ReplaceAll(strings.Join(strings.Fields(columns), " "), ", ", ", t."))
+RETURNING ` + columns)
 
 	s.postpone = sql(`
 UPDATE {table} SET claimed_until = {now} + $2::bigint * interval '1 microsecond' WHERE key = $1::text AND session IS NOT NULL`)
@@ -160,13 +165,16 @@ SELECT key_version, count(*) FROM {table} WHERE session IS NOT NULL GROUP BY key
 	// toReseal: the version that seals, the last key, limit. reseal changes a row only
 	// if it still has what was sealed: key, old, new, version.
 	s.toReseal = sql(`
-SELECT key, session, key_version, generation, base
+SELECT key, encode(session, 'hex'), key_version, generation, encode(base, 'hex')
 FROM {table} WHERE session IS NOT NULL AND key_version <> $1::bigint AND key > $2::text ORDER BY key LIMIT $3::bigint`)
 	s.reseal = sql(`
 UPDATE {table} SET session = $3::bytea, key_version = $4::bigint WHERE key = $1::text AND session = $2::bytea`)
 
 	return s
 }
+
+// inMicros finds what stands for a time in microseconds.
+var inMicros = regexp.MustCompile(`\{micros ([a-z._]+|\{now\})\}`)
 
 // micros is a duration for a statement.
 func micros(d time.Duration) int64 { return d.Microseconds() }
@@ -186,3 +194,30 @@ func (s secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String(
 
 // MarshalText is for loggers that encode parameters.
 func (s secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// A hexText scans bytes that a statement has encoded.
+type hexText struct{ b *[]byte }
+
+// Scan implements [sql.Scanner].
+func (h hexText) Scan(v any) error {
+	text, ok := v.(string)
+	if !ok {
+		*h.b = nil
+		return nil
+	}
+	var err error
+	*h.b, err = hex.DecodeString(text)
+	return err
+}
+
+// A microTime scans a time; the zero time if there is none.
+type microTime struct{ t *time.Time }
+
+// Scan implements [sql.Scanner].
+func (m microTime) Scan(v any) error {
+	*m.t = time.Time{}
+	if n, ok := v.(int64); ok {
+		*m.t = time.UnixMicro(n)
+	}
+	return nil
+}

@@ -66,7 +66,7 @@ type update struct {
 
 	row     row // as it was when the lease was taken
 	current oauth.Session
-	former  *time.Time    // the mark that another holder left
+	former  *int64        // the mark that another holder left
 	ago     time.Duration // how old it was at taken
 	taken   time.Time     // when the response came
 
@@ -79,7 +79,7 @@ type taking struct {
 	mine      bool
 	fence     int64
 	row       row
-	former    *time.Time
+	former    *int64        // in microseconds since 1970
 	ago       *int64        // in microseconds
 	holder    string        // if it is not mine
 	remaining time.Duration // of the holder's lease
@@ -87,7 +87,7 @@ type taking struct {
 
 func scanTaking(rows pgx.Rows) (t taking, err error) {
 	var remaining int64
-	err = rows.Scan(&t.mine, &t.fence, &t.row.session, &t.row.keyVersion, &t.row.generation, &t.row.base, &t.former, &t.ago,
+	err = rows.Scan(&t.mine, &t.fence, hexText{&t.row.session}, &t.row.keyVersion, &t.row.generation, hexText{&t.row.base}, &t.former, &t.ago,
 		&t.holder, &remaining)
 	t.remaining = time.Duration(remaining) * time.Microsecond
 	return t, err
@@ -285,7 +285,7 @@ func (c *change) first(ctx context.Context, statements ...statement) error {
 // has stored meanwhile.
 func (c *change) check(ctx context.Context) error {
 	stored, err := attempts(ctx, c.s, c.op, c.key, many, func(ctx context.Context) ([]byte, error) {
-		return queryOne(ctx, c.s.db, func(rows pgx.Rows) (b []byte, err error) { return b, rows.Scan(&b) }, c.s.sql.stored, c.key)
+		return queryOne(ctx, c.s.db, func(rows pgx.Rows) (b []byte, err error) { return b, rows.Scan(hexText{&b}) }, c.s.sql.stored, c.key)
 	})
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
@@ -345,7 +345,7 @@ func (l *lease) Begin(ctx context.Context) (marked time.Time, holds time.Duratio
 	}
 	l.begun.Store(true)
 	marked, err = attempts(ctx, l.s, opBegin, l.key, few, func(ctx context.Context) (time.Time, error) {
-		return queryOne(ctx, l.s.db, func(rows pgx.Rows) (at time.Time, err error) { return at, rows.Scan(&at) },
+		return queryOne(ctx, l.s.db, func(rows pgx.Rows) (at time.Time, err error) { return at, rows.Scan(microTime{&at}) },
 			l.s.sql.begin, l.key, l.owner, l.fence, l.row.base, micros(l.s.lease))
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
