@@ -106,7 +106,8 @@ func TestTerminatedDuring(t *testing.T) {
 				var tx pgx.Tx
 				var waiting sync.WaitGroup
 				tapped.on(once(sql, func() {
-					// The table is locked until the backend that waits for it has been terminated.
+					// The table is locked until the backend that waits for it has been
+					// terminated.
 					if tx, err = conn.Begin(t.Context()); err != nil {
 						t.Error(err)
 						return

@@ -1,48 +1,69 @@
-// Package pgstore keeps the sessions of many users in PostgreSQL, shared by any number of processes.
+// Package pgstore keeps the sessions of many users in PostgreSQL, where any number of
+// processes share them.
 //
 //	pool, err := pgxpool.New(ctx, "postgres://app@db/app")
 //	set, err := pgstore.New(pool, pgstore.Options{Keys: keys})
-//	err = set.Migrate(ctx)
-//	store := set.Store("user 17")
-//	client, err := oauth.New(oauth.Config{Store: store, DPoP: prover, …})
+//	err = set.Migrate(ctx) // creates the table
+//	…
+//	client, err := oauth.New(oauth.Config{Store: set.Store("user 17"), DPoP: prover, …})
 //
-// # Leases
+// [Set] is all sessions of a table: it lists, counts, deletes and reseals them, and
+// returns those that are due for renewal. [Store] is one of them.
 //
-// A renewal holds no connection, no lock and no transaction of the database. Its lock is a lease in
-// the row of the session, see [oauth.LeaseStore]. Each step is one statement and one transaction:
+// # A renewal
 //
-//	take         the lease is given to one owner, and the session is read
-//	begin        Lease.Begin extends the lease and marks the session, before each token request
-//	save, leave  the new session is stored, and the lease is given back
+// A renewal holds no connection, transaction or lock of the database while it waits for
+// the authorization server. Its lock is a lease in the row of the session, see
+// [oauth.LeaseStore]. Each step is one statement, which is a transaction of its own:
 //
-// So a renewal takes three statements, and one connection of a small pool serves many. A
-// session is stored if the stored refresh token still is the one that it came from, never
-// over another. All times are the database's.
+//	take    one owner gets the lease and reads the session
+//	begin   before each token request: the owner marks the session and extends the lease
+//	save    the new session is stored if the stored refresh token still is the one that
+//	        it came from; the same statement gives the lease back and clears the mark
 //
-// No statement needs a state of the connection: no prepared statements, session locks, LISTEN
-// or temporary tables. Poolers of transactions, such as pgbouncer, can be in between.
+// That makes three statements for a renewal, two for an Update that makes no request,
+// and one for Load. A few connections are enough for many renewals at a time.
+//
+// All times that decide something are those of the database. No statement needs
+// anything of its connection: no prepared statement, session lock, temporary table,
+// LISTEN or setting. So poolers of transactions, such as pgbouncer and Odyssey, can be
+// in between, and any pool of pgx will do.
 //
 // # The table
 //
-// [Set.Migrate] creates the table; any number of processes can call it at their start. [Set.Migrations] returns
-// the same as SQL. A row has the key, the session, sealed, and these columns in the clear: the hash of the refresh token, the
-// session's generation, the lease, the mark, and the times when it was created, changed and is due.
+// [Set.Migrate] creates the table, or brings it up to date. Any number of processes may
+// call it at the same time. [Set.Migrations] returns its SQL for other tools.
+//
+// A row has the sealed session, and in the clear: the key, a hash of the refresh token,
+// the generation of the session, who has the lease and until when, when a token request
+// began whose outcome is not stored yet, and when the session was created, changed and
+// will be due.
 //
 // # Seals
 //
-// Sessions are encrypted with [Keys]. A row that is moved to another key or table, or
-// whose generation is changed, does not open. Somebody who can write to the table can still
-// put back a whole older row of the same key: that is why a session's refresh token should be bound to a key (package
-// dpop), and why servers detect that a refresh token is used twice. Keys can be replaced while programs run.
+// Sessions are encrypted with [Keys], which can be replaced while programs run. The seal
+// binds a session to the table, the key, the version of the sealing key and the
+// generation: what is moved to another row, or put under another generation, does not
+// open. A whole row that is put back from a back-up of the same key does open. Servers
+// that rotate refresh tokens then reject the old one, and may end the session for its
+// sake: after the table was restored from a back-up, users may have to log in again.
 //
 // # What is promised
 //
-//   - When Update returns nil, the session is durable, if the server's synchronous_commit and fsync are on, as they are by
-//     default. With standbys, they must be synchronous: after a failover to one that lags behind, refresh tokens are lost.
-//   - One refresh token is used by one process at a time, even if processes are paused or clocks differ, with a server that checks the age of DPoP proofs.
-//     The clocks of a primary and the standby that takes over may differ by seconds, not by minutes.
-//   - A session is not overwritten by one that came from an older refresh token.
+//   - When Update returns nil, the session is as durable as the database makes a commit:
+//     fsync and synchronous_commit must be on, as they are by default, and a standby that
+//     may take over must be synchronous. Otherwise a failover loses refresh tokens.
+//   - A session is never stored over one that came from a newer refresh token, even by a
+//     process that was paused for hours.
+//   - One refresh token is accepted from one process only, whatever is paused, cut off or
+//     killed, if the authorization server checks the age of DPoP proofs. Package oauth
+//     sees to that.
+//   - Clocks of processes may be wrong. That of the database may not jump by more than
+//     some seconds, nor may those of a primary and its standby differ by more.
+//   - A connection that breaks within a statement, and a restart of the server that takes
+//     less than Options.SaveTimeout, lose nothing.
 //
-// Not promised: a process that dies after the server has issued a refresh token and before it is stored loses it.
-// What comes next is told that the outcome is unknown.
+// Not promised: a process that dies between the response of the authorization server and the
+// commit loses the refresh token that it got. The next holder of the lease is told that
+// the outcome of a request is unknown.
 package pgstore

@@ -119,7 +119,8 @@ func inspect(t testing.TB, s *Set, key string) rawRow {
 	t.Helper()
 	rows, err := queryAll(t.Context(), s.db, func(rows pgx.Rows) (r rawRow, err error) {
 		r.there = true
-		return r, rows.Scan(&r.generation, &r.owner, &r.held, &r.marked)
+		err = rows.Scan(&r.generation, &r.owner, &r.held, &r.marked)
+		return r, err
 	}, `SELECT generation, lease_owner, coalesce(lease_until > clock_timestamp(), false), marked_at IS NOT NULL FROM `+
 		s.sql.table+` WHERE key = $1::text`, key)
 	if err != nil {

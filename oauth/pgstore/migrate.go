@@ -50,9 +50,9 @@ CREATE INDEX IF NOT EXISTS {index} ON {table} (renew_at) WHERE renew_at IS NOT N
 `,
 }
 
-// Migrations returns the steps that create the table of the set, for those who migrate with
-// their own tools. The schema must exist. [Set.Migrate] runs the same steps, and goes on after those
-// that were applied by hand.
+// Migrations returns the steps that create the table of the set, for those who migrate
+// with their own tools. The schema must exist. [Set.Migrate] runs the same steps, and
+// goes on after those that were applied by hand.
 func (s *Set) Migrations() []Migration {
 	versions := pgx.Identifier{s.schema, s.tableName + versionSuffix}.Sanitize()
 	names := strings.NewReplacer(
@@ -72,9 +72,10 @@ CREATE TABLE IF NOT EXISTS {versions} (
 	return all
 }
 
-// Migrate creates the table, and its schema if that is missing, or brings it up to what this
-// release needs. Any number of processes may call it at the same time, for instance each at its start: one
-// migrates, in one transaction, and the others wait. It does nothing if all is done.
+// Migrate creates the table, and its schema if that is missing, or brings it up to what
+// this release needs. Any number of processes may call it at the same time, for instance
+// each at its start: one migrates, in one transaction, and the others wait. It does
+// nothing if all is done.
 //
 // The user needs the right to create tables in the schema. A program that has no such
 // right leaves Migrate out, and somebody else calls it or applies [Set.Migrations].
@@ -136,7 +137,7 @@ func (s *Set) migrate(ctx context.Context) error {
 // It reads the catalog as a table. Functions such as to_regclass read a cache, which a
 // wait for an advisory lock does not refresh.
 func (s *Set) applied(ctx context.Context, db DB, versions string) (int, error) {
-	there, err := queryOne(ctx, db, func(rows pgx.Rows) (b bool, err error) { return b, rows.Scan(&b) }, `
+	there, err := queryOne(ctx, db, scan[bool], `
 SELECT EXISTS (
 	SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 	WHERE n.nspname = $1::text AND c.relname = $2::text
@@ -144,14 +145,14 @@ SELECT EXISTS (
 	if err != nil || !there {
 		return 0, err
 	}
-	return queryOne(ctx, db, func(rows pgx.Rows) (n int, err error) { return n, rows.Scan(&n) },
+	return queryOne(ctx, db, scan[int],
 		`SELECT coalesce(max(version), 0) FROM `+versions)
 }
 
 // createSchema creates the schema if it is missing: "IF NOT EXISTS" would need the right to
 // create one in any case.
 func (s *Set) createSchema(ctx context.Context, db DB) error {
-	there, err := queryOne(ctx, db, func(rows pgx.Rows) (b bool, err error) { return b, rows.Scan(&b) },
+	there, err := queryOne(ctx, db, scan[bool],
 		`SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::text)`, s.schema)
 	if err != nil || there {
 		return err

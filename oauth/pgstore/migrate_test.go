@@ -19,7 +19,7 @@ import (
 // its name.
 func describeTable(t *testing.T, set *Set) []string {
 	t.Helper()
-	lines, err := queryAll(t.Context(), set.db, func(rows pgx.Rows) (s string, err error) { return s, rows.Scan(&s) }, `
+	lines, err := queryAll(t.Context(), set.db, scan[string], `
 SELECT format('%s %s %s %s', attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid))
 FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 WHERE attrelid = $1::regclass AND attnum > 0

@@ -33,9 +33,9 @@ type Options struct {
 	// Keys seal the sessions. Required, unless InTheClear is set.
 	Keys Keys
 
-	// InTheClear allows sessions that are not sealed: anyone who can read the
-	// table, a back-up or the server's log of parameters then has refresh tokens. Without Keys, sessions are
-	// stored so. With Keys, those that are stored so can be read, until
+	// InTheClear allows sessions that are not sealed: anyone who can read the table, a
+	// back-up or the server's log of parameters then has refresh tokens. Without Keys,
+	// sessions are stored so. With Keys, those that are stored so can be read, until
 	// [Set.Reseal] or their next change seals them. Optional.
 	InTheClear bool
 
@@ -62,9 +62,9 @@ type Options struct {
 	SaveTimeout time.Duration
 
 	// RenewAt is the moment from which [Set.Due] returns a session, by the clock of this
-	// process; the zero time means never. It is called when a session is stored. Optional.
-	// Default: when a fifth of the time is left between Session.Obtained and Session.RefreshExpiry; never, if
-	// that is zero.
+	// process; the zero time means never. It is called when a session is stored.
+	// Optional. Default: when a fifth of the time is left between Session.Obtained and
+	// Session.RefreshExpiry; never, if that is zero.
 	RenewAt func(oauth.Session) time.Time
 
 	// Owner names this process to those who look at the table. Optional. Default: the
@@ -216,9 +216,9 @@ func (s *Set) SetKeys(keys Keys) error {
 	return nil
 }
 
-// Store returns the store of one session. It does not connect. A key is any text without NUL of 1 to
-// 1,024 bytes, such as the id of a user: it is stored and logged in the clear. Errors
-// of calls with another key match [ErrKey].
+// Store returns the store of one session. It does not connect. A key is any text without
+// NUL of 1 to 1,024 bytes, such as the id of a user: it is stored and logged in the
+// clear. Errors of calls with another key match [ErrKey].
 func (s *Set) Store(key string) *Store { return &Store{set: s, key: key} }
 
 func (s *Set) checkKey(op, key string) error {
@@ -260,8 +260,10 @@ func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 		return oauth.Session{}, err
 	}
 	r, err := attempts(ctx, s.set, op, s.key, few, func(ctx context.Context) (row, error) {
-		return queryOne(ctx, s.set.db, func(rows pgx.Rows) (r row, err error) {
-			return r, rows.Scan(hexText{&r.session}, &r.keyVersion, &r.generation, hexText{&r.base})
+		return queryOne(ctx, s.set.db, func(rows pgx.Rows) (row, error) {
+			var r row
+			err := rows.Scan(hexText{&r.session}, &r.keyVersion, &r.generation, hexText{&r.base})
+			return r, err
 		}, s.set.sql.load, s.key)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -303,6 +305,13 @@ func queryAll[T any](ctx context.Context, db DB, scan func(pgx.Rows) (T, error),
 		all = append(all, v)
 	}
 	return all, rows.Err()
+}
+
+// scan is for rows of one column.
+func scan[T any](rows pgx.Rows) (T, error) {
+	var v T
+	err := rows.Scan(&v)
+	return v, err
 }
 
 // exec is queryAll for statements that return no rows, but a number of them.

@@ -19,8 +19,8 @@ import (
 // Keys seal the sessions in the table. Each has a version, from 1, which is stored in
 // the rows that it seals, so that keys can be replaced while programs run:
 //
-//  1. Give all programs the new key, and set Seal to the version of the old one: they
-//     can open what the new key seals, and nothing is sealed with it yet.
+//  1. Give all programs the new key, and set Seal to the version of the old one: they can
+//     open what the new key seals, and nothing is sealed with it yet.
 //  2. Set Seal to the new version, or to 0, in all programs.
 //  3. Call [Set.Reseal] in one of them. When [Set.Count] shows no row of the old version,
 //     remove the old key.

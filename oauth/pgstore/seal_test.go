@@ -102,7 +102,10 @@ func TestAlteredRows(t *testing.T) {
 // sealedRow is what is stored: session, key version.
 func sealedRow(t *testing.T, s *Set, key string) [2]string {
 	t.Helper()
-	r, err := queryOne(t.Context(), s.db, func(rows pgx.Rows) (r [2]string, err error) { return r, rows.Scan(&r[0], &r[1]) },
+	r, err := queryOne(t.Context(), s.db, func(rows pgx.Rows) (r [2]string, err error) {
+		err = rows.Scan(&r[0], &r[1])
+		return r, err
+	},
 		`SELECT encode(session, 'hex'), key_version::text FROM `+s.sql.table+` WHERE key = $1::text`, key)
 	if err != nil {
 		t.Fatal(err)

@@ -25,8 +25,8 @@ type Entry struct {
 	LeaseOwner string
 	LeaseUntil time.Time
 
-	// Marked is when a token request began whose outcome is not stored yet: it is in progress, or its
-	// outcome is unknown.
+	// Marked is when a token request began whose outcome is not stored yet: it is in
+	// progress, or its outcome is unknown.
 	Marked time.Time
 }
 
@@ -46,10 +46,10 @@ func scanEntry(rows pgx.Rows) (Entry, error) {
 // page is how many rows a statement reads at most.
 const page = 1000
 
-// List returns all sessions in the order of the bytes of their keys. It reads up to 1,000 with each
-// statement; no connection is held while the loop body runs. The set may change
-// meanwhile: what is there all the time is returned once. An error, of type [*Error],
-// is the last that is returned.
+// List returns all sessions in the order of the bytes of their keys. It reads up to 1,000
+// with each statement; no connection is held while the loop body runs. The set may change
+// meanwhile: what is there all the time is returned once. An error, of type [*Error], is
+// the last that is returned.
 func (s *Set) List(ctx context.Context) iter.Seq2[Entry, error] {
 	const op = "list sessions"
 	return func(yield func(Entry, error) bool) {
@@ -75,8 +75,8 @@ func (s *Set) List(ctx context.Context) iter.Seq2[Entry, error] {
 }
 
 // Delete removes the session of a key, whoever has its lease, and reports whether there
-// was one. A renewal in progress then cannot store its session. It revokes nothing at the server: to log a
-// user out in order, use oauth.Client.Logout.
+// was one. A renewal in progress then cannot store its session. It revokes nothing at the
+// server: to log a user out in order, use oauth.Client.Logout.
 func (s *Set) Delete(ctx context.Context, key string) (bool, error) {
 	const op = "delete the session"
 	if err := s.checkKey(op, key); err != nil {
@@ -89,9 +89,9 @@ func (s *Set) Delete(ctx context.Context, key string) (bool, error) {
 }
 
 // Due claims up to limit sessions that are due for renewal, or will be within ahead, and
-// whose lease is free; those that have waited longest come first. Until claim has
-// passed, no other call of Due returns them, in this process or another, so that several
-// sweepers share the work. A claim keeps nobody from renewing the session; a new session ends it.
+// whose lease is free; those that have waited longest come first. Until claim has passed,
+// no other call of Due returns them, in this process or another, so that several sweepers
+// share the work. A claim keeps nobody from renewing the session; a new session ends it.
 //
 // Due is one statement, and its locks end with it. Renew the sessions with a token
 // source on the store of each key. A session that cannot be renewed is returned again
@@ -109,8 +109,8 @@ func (s *Set) Due(ctx context.Context, ahead, claim time.Duration, limit int) ([
 }
 
 // Postpone keeps Due from returning the session of a key for some time, for instance
-// because its user has to log in again; 0 ends a claim. A new session ends it, too. It does nothing if
-// there is no session.
+// because its user has to log in again; 0 ends a claim. A new session ends it, too. It
+// does nothing if there is no session.
 func (s *Set) Postpone(ctx context.Context, key string, d time.Duration) error {
 	const op = "postpone the renewal"
 	if err := s.checkKey(op, key); err != nil {
@@ -135,8 +135,10 @@ type Counts struct {
 func (s *Set) Count(ctx context.Context) (Counts, error) {
 	const op = "count sessions"
 	c, err := attempts(ctx, s, op, "", few, func(ctx context.Context) (Counts, error) {
-		return queryOne(ctx, s.db, func(rows pgx.Rows) (c Counts, err error) {
-			return c, rows.Scan(&c.Sessions, &c.Due, &c.Leased, &c.Interrupted)
+		return queryOne(ctx, s.db, func(rows pgx.Rows) (Counts, error) {
+			var c Counts
+			err := rows.Scan(&c.Sessions, &c.Due, &c.Leased, &c.Interrupted)
+			return c, err
 		}, s.sql.counts)
 	})
 	if err != nil {
@@ -144,8 +146,10 @@ func (s *Set) Count(ctx context.Context) (Counts, error) {
 	}
 	type count struct{ version, rows int64 }
 	versions, err := attempts(ctx, s, op, "", few, func(ctx context.Context) ([]count, error) {
-		return queryAll(ctx, s.db, func(rows pgx.Rows) (v count, err error) {
-			return v, rows.Scan(&v.version, &v.rows)
+		return queryAll(ctx, s.db, func(rows pgx.Rows) (count, error) {
+			var v count
+			err := rows.Scan(&v.version, &v.rows)
+			return v, err
 		}, s.sql.versions)
 	})
 	if err != nil {
@@ -160,8 +164,8 @@ func (s *Set) Count(ctx context.Context) (Counts, error) {
 
 // Reseal seals all sessions with the key that seals now, also those that are stored in
 // the clear, and returns how many. Programs can go on using the set: a row that changes
-// meanwhile has been sealed by that, and the lease of none is needed. Sessions that cannot be opened are left as
-// they are; the error joins one for each, up to 100.
+// meanwhile has been sealed by that, and the lease of none is needed. Sessions that
+// cannot be opened are left as they are; the error joins one for each, up to 100.
 func (s *Set) Reseal(ctx context.Context) (int, error) {
 	const op = "reseal sessions"
 	type found struct {
@@ -171,8 +175,10 @@ func (s *Set) Reseal(ctx context.Context) (int, error) {
 	done, wrong := 0, []error(nil)
 	for after := ""; ; {
 		rows, err := attempts(ctx, s, op, "", few, func(ctx context.Context) ([]found, error) {
-			return queryAll(ctx, s.db, func(rows pgx.Rows) (f found, err error) {
-				return f, rows.Scan(&f.key, hexText{&f.row.session}, &f.row.keyVersion, &f.row.generation, hexText{&f.row.base})
+			return queryAll(ctx, s.db, func(rows pgx.Rows) (found, error) {
+				var f found
+				err := rows.Scan(&f.key, hexText{&f.row.session}, &f.row.keyVersion, &f.row.generation, hexText{&f.row.base})
+				return f, err
 			}, s.sql.toReseal, int64(s.keys.Load().Seal), after, int64(100))
 		})
 		if err != nil {

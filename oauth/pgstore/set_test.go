@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
@@ -291,7 +289,7 @@ func TestDueUsesTheIndex(t *testing.T) {
 	if _, err := exec(t.Context(), tx, "SET LOCAL enable_seqscan = off"); err != nil {
 		t.Fatal(err)
 	}
-	lines, err := queryAll(t.Context(), tx, func(rows pgx.Rows) (s string, err error) { return s, rows.Scan(&s) },
+	lines, err := queryAll(t.Context(), tx, scan[string],
 		"EXPLAIN "+set.sql.due, int64(0), int64(0), int64(10))
 	if err != nil {
 		t.Fatal(err)

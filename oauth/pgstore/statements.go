@@ -179,8 +179,8 @@ var inMicros = regexp.MustCompile(`\{micros ([a-z._]+|\{now\})\}`)
 // micros is a duration for a statement.
 func micros(d time.Duration) int64 { return d.Microseconds() }
 
-// secret is a parameter that holds a session, which may be in the clear. Tracers and errors of pgx
-// print parameters.
+// secret is a parameter that holds a session, which may be in the clear. Tracers and
+// errors of pgx print parameters.
 type secret struct{ b []byte }
 
 // Value implements [driver.Valuer].
@@ -208,6 +208,18 @@ func (h hexText) Scan(v any) error {
 	var err error
 	*h.b, err = hex.DecodeString(text)
 	return err
+}
+
+func scanHex(rows pgx.Rows) ([]byte, error) {
+	var b []byte
+	err := rows.Scan(hexText{&b})
+	return b, err
+}
+
+func scanMicros(rows pgx.Rows) (time.Time, error) {
+	var t time.Time
+	err := rows.Scan(microTime{&t})
+	return t, err
 }
 
 // A microTime scans a time; the zero time if there is none.

@@ -17,7 +17,8 @@ import (
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
-// Update implements [oauth.Store]. It is UpdateLease with an fn that does not look at the lease.
+// Update implements [oauth.Store]. It is UpdateLease with an fn that does not look at the
+// lease.
 func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
 	return s.UpdateLease(ctx, func(_ oauth.Lease, current oauth.Session) (oauth.Session, error) { return fn(current) })
 }
@@ -140,15 +141,13 @@ func (u *update) try(ctx context.Context) (taking, error) {
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return t, err
 		}
-		fence, err := queryOne(ctx, u.s.db, scanFence, u.s.sql.enter, u.key, u.owner, micros(u.s.lease))
+		fence, err := queryOne(ctx, u.s.db, scan[int64], u.s.sql.enter, u.key, u.owner, micros(u.s.lease))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return taking{}, nil // somebody was faster
 		}
 		return taking{mine: true, fence: fence, row: row{base: []byte{}}}, err
 	})
 }
-
-func scanFence(rows pgx.Rows) (fence int64, err error) { return fence, rows.Scan(&fence) }
 
 // giveBack releases what an attempt may have taken without our hearing of it. Somebody
 // waits for it whose ctx may have ended.
@@ -285,7 +284,7 @@ func (c *change) first(ctx context.Context, statements ...statement) error {
 // has stored meanwhile.
 func (c *change) check(ctx context.Context) error {
 	stored, err := attempts(ctx, c.s, c.op, c.key, many, func(ctx context.Context) ([]byte, error) {
-		return queryOne(ctx, c.s.db, func(rows pgx.Rows) (b []byte, err error) { return b, rows.Scan(hexText{&b}) }, c.s.sql.stored, c.key)
+		return queryOne(ctx, c.s.db, scanHex, c.s.sql.stored, c.key)
 	})
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
@@ -345,8 +344,7 @@ func (l *lease) Begin(ctx context.Context) (marked time.Time, holds time.Duratio
 	}
 	l.begun.Store(true)
 	marked, err = attempts(ctx, l.s, opBegin, l.key, few, func(ctx context.Context) (time.Time, error) {
-		return queryOne(ctx, l.s.db, func(rows pgx.Rows) (at time.Time, err error) { return at, rows.Scan(microTime{&at}) },
-			l.s.sql.begin, l.key, l.owner, l.fence, l.row.base, micros(l.s.lease))
+		return queryOne(ctx, l.s.db, scanMicros, l.s.sql.begin, l.key, l.owner, l.fence, l.row.base, micros(l.s.lease))
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = l.s.lost(opBegin, l.key)
