@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,9 +31,8 @@ func steps(q *statements) map[string]string {
 
 // through renews the session of a new key, and does what else there is to be done, such that
 // each step is taken.
-func through(set *Set, step string) error {
+func through(ctx context.Context, set *Set, step string) error {
 	store := set.Store(step)
-	ctx := context.Background()
 	next := func(s oauth.Session) func(oauth.Lease, oauth.Session) (oauth.Session, error) {
 		return func(l oauth.Lease, current oauth.Session) (oauth.Session, error) {
 			return s, begin(l)
@@ -64,30 +64,57 @@ func through(set *Set, step string) error {
 // is terminated while it runs. Nobody notices.
 func TestConnectionBreaks(t *testing.T) {
 	bothWays(t, func(t *testing.T, url string) {
-		set, _ := newSet(t, url, Options{})
+		set, _ := newSet(t, url, Options{Lease: time.Hour}) // none is waited for
 		tapped := tap(set)
 		for name, sql := range steps(set.sql) {
 			t.Run(name+" is not sent", func(t *testing.T) {
-				tapped.on(once(sql, nil, io.EOF), nil)
-				if err := through(set, t.Name()); err != nil {
+				tapped.on(everyOther(sql, nil, io.EOF), nil)
+				if err := through(t.Context(), set, t.Name()); err != nil {
 					t.Error(err)
 				}
 			})
 			t.Run("the response to "+name+" is lost", func(t *testing.T) {
-				tapped.on(nil, once(sql, nil, io.ErrUnexpectedEOF))
-				if err := through(set, t.Name()); err != nil {
+				tapped.on(nil, everyOther(sql, nil, io.ErrUnexpectedEOF))
+				if err := through(t.Context(), set, t.Name()); err != nil {
 					t.Error(err)
 				}
 			})
 			t.Run("the backend is terminated before "+name, func(t *testing.T) {
-				tapped.on(once(sql, func() { terminate(t, "true") }, nil), nil)
-				if err := through(set, t.Name()); err != nil {
+				tapped.on(everyOther(sql, func() { terminate(t, "true") }, nil), nil)
+				if err := through(t.Context(), set, t.Name()); err != nil {
 					t.Error(err)
 				}
 			})
 			tapped.on(nil, nil)
 		}
 	})
+}
+
+// A store that does not know what it has done itself must be caught.
+func TestConnectionControls(t *testing.T) {
+	url, _ := addresses(t)
+	for name, tc := range map[string]struct {
+		breakIt func(*Set)
+		lost    func(*statements) string // the statement whose response is lost
+	}{
+		"its own lease": {func(s *Set) { s.sql.take = strings.Replace(s.sql.take, " OR lease_owner = $2::text", "", 1) },
+			func(q *statements) string { return q.take }},
+		"its own session": {func(s *Set) { s.sql.stored = "SELECT '' WHERE $1::text <> ''" },
+			func(q *statements) string { return q.save }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, _ := newSet(t, url, Options{Lease: time.Hour})
+			tc.breakIt(set)
+			tap(set).on(nil, everyOther(tc.lost(set.sql), nil, io.EOF))
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			err := through(ctx, set, "k")
+			if err == nil {
+				t.Error("nobody has noticed")
+			}
+			t.Log(err)
+		})
+	}
 }
 
 // A backend is terminated while it waits within a statement.
@@ -125,7 +152,7 @@ func TestTerminatedDuring(t *testing.T) {
 						}
 					})
 				}, nil), nil)
-				if err := through(set, t.Name()); err != nil {
+				if err := through(t.Context(), set, t.Name()); err != nil {
 					t.Error(err)
 				}
 				waiting.Wait()
@@ -161,7 +188,8 @@ func TestRestart(t *testing.T) {
 	}{{"shutdown", true}, {"crash", false}} {
 		t.Run(tc.name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, url string) {
-				set, _ := newSet(t, url, Options{})
+				// pgbouncer keeps clients waiting while there is no server.
+				set, _ := newSet(t, url, Options{Timeout: time.Second})
 				store := set.Store("k")
 				put(t, store, session(1))
 				tapped := tap(set)

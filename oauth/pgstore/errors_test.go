@@ -154,7 +154,7 @@ func TestPoolsOfAllKinds(t *testing.T) {
 
 func wantCount(t *testing.T, set *Set) {
 	t.Helper()
-	if err := through(set, "through"); err != nil {
+	if err := through(t.Context(), set, "through"); err != nil {
 		t.Fatal(err)
 	}
 	put(t, set.Store("k"), session(1))

@@ -5,6 +5,7 @@ package pgstore
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -103,6 +104,21 @@ func once(sql string, do func(), err error) func(string) error {
 			})
 		}
 		return result
+	}
+}
+
+// everyOther is once for the first, third, fifth … time, so that each attempt is followed
+// by one that succeeds.
+func everyOther(sql string, do func(), err error) func(string) error {
+	var n atomic.Int64
+	return func(s string) error {
+		if s != sql || n.Add(1)%2 == 0 {
+			return nil
+		}
+		if do != nil {
+			do()
+		}
+		return err
 	}
 }
 
