@@ -263,8 +263,12 @@ func TestServerDown(t *testing.T) {
 // A server that does not respond is given up after Options.Timeout.
 func TestNoResponse(t *testing.T) {
 	direct, _ := addresses(t)
-	set, _ := newSet(t, direct, Options{Timeout: 100 * time.Millisecond, SaveTimeout: 300 * time.Millisecond})
-	put(t, set.Store("k"), session(1))
+	patient, pool := newSet(t, direct, Options{})
+	put(t, patient.Store("k"), session(1))
+	set, err := New(pool, Options{Table: patient.tableName, Keys: oneKey(), Timeout: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
 	conn, err := pgx.Connect(t.Context(), direct)
 	if err != nil {
 		t.Fatal(err)
@@ -290,5 +294,5 @@ func TestNoResponse(t *testing.T) {
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, set.Store("k"), 1)
+	expect(t, patient.Store("k"), 1)
 }

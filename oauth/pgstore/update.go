@@ -102,11 +102,14 @@ const (
 
 // take waits for the lease.
 func (u *update) take(ctx context.Context) error {
-	wait := firstWait
-	for {
+	var held taking // by somebody else, when it was asked for last
+	for wait := firstWait; ; wait = min(2*wait, mostWait) {
 		t, err := u.try(ctx)
 		if err != nil {
 			u.giveBack() // it may have been taken
+			if ctx.Err() != nil && held.holder != "" {
+				return u.waited(ctx, held)
+			}
 			return err
 		}
 		if t.mine {
@@ -116,22 +119,26 @@ func (u *update) take(ctx context.Context) error {
 			}
 			return nil
 		}
+		held = t
 		next := wait/2 + mathrand.N(wait/2)
-		if t.remaining > 0 {
-			next = min(next, t.remaining+mathrand.N(firstWait))
+		if held.remaining > 0 {
+			next = min(next, held.remaining+mathrand.N(firstWait))
 		}
 		timer := time.NewTimer(next)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return &Error{
-				Op: opTake, Table: u.s.sql.table, Key: u.key, Err: retry.Ended(ctx),
-				remedy: fmt.Sprintf("%s holds it, for %v at most if it has died", t.holder, t.remaining.Round(time.Millisecond)),
-			}
+			return u.waited(ctx, held)
 		}
-		wait = min(2*wait, mostWait)
 	}
+}
+
+// waited is about a ctx that ended while another one had the lease.
+func (u *update) waited(ctx context.Context, held taking) error {
+	e := u.s.ended(ctx, opTake, u.key)
+	e.remedy = fmt.Sprintf("%s holds it, for %v at most if it has died", held.holder, held.remaining.Round(time.Millisecond))
+	return e
 }
 
 // try takes the lease if it is free.
@@ -270,6 +277,10 @@ func (c *change) first(ctx context.Context, statements ...statement) error {
 			c.repeated, tried = c.repeated || tried, true
 			return exec(ctx, c.s.db, st.sql, st.args...)
 		})
+		var failure *Error
+		if errors.As(err, &failure) {
+			return failure // without the end of ctx, which is not the caller's
+		}
 		if err != nil || n > 0 {
 			return err
 		}
