@@ -85,6 +85,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"github.com/ycauth/ycauth-go/internal/durable"
 	"github.com/ycauth/ycauth-go/internal/filelock"
@@ -101,7 +102,7 @@ type Store struct {
 	lock    *filelock.Lock
 	key     func() cipher.AEAD // nil: sessions are stored in the clear; fmt follows pointers, not functions
 
-	interrupted atomic.Int64 // Unix nanoseconds, for the fn of the Update that has the lock
+	interrupted atomic.Pointer[time.Time] // for the fn of the Update that has the lock
 }
 
 var _ oauth.Store = (*Store)(nil)

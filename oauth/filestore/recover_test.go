@@ -269,6 +269,33 @@ func TestLeftAndDiskFails(t *testing.T) {
 	}
 }
 
+// An interruption is reported whatever the file's time is: a clock that was never set
+// says 1970-01-01.
+func TestInterruptedAtAnyTime(t *testing.T) {
+	for _, begun := range []time.Time{time.Unix(0, 0), time.Unix(-3600, 0), time.Unix(1, 0)} {
+		t.Run(begun.UTC().Format(time.RFC3339), func(t *testing.T) {
+			s := filled(t)
+			if err := errors.Join(os.WriteFile(next(s), nil, 0o600), os.Chtimes(next(s), begun, begun)); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // it stays, with its time
+				err := s.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) {
+					if since, ok := s.Interrupted(); !ok || !since.Equal(begun) {
+						t.Errorf("interrupted: %v since %v, want true since %v", ok, since, begun)
+					}
+					return current, nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, ok := s.Interrupted(); ok {
+				t.Error("reported outside of fn")
+			}
+		})
+	}
+}
+
 // Doubt that an fn reports is doubt for the next one.
 func TestOutcomeUnknown(t *testing.T) {
 	s := filled(t)

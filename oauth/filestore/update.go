@@ -59,8 +59,10 @@ func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Sessio
 // be spent. The same holds after an fn that returned [oauth.ErrOutcomeUnknown].
 // since is when that Update began. It is reported until the session changes.
 func (s *Store) Interrupted() (since time.Time, ok bool) {
-	nanos := s.interrupted.Load()
-	return time.Unix(0, nanos), nanos != 0
+	if at := s.interrupted.Load(); at != nil {
+		return *at, true
+	}
+	return time.Time{}, false
 }
 
 // An update is an Update that is going on: it has the lock.
@@ -72,7 +74,7 @@ type update struct {
 	current oauth.Session
 	plain   bool // current is stored in the clear
 	pending *durable.Pending
-	since   time.Time // of an interrupted Update; zero if there was none
+	since   *time.Time // of an interrupted Update; nil if there was none
 }
 
 // begin takes the lock, in a directory that it creates if it is missing.
@@ -111,7 +113,7 @@ func (s *Store) apart(dir *durable.Dir, suffix string) error {
 }
 
 func (u *update) end() {
-	u.s.interrupted.Store(0)
+	u.s.interrupted.Store(nil)
 	if u.pending != nil {
 		_ = u.pending.Close() // where fn panicked
 	}
@@ -147,12 +149,12 @@ func (u *update) prepare() (err error) {
 	case errors.Is(err, ErrSealed), errors.Is(err, ErrSealKey), err != nil && newerRelease(left):
 		_ = u.pending.Close()
 		return u.s.unreadable(u.s.nextPath(), err)
-	case err != nil && !since.IsZero():
-		u.since = since
-		u.s.interrupted.Store(since.UnixNano())
+	case err != nil && !u.pending.Created:
+		u.since = &since
+		u.s.interrupted.Store(u.since)
 	}
 	// A part, zeros, or what is older than the session: of no use.
-	if err := u.empty(left, since); err != nil {
+	if err := u.empty(left); err != nil {
 		_ = u.pending.Close()
 		return failed(u.s.nextPath(), "cannot be emptied", err)
 	}
@@ -189,7 +191,7 @@ func (u *update) open() (*durable.Pending, error) {
 }
 
 // left returns what another Update left in the pending file, and when it called
-// its fn; the zero time if there was no file.
+// its fn. Neither says anything if the file was created just now.
 func (u *update) left() (data []byte, since time.Time, err error) {
 	fi, err := u.pending.Stat()
 	named, errNamed := u.dir.Lstat(u.s.profile + nextSuffix)
@@ -205,24 +207,21 @@ func (u *update) left() (data []byte, since time.Time, err error) {
 	if err := filelock.CheckPrivate(u.s.nextPath(), fi); err != nil {
 		return nil, since, wrap(err)
 	}
-	if !u.pending.Created {
-		since = fi.ModTime()
-	}
 	data, err = u.pending.Left(maxFile + 1)
 	if err != nil {
 		return nil, since, failed(u.s.nextPath(), "cannot be read", err)
 	}
-	return data, since, nil
+	return data, fi.ModTime(), nil
 }
 
 // empty makes the pending file that of this Update.
-func (u *update) empty(left []byte, since time.Time) error {
+func (u *update) empty(left []byte) error {
 	if len(left) > 0 {
 		if err := u.pending.Truncate(); err != nil {
 			return err
 		}
 	}
-	if !since.IsZero() {
+	if !u.pending.Created {
 		return u.pending.Touch(time.Now())
 	}
 	return nil
@@ -249,9 +248,9 @@ func (u *update) withdraw(doubt bool) {
 	switch {
 	case doubt:
 		_ = u.pending.Close()
-	case !u.since.IsZero():
+	case u.since != nil:
 		_ = u.pending.Close() // first: Windows may set the time of a write at the end only
-		_ = u.pending.Touch(u.since)
+		_ = u.pending.Touch(*u.since)
 	default:
 		_ = u.pending.Discard()
 	}
