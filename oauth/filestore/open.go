@@ -55,13 +55,17 @@ func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
 	path := filepath.Join(keys, profile+".pem")
 	key, err := dpop.LoadKeyFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := store.needsKey(path); err != nil {
-			return nil, nil, err
+		if missing := store.needsKey(path); missing != nil {
+			// Since the first look, another process may have created the key, and then the
+			// session that is bound to it.
+			if key, err = dpop.LoadKeyFile(path); errors.Is(err, fs.ErrNotExist) {
+				err = missing
+			}
+		} else if err = filelock.MakeFolder(keys); err != nil {
+			err = wrap(err)
+		} else {
+			key, err = dpop.LoadOrGenerateKeyFile(path)
 		}
-		if err := filelock.MakeFolder(keys); err != nil {
-			return nil, nil, wrap(err)
-		}
-		key, err = dpop.LoadOrGenerateKeyFile(path)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -2,6 +2,7 @@ package filestore_test
 
 import (
 	"crypto"
+	"crypto/cipher"
 	"errors"
 	"io/fs"
 	"os"
@@ -167,6 +168,51 @@ func TestOpenWithoutKey(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, test.want)
 			}
 		})
+	}
+}
+
+// meanwhile is a key of a seal that does something before it opens a session.
+type meanwhile struct {
+	cipher.AEAD
+	do func()
+}
+
+func (m meanwhile) Open(dst, nonce, ciphertext, associated []byte) ([]byte, error) {
+	m.do()
+	return m.AEAD.Open(dst, nonce, ciphertext, associated)
+}
+
+// TestOpenWhileAnotherCreates: between the look for the key and that for the session,
+// another process creates both.
+func TestOpenWhileAnotherCreates(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "keys", "default.pem")
+	_, other, err := filestore.Open(dir, "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := session(1)
+	bound.KeyThumbprint = thumbprint(t, other)
+	put(t, in(t, filepath.Join(dir, "sessions"), filestore.WithSeal(aead(1))), bound)
+	if err := os.Rename(path, path+".later"); err != nil {
+		t.Fatal(err)
+	}
+	created := 0
+	seal := filestore.WithSeal(meanwhile{aead(1), func() {
+		created++
+		if err := os.Rename(path+".later", path); err != nil {
+			t.Error(err)
+		}
+	}})
+	_, prover, err := filestore.Open(dir, "default", seal)
+	if created != 1 {
+		t.Fatalf("the key was created %d times while Open looked at the session, want 1", created)
+	}
+	if err != nil {
+		t.Fatalf("the key is there, and Open says: %v", err)
+	}
+	if thumbprint(t, prover) != bound.KeyThumbprint {
+		t.Error("Open took another key than the session's")
 	}
 }
 
