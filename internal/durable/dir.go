@@ -183,15 +183,9 @@ func (p *Pending) Reserve(size int) error {
 func (p *Pending) Touch(at time.Time) error { return p.dir.root.Chtimes(p.next, at, at) }
 
 // Write writes the new content, which survives the death of the process from here
-// on. The pending file must be empty. After an error there is no pending file any
-// more.
-func (p *Pending) Write(data []byte) error {
-	if err := p.dir.write(p.file, p.next, data); err != nil {
-		_ = p.Discard() // a part is of no use
-		return err
-	}
-	return nil
-}
+// on. The pending file must be empty. After an error it stays open, with nothing, a
+// part or all of data in it, which Left tells.
+func (p *Pending) Write(data []byte) error { return p.dir.write(p.file, p.next, data) }
 
 // Rewrite writes what Left returned, all of it, once more. That changes no byte, so
 // after an error the pending file holds the same as before. What another process wrote

@@ -113,6 +113,9 @@ func TestDiskFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		errs["Write"] = p.Write([]byte("new"))
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
 		errs["Replace"] = Replace(filepath.Join(dir, "old"), []byte("new"), 0o600)
 	})
 	for name, err := range errs {
@@ -121,7 +124,8 @@ func TestDiskFull(t *testing.T) {
 		}
 	}
 	content(t, filepath.Join(dir, "old"), "old")
-	onlyFiles(t, dir, "old")
+	content(t, filepath.Join(dir, "next"), "")
+	onlyFiles(t, dir, "next", "old")
 }
 
 func TestSyncDir(t *testing.T) {

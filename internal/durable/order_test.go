@@ -237,6 +237,47 @@ func TestStepFails(t *testing.T) {
 	}
 }
 
+// A write that fails leaves the pending file where it is, and Left tells what got into it.
+func TestWriteFails(t *testing.T) {
+	why := errors.New("the disk is gone")
+	for _, arrived := range []string{"", "ne", "new"} {
+		t.Run(fmt.Sprintf("%q", arrived), func(t *testing.T) {
+			dir := t.TempDir()
+			d, err := durable.OpenDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			p, err := d.Prepare("next", "file", 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer durable.SetHook(&durable.Hook{Before: func(op durable.Op) error {
+				if op.Kind != durable.Write {
+					return nil
+				}
+				return errors.Join(os.WriteFile(op.Path, []byte(arrived), 0o600), why)
+			}})()
+			if err := p.Write([]byte("new")); !errors.Is(err, why) {
+				t.Errorf("got %v, want the step's error", err)
+			}
+			if left, err := p.Left(100); err != nil || string(left) != arrived {
+				t.Errorf("%q is left, %v, want %q", left, err, arrived)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+			if p, err = d.Prepare("next", "file", 0o600); err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if p.Created {
+				t.Error("the pending file was removed")
+			}
+		})
+	}
+}
+
 // Whoever dies after the write leaves a file that the next one can take over,
 // also if the disk failed to sync it at first, or to write it again.
 func TestLeft(t *testing.T) {

@@ -25,7 +25,8 @@
 //     as it is and returns an error. So it does if a newer release wrote the file
 //     in a form that this one does not know, or it is sealed and the key at hand does
 //     not open it, because the stored refresh token may be spent.
-//     An empty one says that an Update did not come to its end, see
+//     An empty one says that an Update did not come to its end, or could not store
+//     its session, see
 //     [Store.Interrupted].
 //
 // Windows has no such modes: there the access rules of the directory apply, and

@@ -56,7 +56,8 @@ func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Sessio
 // Interrupted is for the fn of an Update. It reports that an earlier Update began and
 // did not come to its end, because its process died, most likely in fn: if that fn
 // made a token request, its outcome is unknown, and the stored refresh token may
-// be spent. The same holds after an fn that returned [oauth.ErrOutcomeUnknown].
+// be spent. The same holds after an fn that returned [oauth.ErrOutcomeUnknown], and
+// after one whose new session could not be stored.
 // since is when that Update began. It is reported until the session changes.
 func (s *Store) Interrupted() (since time.Time, ok bool) {
 	if at := s.interrupted.Load(); at != nil {
@@ -74,6 +75,7 @@ type update struct {
 	current oauth.Session
 	plain   bool // current is stored in the clear
 	pending *durable.Pending
+	begun   time.Time
 	since   *time.Time // of an interrupted Update; nil if there was none
 }
 
@@ -98,7 +100,7 @@ func (s *Store) begin(ctx context.Context) (*update, error) {
 		_ = dir.Close()
 		return nil, wrap(err)
 	}
-	return &update{s: s, dir: dir, release: release}, nil
+	return &update{s: s, dir: dir, release: release, begun: time.Now()}, nil
 }
 
 // apart reports that one of the other files is the data file under another name: what is
@@ -222,7 +224,7 @@ func (u *update) empty(left []byte) error {
 		}
 	}
 	if !u.pending.Created {
-		return u.pending.Touch(time.Now())
+		return u.pending.Touch(u.begun)
 	}
 	return nil
 }
@@ -243,11 +245,13 @@ func (u *update) reserve(size int) error {
 }
 
 // withdraw ends an Update that changes nothing. doubt says that the outcome of
-// its fn is unknown.
+// its fn is unknown, or that no file has the session that fn returned: the stored
+// refresh token may be spent, and the pending file stays to tell the others.
 func (u *update) withdraw(doubt bool) {
 	switch {
 	case doubt:
 		_ = u.pending.Close()
+		_ = u.pending.Touch(u.begun)
 	case u.since != nil:
 		_ = u.pending.Close() // first: Windows may set the time of a write at the end only
 		_ = u.pending.Touch(*u.since)
@@ -264,7 +268,7 @@ func (u *update) finish(old []byte, next oauth.Session) error {
 	}
 	plain, err := next.Encode()
 	if err != nil {
-		u.withdraw(false)
+		u.withdraw(true)
 		return u.rejected(err)
 	}
 	unsealed := u.s.key != nil && u.plain
@@ -279,7 +283,7 @@ func (u *update) finish(old []byte, next oauth.Session) error {
 	data := plain
 	if u.s.key != nil {
 		if data, err = u.s.seal(next.Generation, plain); err != nil {
-			u.withdraw(false)
+			u.withdraw(true)
 			return u.rejected(err)
 		}
 	}
@@ -290,16 +294,17 @@ func (u *update) finish(old []byte, next oauth.Session) error {
 // back does not get that far.
 func (u *update) commit(data []byte) error {
 	if len(data) > maxFile {
-		u.withdraw(false)
+		u.withdraw(true)
 		return u.rejected(errors.New("it is larger than 16 MiB"))
 	}
-	if err := u.pending.Write(data); err != nil {
-		return failed(u.s.path, "has the old session still, because the new one could not be written", err)
-	}
+	written := u.pending.Write(data)
 	// Only now: until it is written, the new session is in this process alone.
 	if _, _, err := u.s.decode(data); err != nil {
-		_ = u.pending.Discard()
+		u.empties()
 		return u.rejected(err)
+	}
+	if written != nil {
+		return u.unwritten(data, written)
 	}
 	err := u.pending.Commit()
 	switch {
@@ -310,9 +315,29 @@ func (u *update) commit(data []byte) error {
 			return failed(u.s.path, "does not have the new session, which no file has, "+
 				"because the directory, or the file in it, was removed meanwhile", err)
 		}
-		return failed(u.s.path, "has the old session still, and the new one waits beside it for the next Update", err)
+		return failed(u.s.path, waits, err)
 	}
 	return nil
+}
+
+const waits = "has the old session still, and the new one waits beside it for the next Update"
+
+// unwritten ends an Update that could not write data. Whatever the file system said, all
+// of it may be in the file.
+func (u *update) unwritten(data []byte, err error) error {
+	if left, errLeft := u.pending.Left(maxFile + 1); errLeft == nil && bytes.Equal(left, data) {
+		_ = u.pending.Close()
+		return failed(u.s.path, waits, err)
+	}
+	u.empties()
+	return failed(u.s.path, "has the old session still, because the new one could not be written", err)
+}
+
+// empties withdraws an Update whose pending file has something of no use in it. If it
+// cannot be emptied, a part in it says the same as nothing in it.
+func (u *update) empties() {
+	_ = u.pending.Truncate()
+	u.withdraw(true)
 }
 
 func (u *update) rejected(err error) error {
