@@ -137,6 +137,36 @@ func TestUnstoredIsInDoubt(t *testing.T) {
 	}
 }
 
+// A removal that fails takes nothing from what is known of an earlier Update.
+func TestFailedRemovalKeepsDoubt(t *testing.T) {
+	why := errors.New("the disk is gone")
+	s := filled(t)
+	begun := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := errors.Join(os.WriteFile(next(s), nil, 0o600), os.Chtimes(next(s), begun, begun)); err != nil {
+		t.Fatal(err)
+	}
+	restore := durable.SetHook(&durable.Hook{Before: func(op durable.Op) error {
+		if op.Kind == durable.Unlink && op.Path == s.Path() {
+			return why
+		}
+		return nil
+	}})
+	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) { return oauth.Session{}, nil })
+	restore()
+	if !errors.Is(err, why) {
+		t.Fatalf("got %v, want the step's error", err)
+	}
+	err = s.Update(t.Context(), func(current oauth.Session) (oauth.Session, error) {
+		if since, doubt := s.Interrupted(); current.Generation != 1 || !doubt || !since.Equal(begun) {
+			t.Errorf("generation %d, in doubt %v since %v", current.Generation, doubt, since)
+		}
+		return current, nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // One client cannot store what it renewed. Another one, whose token is stale and good for
 // an hour yet, does not send the spent refresh token, which would end the session.
 func TestSiblingOfFailedWriteWaits(t *testing.T) {

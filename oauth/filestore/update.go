@@ -263,8 +263,13 @@ func (u *update) withdraw(doubt bool) {
 // finish makes next the stored session.
 func (u *update) finish(old []byte, next oauth.Session) error {
 	if next.IsZero() {
-		defer func() { _ = u.pending.Discard() }() // it is empty: of no use, and no harm
-		return u.remove()
+		err := u.remove()
+		if err != nil && !errors.Is(err, durable.ErrNotSynced) {
+			u.withdraw(false) // the session stays, and so does what is known of an earlier Update
+			return err
+		}
+		_ = u.pending.Discard() // it is empty: of no use, and no harm
+		return err
 	}
 	plain, err := next.Encode()
 	if err != nil {
