@@ -231,6 +231,8 @@ func TestDecodeSessionErrors(t *testing.T) {
 		"no tokens":         `{"version":1,"provider":"p","client_id":"c","generation":1}`,
 		"no provider":       `{"version":1,"client_id":"c","refresh_token":"rt1.hunter2","generation":1}`,
 		"no generation":     `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2"}`,
+		"last generation":   `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":18446744073709551615}`,
+		"late generation":   `{"version":1,"provider":"p","client_id":"c","refresh_token":"rt1.hunter2","generation":4611686018427387905}`,
 		"duplicate names":   `{"version":1,"provider":"p","client_id":"c","refresh_token":"a","refresh_token":"rt1.hunter2","generation":1}`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -240,6 +242,9 @@ func TestDecodeSessionErrors(t *testing.T) {
 			}
 			if strings.Contains(fmt.Sprint(err), "hunter2") {
 				t.Errorf("the secret is in %v", err)
+			}
+			if strings.HasSuffix(name, "generation") && name != "no generation" && !strings.Contains(fmt.Sprint(err), "set it to 1, or log in again") {
+				t.Errorf("no remedy in %v", err)
 			}
 		})
 	}

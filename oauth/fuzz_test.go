@@ -65,6 +65,7 @@ func FuzzDecodeSession(f *testing.F) {
 	}
 	f.Add(full)
 	for _, seed := range []string{`{"version":1}`, `{"version":2,"provider":"p"}`, ``, `null`, `{"version":1,"provider":"p","client_id":"c","refresh_token":"r","generation":18446744073709551615}`,
+		`{"version":1,"provider":"p","client_id":"c","refresh_token":"r","generation":4611686018427387904}`,
 		`{"version":1,"provider":"p","client_id":"c","refresh_token":"r","generation":1,"expiry":"0000-01-01T00:00:00+23:59"}`,
 		`{"version":1,"provider":"p","client_id":"c","refresh_token":"r","generation":1,"created":"9999-12-31T23:59:59-23:59"}`} {
 		f.Add([]byte(seed))

@@ -140,6 +140,10 @@ type storedSession struct {
 	Warning       Warning    `json:"warning,omitempty"`
 }
 
+// maxGeneration is far from the numbers that have no successor in a [Store]: 2^64-1, and
+// 2^63-1 in databases. A renewal there spends the refresh token and cannot be stored.
+const maxGeneration = 1 << 62
+
 // ErrSessionFormat is matched by errors of [DecodeSession].
 var ErrSessionFormat = errors.New("oauth: not a stored session")
 
@@ -237,6 +241,9 @@ func DecodeSession(data []byte) (Session, error) {
 	}
 	if s.IsZero() || s.Provider == "" || s.ClientID == "" || s.Generation == 0 {
 		return Session{}, fmt.Errorf("%w: a required member is missing", ErrSessionFormat)
+	}
+	if s.Generation > maxGeneration {
+		return Session{}, fmt.Errorf("%w: the generation is above %d, which no count of changes reaches: set it to 1, or log in again", ErrSessionFormat, uint64(maxGeneration))
 	}
 	for name, value := range members {
 		if !knownMembers[name] {
