@@ -268,9 +268,11 @@ func (c *Client) send(ctx context.Context, g grant, b beginning, told *dpop.Nonc
 	if ctx.Err() != nil {
 		return tokenResponse{}, false, retry.Ended(ctx) // the person took too long
 	}
-	if left := b.holds - c.clock.Now().Since(b.made); left < c.cfg.RequestTimeout {
-		return tokenResponse{}, false, &StoreError{fmt.Errorf("%w: %v of it were left, and a request may take %v, so none was sent",
-			errLeaseEnds, max(left, 0), c.cfg.RequestTimeout)}
+	if b.holds != forever {
+		if left := b.holds - c.clock.Now().Since(b.made); left < c.cfg.RequestTimeout {
+			return tokenResponse{}, false, &StoreError{fmt.Errorf("%w: %v of it were left, and a request may take %v, so none was sent",
+				errLeaseEnds, max(left, 0), c.cfg.RequestTimeout)}
+		}
 	}
 	if g.uncut {
 		ctx = context.Background()

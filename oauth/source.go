@@ -314,7 +314,7 @@ func (s *TokenSource) Close() error {
 	looking, redeemed := s.looking, s.redeemed
 	s.mu.Unlock()
 	// All of it ends by itself, unless the store ignores its context.
-	ctx, cancel := context.WithTimeout(context.Background(), 3*s.c.cfg.RequestTimeout+saveTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout(s.c.cfg.RequestTimeout))
 	defer cancel()
 	if saving := s.saver.stop(); saving != nil {
 		within(ctx, saving)
@@ -345,6 +345,15 @@ func (s *TokenSource) Close() error {
 		return &PersistError{retry.Ended(ctx)}
 	}
 	return err
+}
+
+// closeTimeout is how long Close waits for what ends by itself: a RequestTimeout that
+// stands for "no limit" has no multiple.
+func closeTimeout(request time.Duration) time.Duration {
+	if request > (forever-saveTimeout)/3 {
+		return forever
+	}
+	return 3*request + saveTimeout
 }
 
 // redeem is told that a login exchanges its code, and by done, that what came of it is
