@@ -23,15 +23,22 @@ const maxRevocations = 3
 // that Config.Revoke needs.
 //
 // If there is no way to tell the server, the session is forgotten all the same,
-// and the error matches [ErrNotRevoked].
+// and the error matches [ErrNotRevoked]. So it is if Config.Revoke has no access token to
+// be called with, after the server has rejected the refresh token and the response to an
+// earlier request was lost: the server may have issued a successor. Nothing is left to
+// revoke of a session that the server has ended, or of one without a refresh token whose
+// access token has expired.
 func (c *Client) Logout(ctx context.Context) error {
-	var errNotRevoked error
 	for range maxRevocations {
+		var errNotRevoked error
+		before := c.source.view.Load()
 		s, err := c.newest(ctx)
 		if err != nil && !errors.Is(err, ErrNoSession) {
 			return err
 		}
 		if !s.IsZero() {
+			// What is known of another session must not be held to be true of this one.
+			c.source.readSince(before, s, nil)
 			// What is revoked has to be forgotten, so the store is tried first. The
 			// revocation itself comes without the lock: it may take a token of this very
 			// client.
@@ -53,10 +60,10 @@ func (c *Client) Logout(ctx context.Context) error {
 			}
 			renewed = !newest.IsZero() && (newest.RefreshToken != s.RefreshToken || !sameLogin(newest, s) ||
 				newest.RefreshToken == "" && newest.AccessToken != s.AccessToken)
-			if renewed && errNotRevoked == nil {
+			if renewed && (errNotRevoked == nil || c.cfg.Revoke != nil || c.revocationURL != nil) {
 				return stored, nil
 			}
-			renewed = false // nothing is revoked, so the newest one need not be either
+			renewed = false // nothing can be revoked, so the newest one need not be either
 			// From here on the saver must not bring a login back that was never saved.
 			c.source.apply(func(v view, _ clock.Instant) view { v.leaving = true; return v })
 			leaving = true
@@ -119,18 +126,39 @@ func (c *Client) revoke(ctx context.Context, s Session) (Session, error) {
 		if newest, loadErr := c.newest(ctx); loadErr == nil {
 			s = newest
 		}
-		var login *LoginRequiredError
-		switch {
-		case errors.As(err, &login) && (login.Reason == ReasonRejected || login.Reason == ReasonOutcomeUnknown):
-			return s, nil // the server has ended it already
-		case err != nil && !errors.Is(err, ErrLoginRequired):
-			return s, err
+		if err != nil {
+			return s, c.unrevoked(s, err)
 		}
 		return s, c.cfg.Revoke(ctx, s)
 	case c.revocationURL != nil:
 		return s, c.revokeToken(ctx, s)
 	}
 	return s, ErrNotRevoked
+}
+
+// unrevoked says what it means for a Logout that err left no access token of s to call
+// Config.Revoke with: nil if nothing has to be revoked.
+func (c *Client) unrevoked(s Session, err error) error {
+	var login *LoginRequiredError
+	if !errors.As(err, &login) {
+		return err
+	}
+	switch login.Reason {
+	case ReasonRejected: // the server has ended it already
+		return nil
+	case ReasonNoSession: // somebody else has logged out
+		return nil
+	case ReasonOutcomeUnknown:
+		return fmt.Errorf("%w, as far as is known: %w", ErrNotRevoked, err)
+	case ReasonNoRefreshToken:
+		if s.AccessToken == "" || !s.Expiry.IsZero() && !s.Expiry.After(c.serverTime()) {
+			return nil // it has expired
+		}
+		if !c.canUse(s) {
+			return &LoginRequiredError{Reason: ReasonWrongKey, Detail: "its access token is bound to another key than the configured one"}
+		}
+	}
+	return err
 }
 
 // revokeToken makes the revocation request of RFC 7009 §2.1, for the refresh

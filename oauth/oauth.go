@@ -188,8 +188,8 @@ type Config struct {
 	MaxAttempts int
 
 	// Revoke, if set, is called by [Client.Logout] to end the session at the
-	// server. The access token of s is valid, or was a moment ago; the store is not
-	// locked. Optional. Default: the revocation request of RFC 7009, if
+	// server. The access token of s is valid, or was a moment ago: it is not called for a
+	// session that has none and gets none. The store is not locked. Optional. Default: the revocation request of RFC 7009, if
 	// Provider.RevocationURL is set.
 	Revoke func(ctx context.Context, s Session) error
 

@@ -276,35 +276,6 @@ func TestLogout(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("asks for no revocation of what the server has ended", func(t *testing.T) {
-		for name, tt := range map[string]struct {
-			handle  func(n int, r fakeRequest) (*http.Response, error)
-			change  func(*oauth.Session)
-			revoked int
-		}{
-			"rejected": {refuse("invalid_grant"), func(*oauth.Session) {}, 0},
-			"its response was lost": {func(n int, r fakeRequest) (*http.Response, error) {
-				if n == 1 {
-					return lose(n, r)
-				}
-				return refuse("invalid_grant")(n, r)
-			}, func(*oauth.Session) {}, 0},
-			"no refresh token": {issue, func(s *oauth.Session) { freshUntil(s, "at", -time.Hour); s.RefreshToken = "" }, 1},
-		} {
-			synctest.Test(t, func(t *testing.T) {
-				revoked := 0
-				store := oauth.NewMemoryStore()
-				c, _ := newClient(t, newFakeServer(tt.handle), func(cfg *oauth.Config) {
-					cfg.Store = store
-					cfg.Revoke = func(context.Context, oauth.Session) error { revoked++; return nil }
-				})
-				put(t, store, tt.change)
-				if err := c.Logout(t.Context()); err != nil || revoked != tt.revoked {
-					t.Errorf("%s: %v after %d revocations", name, err, revoked)
-				}
-			})
-		}
-	})
 	t.Run("says what was revoked and not forgotten", func(t *testing.T) {
 		store := newFaultyStore()
 		c, _ := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) {
