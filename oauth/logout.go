@@ -36,6 +36,9 @@ func (c *Client) Logout(ctx context.Context) error {
 		if err != nil && !errors.Is(err, ErrNoSession) {
 			return err
 		}
+		if s.IsZero() && before.session.IsZero() && c.source.view.Load().session.IsZero() {
+			return nil
+		}
 		if !s.IsZero() {
 			// What is known of another session must not be held to be true of this one.
 			c.source.readSince(before, s, nil)

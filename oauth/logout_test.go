@@ -129,3 +129,19 @@ func TestLogoutRevokesTheSuccessorOfADoubtfulSession(t *testing.T) {
 		closeSource(t, c)
 	})
 }
+
+// Without a session Logout does not even lock the store, which may have to create
+// something for that.
+func TestLogoutWithoutASessionLeavesTheStoreAlone(t *testing.T) {
+	store := &heldStore{Store: oauth.NewMemoryStore(), lock: func(context.Context) error {
+		t.Error("the store was locked")
+		return nil
+	}}
+	c, log := openClient(t, newFakeServer(issue), func(cfg *oauth.Config) { cfg.Store = store })
+	if err := c.Logout(t.Context()); err != nil {
+		t.Errorf("Logout: %v", err)
+	}
+	if n := len(log.of(oauth.EventLogout)); n != 0 {
+		t.Errorf("%d logouts", n)
+	}
+}
