@@ -41,6 +41,9 @@ type grant struct {
 	// response may hold the only copy of a new refresh token.
 	uncut bool
 
+	// tell, if set, is told what happens in the place of the observer.
+	tell func(Event)
+
 	// begin, if set, is [Lease.Begin]: it is called before each request.
 	begin func(context.Context) (marked time.Time, holds time.Duration, err error)
 }
@@ -111,8 +114,12 @@ func (e *lostError) Unwrap() error { return e.err }
 // still hold a refresh token, which must then be kept.
 func (c *Client) exchange(ctx context.Context, g grant) (tokenResponse, error) {
 	policy := retry.Policy{Attempts: g.attempts}
+	tell := g.tell
+	if tell == nil {
+		tell = c.emit
+	}
 	policy.Notify = func(attempt int, err error, wait time.Duration) {
-		c.emit(Event{Kind: EventRetry, Attempt: attempt, Wait: wait, Err: err})
+		tell(Event{Kind: EventRetry, Attempt: attempt, Wait: wait, Err: err})
 	}
 	var uncertain, lost bool
 	response, err := retry.Do(ctx, policy, func(ctx context.Context, _ int) (tokenResponse, error) {

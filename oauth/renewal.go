@@ -185,11 +185,7 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 		defer close(told)
 		s.c.emit(Event{Kind: EventWaiting, Cause: f.cause, Duration: waitingAfter})
 	})
-	waited := sync.OnceFunc(func() {
-		if !waiting.Stop() {
-			<-told // so that nobody is told anything after Close
-		}
-	})
+	waited := sync.OnceValue(waiting.Stop)
 	err = s.c.updateLease(f.ctx, func(lease Lease, stored Session) (Session, error) {
 		waited()
 		ran = true
@@ -200,7 +196,9 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 		}
 		return kept, nil // also with fnErr: the store is behind
 	})
-	waited()
+	if !waited() {
+		<-told // so that nobody is told anything after Close; the store is not locked any more
+	}
 	f.locked = false
 	for _, e := range f.events {
 		s.c.emit(e)
@@ -388,6 +386,7 @@ func (s *TokenSource) send(f *flight, lease Lease, base Session) (Session, token
 		defer func() { begun = s.c.clock.Now() }()
 		return lease.Begin(ctx)
 	}
+	g.tell = func(e Event) { s.tell(f, e) }
 	v := s.view.Load()
 	g.attempts = s.c.cfg.MaxAttempts
 	if v.failures > 0 || f.dead {
