@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -86,5 +87,117 @@ func TestRequestWithoutALimitNeedsNoLease(t *testing.T) {
 	}
 	if err := c.TokenSource().Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A transport that ignores its context cannot be waited for without end. What Close
+// returns then says that a refresh token may still come, and it can be called again.
+func TestCloseSaysThatARequestGoesOn(t *testing.T) {
+	for name, begin := range map[string]func(c *Client) error{
+		"renewal": func(c *Client) error {
+			_, err := c.TokenSource().Renew(context.Background())
+			return err
+		},
+		"login": func(c *Client) error {
+			_, err := c.redeem(context.Background(), "code", "verifier", "http://127.0.0.1/", Session{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hang := make(chan struct{})
+				c := served(t, func(r *http.Request) (*http.Response, error) {
+					<-hang
+					return respond(r, http.StatusOK, renewedBody, http.Header{}), nil
+				})
+				done := make(chan error, 1)
+				go func() { done <- begin(c) }()
+				synctest.Wait()
+				start := time.Now()
+				err := c.TokenSource().Close()
+				if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), name) {
+					t.Errorf("Close: %v", err)
+				}
+				if took := time.Since(start); took > closeTimeout(c.cfg.RequestTimeout)+time.Second {
+					t.Errorf("Close took %v", took)
+				}
+				close(hang)
+				if err := <-done; err != nil {
+					var persist *PersistError
+					if name != "login" || !errors.As(err, &persist) {
+						t.Error(err)
+					}
+				}
+				if err := c.TokenSource().Close(); err != nil {
+					t.Errorf("Close again: %v", err)
+				}
+				wantSaved(t, c, "rt-renewed")
+			})
+		})
+	}
+}
+
+// Close ends a login's wait between two attempts, and waits for one that was sent.
+func TestCloseEndsTheWaitOfALogin(t *testing.T) {
+	for name, tt := range map[string]struct {
+		closeAfter time.Duration
+		bodies     []string // "" is a 503 that asks for 20 s
+		requests   int
+		takes      time.Duration
+		saved      Secret
+	}{
+		"while it waits":                   {15 * time.Second, []string{"", renewedBody}, 1, 0, "rt-0"},
+		"while a request fails":            {5 * time.Second, []string{"", renewedBody}, 1, 5 * time.Second, "rt-0"},
+		"while a second one fails":         {35 * time.Second, []string{"", "", renewedBody}, 2, 5 * time.Second, "rt-0"},
+		"while a request gets its session": {35 * time.Second, []string{"", renewedBody}, 2, 5 * time.Second, "rt-renewed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				requests := 0
+				c := served(t, func(r *http.Request) (*http.Response, error) {
+					body := tt.bodies[requests]
+					requests++
+					time.Sleep(10 * time.Second)
+					if body == "" {
+						return respond(r, http.StatusServiceUnavailable, "", http.Header{"Retry-After": {"20"}}), nil
+					}
+					return respond(r, http.StatusOK, body, http.Header{}), nil
+				})
+				imported, err := c.Session(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan error, 1)
+				go func() {
+					_, err := c.redeem(context.Background(), "code", "verifier", "http://127.0.0.1/", imported)
+					done <- err
+				}()
+				time.Sleep(tt.closeAfter)
+				start := time.Now()
+				if err := c.TokenSource().Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+				if took := time.Since(start); took != tt.takes {
+					t.Errorf("Close took %v, want %v", took, tt.takes)
+				}
+				select {
+				case err = <-done:
+				case <-time.After(time.Nanosecond):
+					t.Error("the login goes on")
+					err = <-done
+				}
+				var server *ServerError
+				switch {
+				case tt.saved == "rt-0" && (!errors.Is(err, ErrClosed) || !errors.As(err, &server)):
+					t.Errorf("the login: %v", err)
+				case tt.saved != "rt-0" && err != nil:
+					t.Errorf("the login: %v", err)
+				}
+				if requests != tt.requests {
+					t.Errorf("%d requests, want %d", requests, tt.requests)
+				}
+				wantSaved(t, c, tt.saved)
+			})
+		})
 	}
 }

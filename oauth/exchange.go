@@ -121,8 +121,16 @@ func (c *Client) exchange(ctx context.Context, g grant) (tokenResponse, error) {
 	policy.Notify = func(attempt int, err error, wait time.Duration) {
 		tell(Event{Kind: EventRetry, Attempt: attempt, Wait: wait, Err: err})
 	}
+	waits := ctx
+	if !g.uncut {
+		// Close cuts off no request, but there is none after it. A renewal's ctx ends then.
+		var cancel context.CancelCauseFunc
+		waits, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(c.source.closing, func() { cancel(ErrClosed) })()
+	}
 	var uncertain, lost bool
-	response, err := retry.Do(ctx, policy, func(ctx context.Context, _ int) (tokenResponse, error) {
+	response, err := retry.Do(waits, policy, func(context.Context, int) (tokenResponse, error) {
 		response, err := c.attempt(ctx, g)
 		var server *ServerError
 		var gone *lostError

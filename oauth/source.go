@@ -30,7 +30,8 @@ type TokenSource struct {
 
 	silent atomic.Bool // Close has returned: what the source does is not told any more
 
-	closing chan struct{} // closed by Close at its beginning
+	closing context.Context    // ended by Close at its beginning
+	close   context.CancelFunc // of closing
 
 	mu      sync.Mutex
 	looking *looking // the read of the store in progress; nil if there is none
@@ -65,7 +66,8 @@ type flight struct {
 }
 
 func newTokenSource(c *Client) *TokenSource {
-	s := &TokenSource{c: c, closing: make(chan struct{})}
+	s := &TokenSource{c: c}
+	s.closing, s.close = context.WithCancel(context.Background())
 	s.view.Store(&view{})
 	return s
 }
@@ -164,7 +166,7 @@ func (s *TokenSource) rest(ctx context.Context) bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-s.closing:
+	case <-s.closing.Done():
 		return true
 	case <-ctx.Done():
 		return false
@@ -291,21 +293,22 @@ func (s *TokenSource) RequireTransportSecurity() bool { return true }
 
 // Close waits for a token request in progress, so that a refresh token it
 // receives is saved before the program exits, and saves what could not be saved
-// before. So it does for a login that exchanges its code. It ends everything else, and
-// takes no longer than one request (three, if
+// before. So it does for a login that exchanges its code, whose request is not sent again
+// after that. It ends everything else, and takes no longer than one request (three, if
 // the server answers slowly and with nonce challenges) and one save:
 // Config.RequestTimeout each, and 30 seconds, and as long again if the store
 // does not return when its context ends. If a session could not be saved, the
-// error is a [*PersistError]. Close can be called again.
+// error is a [*PersistError]. If a request goes on after all that time, because the
+// transport does not return when its context ends, the error matches
+// [context.DeadlineExceeded]: the refresh token that it may still receive is saved then, if
+// the program goes on. Close can be called again.
 //
 // A closed source still serves its token while it is valid, and then fails with
 // [ErrClosed]. Once Close has returned, no work of the source calls Config.Observer.
 func (s *TokenSource) Close() error {
 	s.mu.Lock()
 	v := *s.view.Load()
-	if !v.closed {
-		close(s.closing)
-	}
+	s.close()
 	v.closed = true
 	s.view.Store(&v)
 	if v.flight != nil {
@@ -313,27 +316,43 @@ func (s *TokenSource) Close() error {
 	}
 	looking, redeemed := s.looking, s.redeemed
 	s.mu.Unlock()
-	// All of it ends by itself, unless the store ignores its context.
+	// All of it ends by itself, unless the store or the transport ignores its context.
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout(s.c.cfg.RequestTimeout))
 	defer cancel()
 	if saving := s.saver.stop(); saving != nil {
 		within(ctx, saving)
 	}
-	if v.flight != nil {
-		within(ctx, v.flight.done)
+	var unfinished []error
+	if v.flight != nil && !within(ctx, v.flight.done) {
+		unfinished = append(unfinished, goesOn(ctx, "renewal"))
 	}
 	if looking != nil {
 		looking.cancel()
 		within(ctx, looking.done)
 	}
-	if redeemed != nil {
-		within(ctx, redeemed)
+	if redeemed != nil && !within(ctx, redeemed) {
+		unfinished = append(unfinished, goesOn(ctx, "login"))
 	}
 	defer s.silent.Store(true)
+	err := s.lastSave()
+	if unfinished != nil {
+		return errors.Join(append(unfinished, err)...)
+	}
+	return err
+}
+
+// goesOn is the error of a Close that has waited for something long enough.
+func goesOn(ctx context.Context, what string) error {
+	return fmt.Errorf("oauth: a %s goes on (%w): if it receives a new refresh token after the program has exited, that is lost: see what the transport or the store waits for",
+		what, retry.Ended(ctx))
+}
+
+// lastSave saves what could not be saved before.
+func (s *TokenSource) lastSave() error {
 	if s.view.Load().unsaved == nil {
 		return nil
 	}
-	ctx, cancel = context.WithTimeout(context.Background(), saveTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
 	done := make(chan struct{})
 	var err error
