@@ -81,7 +81,8 @@ func newTokenSource(c *Client) *TokenSource {
 func (s *TokenSource) Token() (*oauth2.Token, error) { return s.TokenContext(context.Background()) }
 
 // TokenContext returns a token that is valid now. It waits only if there is
-// none, and no longer than ctx allows. A renewal is shared with other callers, so
+// none, and no longer than ctx allows; if ctx has ended, it returns the token in hand
+// while that has not expired. A renewal is shared with other callers, so
 // it uses neither the cancellation nor the values of ctx.
 //
 // If the server cannot be reached and ctx has a deadline, TokenContext goes on
@@ -107,7 +108,11 @@ func (s *TokenSource) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 	for landed := 0; ; {
 		if ctx.Err() != nil {
-			return nil, retry.Ended(ctx)
+			// The caller can wait for nothing: only what costs no wait is begun.
+			v, now := s.view.Load(), s.c.clock.Now()
+			if v.decide(now, s.c.cfg.Synchronous).token == nil {
+				return v.orEnded(ctx, now)
+			}
 		}
 		d, f := s.act()
 		switch {
@@ -119,10 +124,7 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			if tok := s.view.Load().usable(s.c.clock.Now()); tok != nil {
-				return tok, nil
-			}
-			return nil, retry.Ended(ctx)
+			return s.view.Load().orEnded(ctx, s.c.clock.Now())
 		}
 		v := s.view.Load()
 		if f.epoch != v.epoch {
@@ -143,6 +145,15 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 			return nil, f.err
 		}
 	}
+}
+
+// orEnded is what a caller gets whose context has ended: a token that has not expired, or
+// the context's error.
+func (v *view) orEnded(ctx context.Context, now clock.Instant) (*oauth2.Token, error) {
+	if tok := v.usable(now); tok != nil {
+		return tok, nil
+	}
+	return nil, retry.Ended(ctx)
 }
 
 // patient reports whether a caller goes on trying after err: no request was sent, and
