@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"strconv"
@@ -396,4 +397,29 @@ func (s *unlockedStore) Update(ctx context.Context, fn func(oauth.Session) (oaut
 		}
 		return next, nil
 	})
+}
+
+// A margin without a limit is cut like any other that is longer than half the life.
+func TestStaleBeforeWithoutALimit(t *testing.T) {
+	defer oauth.SetJitter(func(n int64) int64 { return n - 1 })()
+	for _, before := range []time.Duration{time.Hour, 10000 * time.Hour, math.MaxInt64 / 10 * 9, math.MaxInt64 - 1, math.MaxInt64} {
+		t.Run(before.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := newFakeServer(issue)
+				c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.StaleBefore = before })
+				wantToken(t, c.TokenSource(), "at-1")
+				time.Sleep(30*time.Minute - time.Second)
+				wantToken(t, c.TokenSource(), "at-1")
+				synctest.Wait()
+				if srv.count() != 1 {
+					t.Errorf("%d requests before half the life is over", srv.count())
+				}
+				time.Sleep(time.Second)
+				wantToken(t, c.TokenSource(), "at-1")
+				synctest.Wait()
+				wantToken(t, c.TokenSource(), "at-2")
+				closeSource(t, c)
+			})
+		})
+	}
 }

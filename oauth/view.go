@@ -564,9 +564,9 @@ func (v view) with(s Session, born clock.Instant, left time.Duration, m margins)
 	if invalid == 0 {
 		invalid = min(30*time.Second, whole/10)
 	}
-	stale += time.Duration(jitter(int64(stale/10) + 1)) // processes should not wake together
 	// Margins longer than half the life would renew without end.
-	invalid = min(invalid, whole/2)
+	stale, invalid = min(stale, whole/2), min(invalid, whole/2)
+	stale += time.Duration(jitter(int64(stale/10) + 1)) // processes should not wake together
 	stale = max(min(stale, whole/2), invalid)
 	v.expires, v.invalid, v.stale = left, left-invalid, left-stale
 	return v.scheduled()
