@@ -123,7 +123,12 @@ func (c *connection) close() {
 // refreshTokens returns a client of the RefreshToken API. A token that the API
 // refuses is renewed once.
 func (c *connection) refreshTokens(source oauth2.TokenSource) *refreshtoken.Client {
-	hc := &http.Client{Transport: &dpop.Transport{Source: source, Base: c.http.Transport, Clock: c.a.now}}
+	return c.refreshTokensOver(source, c.http.Transport)
+}
+
+// refreshTokensOver is refreshTokens with another transport under the credentials.
+func (c *connection) refreshTokensOver(source oauth2.TokenSource, base http.RoundTripper) *refreshtoken.Client {
+	hc := &http.Client{Transport: &dpop.Transport{Source: source, Base: base, Clock: c.a.now}}
 	options := []refreshtoken.Option{
 		refreshtoken.WithEndpoint(c.profile.Endpoints.IAM),
 		refreshtoken.WithOperationEndpoint(c.profile.Endpoints.Operation),

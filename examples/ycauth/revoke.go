@@ -43,6 +43,8 @@ func (a *app) revokeCommand() *cobra.Command {
 			"revoked, and none that was issued since; with --all-mine, with --yes, and where you\n" +
 			"may not list them, it is all that match. Tokens of others take the role\n" +
 			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker.\n" +
+			"--older-than measures by the server's clock, is rejected where this computer's differs\n" +
+			"from it by minutes, and leaves the session of this profile alone.\n" +
 			"IAM tokens that were issued before stay valid until they expire. Ctrl-C says what was\n" +
 			"done; the same command goes on from there. If the session of this profile was among\n" +
 			"them, a warning says so.",
@@ -131,7 +133,8 @@ func (a *app) revoke(ctx context.Context, flags revokeFlags) error {
 		return err
 	}
 	defer c.close()
-	r := &revocation{a: a, c: c, client: c.refreshTokens(c.client.TokenSource()), flags: flags}
+	clock := &serverClock{base: c.http.Transport, now: a.now}
+	r := &revocation{a: a, c: c, client: c.refreshTokensOver(c.client.TokenSource(), clock), clock: clock, flags: flags}
 	switch {
 	case token != "":
 		err = r.byToken(ctx, token)
@@ -148,6 +151,7 @@ type revocation struct {
 	a      *app
 	c      *connection
 	client *refreshtoken.Client
+	clock  *serverClock
 	flags  revokeFlags
 	own    fate
 }
@@ -202,7 +206,7 @@ func (r *revocation) byFlags(ctx context.Context, filter refreshtoken.Filter) er
 	n := -1 // unknown
 	var tokens []*refreshtoken.RefreshToken
 	if flags.dryRun || flags.oneByOne() || !flags.yes {
-		tokens, err = a.selected(ctx, r.client, flags, filter)
+		tokens, err = r.selected(ctx, filter)
 		if err == nil {
 			n = len(tokens)
 		} else if flags.dryRun || flags.oneByOne() || !errors.Is(err, refreshtoken.ErrPermissionDenied) { // who may revoke may not always list
@@ -282,18 +286,58 @@ func (r *revocation) tellIfEnded(ctx context.Context) error {
 }
 
 // selected are the tokens that match every flag.
-func (a *app) selected(ctx context.Context, client *refreshtoken.Client, flags revokeFlags, filter refreshtoken.Filter) ([]*refreshtoken.RefreshToken, error) {
+func (r *revocation) selected(ctx context.Context, filter refreshtoken.Filter) ([]*refreshtoken.RefreshToken, error) {
 	tokens := []*refreshtoken.RefreshToken{}
-	options := refreshtoken.ListOptions{SubjectID: flags.subjectID, Filter: filter, PageSize: 1000}
-	for t, err := range client.List(ctx, options) {
+	options := refreshtoken.ListOptions{SubjectID: r.flags.subjectID, Filter: filter, PageSize: 1000}
+	for t, err := range r.client.List(ctx, options) {
 		if err != nil {
 			return nil, err
 		}
-		if flags.olderThan == 0 || t.NotUsedSince(a.now().Add(-time.Duration(flags.olderThan))) {
-			tokens = append(tokens, t)
-		}
+		tokens = append(tokens, t)
+	}
+	if r.flags.olderThan == 0 {
+		return tokens, nil
+	}
+	now, err := r.clock.time()
+	if err != nil {
+		return nil, err
+	}
+	session, err := r.c.client.Session(ctx) // the listing may have renewed it
+	if err != nil {
+		return nil, err
+	}
+	since := now.Add(-time.Duration(r.flags.olderThan))
+	tokens = slices.DeleteFunc(tokens, func(t *refreshtoken.RefreshToken) bool { return !t.NotUsedSince(since) })
+	n := len(tokens)
+	tokens = slices.DeleteFunc(tokens, func(t *refreshtoken.RefreshToken) bool { return mayBeOwn(t, session, now) })
+	if left := n - len(tokens); left > 0 {
+		r.a.say("%s left alone, because the session of this profile may be among them: give the ID to revoke one all the same.", count(left))
 	}
 	return tokens, nil
+}
+
+// mayBeOwn reports whether a token that was found by its age may be the one behind
+// the session. Nothing says so, but it was created with the login, and was in use when
+// the session's IAM token was issued. now is the server's time.
+func mayBeOwn(t *refreshtoken.RefreshToken, s oauth.Session, now time.Time) bool {
+	switch {
+	case s.RefreshToken == "",
+		t.ClientID != "" && t.ClientID != s.ClientID,
+		t.SubjectID != "" && s.Identity.Subject != "" && t.SubjectID != s.Identity.Subject,
+		t.ProtectionLevel == refreshtoken.NoProtection && s.KeyThumbprint != "":
+		return false
+	}
+	issued := s.Issued
+	if issued.IsZero() {
+		issued = s.Obtained.Add(-maxClockDifference) // by the clock of this computer
+	}
+	used := t.LastUsedAt
+	if used.IsZero() {
+		used = t.CreatedAt
+	}
+	return s.Obtained.IsZero() || issued.After(now.Add(maxClockDifference)) || // that clock was wrong then
+		!used.Before(issued.Add(-time.Minute)) ||
+		t.CreatedAt.Sub(s.Created).Abs() <= 2*maxClockDifference
 }
 
 // distinct are the texts without repetition.

@@ -5,6 +5,10 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -179,4 +183,117 @@ func TestConfirmedAndNoMore(t *testing.T) {
 	if r := h.must(0, "revoke", "--client-instance-info", "app/1.0", "--dry-run"); !strings.HasPrefix(r.stderr, "1 refresh token would be revoked") {
 		t.Errorf("the token that nobody was asked about: %v", r)
 	}
+}
+
+// TestOlderThanByTheServer: the clock of this computer decides about no token, and
+// where it disagrees with the server's, nothing is revoked.
+func TestOlderThanByTheServer(t *testing.T) {
+	undated := func(h http.Header) { h["Date"] = nil }
+	for name, c := range map[string]struct {
+		ahead string
+		edit  func(http.Header)
+		code  int
+		says  string
+	}{
+		"right":             {"0s", nil, exitOK, `^1 refresh token revoked`},
+		"10 days ahead":     {"240h", nil, exitFailure, `computer's clock says 20\S+Z, and the server's 20\S+Z\. Nothing was revoked`},
+		"10 days behind":    {"-240h", nil, exitFailure, `computer's clock says 20\S+Z, and the server's 20\S+Z\. Nothing was revoked`},
+		"10 minutes ahead":  {"10m", nil, exitFailure, `and the server's`},
+		"no Date":           {"0s", undated, exitFailure, `computer's clock says 20\S+Z, and the server does not say`},
+		"ahead and no Date": {"240h", undated, exitFailure, `Nothing was revoked`},
+		"an old response":   {"0s", func(h http.Header) { h.Set("Age", "600") }, exitFailure, `the server does not say`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHome(t, nil)
+			h.must(0, "login")
+			h.srv.Seed(3, func(i int, s *iamtest.Seed) {
+				s.ClientInstanceInfo, s.ProtectionLevel = "ycauth/1.0", iamtest.NoProtection
+				s.LastUsedAt = h.srv.Now().Add(-time.Duration(i) * 3 * 24 * time.Hour) // 0, 3 and 6 days
+				s.CreatedAt = s.LastUsedAt.Add(-time.Hour)
+			})
+			if err := os.WriteFile(h.clock, []byte(c.ahead), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			args := []string{"revoke", "--older-than", "5d", "--yes"}
+			if c.edit != nil {
+				args = append(args, "--iam-endpoint", headerProxy(t, h.srv.URL, c.edit))
+			}
+			r := h.run(args...)
+			if r.code != c.code || !regexp.MustCompile(c.says).MatchString(r.stderr) {
+				t.Errorf("want exit code %d and %q, got %v", c.code, c.says, r)
+			}
+			want := 0
+			if c.code == exitOK {
+				want = 1
+			}
+			if got := h.srv.Count(iamtest.EndpointRevoke); got != want {
+				t.Errorf("%d tokens were revoked, want %d", got, want)
+			}
+			if got := h.srv.LiveGrants(); got != 4-want {
+				t.Errorf("%d grants are left", got)
+			}
+		})
+	}
+}
+
+// TestOlderThanLeavesTheSessionAlone: however short the age is, and however long the
+// session was not renewed.
+func TestOlderThanLeavesTheSessionAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit  func(*iamtest.Options)
+		renew bool
+	}{
+		"since the login":             {nil, false},
+		"since a renewal":             {nil, true},
+		"that keeps its token":        {func(o *iamtest.Options) { o.Rotation = iamtest.RotateNever }, true},
+		"that keeps its token, fresh": {func(o *iamtest.Options) { o.Rotation = iamtest.RotateNever }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHome(t, c.edit)
+			h.must(0, "login")
+			if c.renew {
+				h.advance(30 * time.Hour)
+				h.must(0, "token", "--renew")
+			}
+			h.advance(30 * time.Minute)
+			h.srv.Seed(1, func(_ int, s *iamtest.Seed) {
+				s.ID, s.ClientInstanceInfo, s.ProtectionLevel = "other", "ycauth/1.0", iamtest.InsecureKeyDPoP
+				s.LastUsedAt = h.srv.Now().Add(-20 * 24 * time.Hour)
+				s.CreatedAt = s.LastUsedAt
+			})
+			r := h.must(0, "revoke", "--older-than", "10m", "--yes")
+			if !strings.Contains(r.stderr, "1 refresh token left alone") || !strings.Contains(r.stdout, "other") {
+				t.Error(r)
+			}
+			if h.srv.LiveGrants() != 1 {
+				t.Errorf("%d grants are left", h.srv.LiveGrants())
+			}
+			h.must(0, "token", "--renew")
+		})
+	}
+}
+
+// headerProxy passes requests on, and edits the headers of the responses.
+func headerProxy(t *testing.T, target string, edit func(http.Header)) (address string) {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := httputil.NewSingleHostReverseProxy(u)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pass.ServeHTTP(editedHeader{w, edit}, r)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+type editedHeader struct {
+	http.ResponseWriter
+	edit func(http.Header)
+}
+
+func (w editedHeader) WriteHeader(code int) {
+	w.edit(w.Header())
+	w.ResponseWriter.WriteHeader(code)
 }
