@@ -6,8 +6,8 @@
 //	go run ./examples/ycauth/try sh -c 'ycauth login && ycauth list'
 //
 // $YCAUTH_ENDPOINT, $YCAUTH_CONFIG_DIR and $BROWSER point there, and ycauth is built
-// and first in $PATH. It needs the Go tool, and a system other than Windows, where
-// $BROWSER cannot hold a path.
+// and first in $PATH, without cgo where PC/SC or a C compiler is missing. It needs the
+// Go tool, and a system other than Windows, where $BROWSER cannot hold a path.
 package main
 
 import (
@@ -84,9 +84,8 @@ func run(ctx context.Context, command []string, stdin io.Reader, stdout, stderr 
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, "bin", "ycauth"), "github.com/ycauth/ycauth-go/examples/ycauth")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("%w\n%s", err, out)
+	if err := build(ctx, filepath.Join(dir, "bin", "ycauth"), stderr); err != nil {
+		return 1, err
 	}
 	browser, err := os.Executable()
 	if err != nil {
@@ -126,6 +125,26 @@ func run(ctx context.Context, command []string, stdin io.Reader, stdout, stderr 
 		return 1, err
 	}
 	return 0, nil
+}
+
+// build makes ycauth. With cgo that takes a C compiler, pkg-config and the headers of
+// PC/SC, which only keys on a YubiKey need: where one is missing, it is built without.
+func build(ctx context.Context, program string, stderr io.Writer) error {
+	out, err := goBuild(ctx, program)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if _, second := goBuild(ctx, program, "CGO_ENABLED=0"); second != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	fmt.Fprintln(stderr, "ycauth was built with CGO_ENABLED=0, because it did not build with cgo: keys are in files, not on a YubiKey.")
+	return nil
+}
+
+func goBuild(ctx context.Context, program string, env ...string) (out []byte, err error) {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/ycauth/ycauth-go/examples/ycauth")
+	cmd.Env = append(cmd.Environ(), env...)
+	return cmd.CombinedOutput()
 }
 
 // visit is a browser for a server that asks no questions: it follows redirects.

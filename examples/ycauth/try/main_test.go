@@ -104,3 +104,18 @@ func TestNothingIsLeft(t *testing.T) {
 		})
 	}
 }
+
+// TestTryWithoutPCSC: a compiler that lacks the headers of PC/SC is no obstacle.
+func TestTryWithoutPCSC(t *testing.T) {
+	t.Setenv("CGO_ENABLED", "1")
+	t.Setenv("CGO_CFLAGS", "-DTEST_TRY") // not what is in the build cache
+	t.Setenv("PKG_CONFIG", filepath.Join(t.TempDir(), "no-such-pkg-config"))
+	var stdout, stderr bytes.Buffer
+	code, err := run(t.Context(), []string{"sh", "-c", "ycauth login && ycauth token"}, nil, &stdout, &stderr)
+	if code != 0 || err != nil {
+		t.Fatalf("%d, %v\n%s%s", code, err, &stdout, &stderr)
+	}
+	if n := strings.Count(stderr.String(), "CGO_ENABLED=0"); n != 1 {
+		t.Errorf("what is missing is said in %d lines:\n%s", n, &stderr)
+	}
+}
