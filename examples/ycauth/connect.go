@@ -49,6 +49,9 @@ func (a *app) connect(ctx context.Context) (*connection, error) {
 	if err := a.endpoint.checkEnvironment(p); err != nil {
 		return nil, err
 	}
+	if p.Key.kind() == "" {
+		return nil, errLostKey
+	}
 	prover, err := a.prover(p.Key)
 	if err != nil {
 		return nil, err

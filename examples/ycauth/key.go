@@ -183,6 +183,9 @@ func (a *app) keyInit(ctx context.Context, flags keyInitFlags) error {
 	}
 	// Under the session's lock: no login comes in between.
 	err = store.Update(ctx, func(current oauth.Session) (oauth.Session, error) {
+		if !current.IsZero() && p.Key.kind() == "" {
+			return current, errLostKey
+		}
 		if !current.IsZero() {
 			return current, codedError{exitKey, fmt.Errorf("the profile has a session that needs its key (%s): log out first, with %q", p.Key, a.commandFor("logout"))}
 		}

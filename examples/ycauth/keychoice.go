@@ -5,10 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/internal/filelock"
+	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/piv"
 )
 
@@ -34,6 +37,15 @@ func (k keyChoice) String() string {
 		return "file " + k.File
 	}
 	return "none"
+}
+
+// missing reports whether the key was in a file that is not there.
+func (k keyChoice) missing() bool {
+	if k.File == "" {
+		return false
+	}
+	_, err := os.Stat(k.File)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // in is the choice as a file in a directory has it, with an absolute path.
@@ -97,6 +109,10 @@ func onCard(k *piv.Key) (keyChoice, error) {
 }
 
 var errNoKey = codedError{exitKey, errors.New("the profile has no key yet: log in, or make one with \"ycauth key init\"")}
+
+// errLostKey is said in the place of errNoKey where there is a session: it is of no use
+// without its key, and no key that could be made is that one.
+var errLostKey = &oauth.LoginRequiredError{Reason: oauth.ReasonWrongKey, Detail: "the configuration of the profile is gone, and with it which key the session is bound to"}
 
 // signer returns the chosen key. One on a card is not opened before it signs.
 func (a *app) signer(k keyChoice) (crypto.Signer, error) {

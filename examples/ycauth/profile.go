@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,7 +68,10 @@ func (a *app) configDir() (string, error) {
 		return filepath.Abs(dir)
 	}
 	sessions, err := filestore.DefaultDir("ycauth")
-	return filepath.Dir(sessions), err
+	if err != nil {
+		return "", fmt.Errorf("there is no directory for the sessions and keys of ycauth: set YCAUTH_CONFIG_DIR to one (%w)", err)
+	}
+	return filepath.Dir(sessions), nil
 }
 
 // openStore returns the store of the profile's session, with the key that seals it
@@ -144,10 +148,27 @@ func (a *app) loadProfile(ctx context.Context, store oauth.Store, dir string) (p
 	}
 	if !found {
 		p.Endpoints = a.endpoint.login(p.Endpoints)
+		a.recoverKey(dir, &p, session)
 	}
 	p.own = p.Endpoints
 	p.Endpoints = a.endpoint.flags.apply(p.Endpoints)
 	return p, nil
+}
+
+// recoverKey completes a profile whose file is gone while its session is there: with
+// the key file that a login makes, if that is the key of the session.
+func (a *app) recoverKey(dir string, p *profile, session oauth.Session) {
+	if session.KeyThumbprint == "" {
+		return
+	}
+	key := keyChoice{File: a.defaultKeyFile(dir)}
+	prover, err := a.prover(key)
+	if err != nil {
+		return // there is no such key: whoever needs it says that
+	}
+	if thumbprint, err := prover.Thumbprint(crypto.SHA256); err == nil && thumbprint == session.KeyThumbprint {
+		p.Key, p.ClientID = key, session.ClientID
+	}
 }
 
 // existingProfile is loadProfile for commands that do not make one.

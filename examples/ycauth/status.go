@@ -20,6 +20,8 @@ const (
 	stateEnded     = "ended: the IAM token expired and there is no refresh token"
 	stateExpired   = "ended: the IAM token and the refresh token expired"
 	stateForeign   = "of another server or client"
+	stateNoKey     = "without its key: the key file is missing"
+	stateLostKey   = "without its key: the configuration of the profile is gone"
 )
 
 // statusJSON describes a profile.
@@ -58,6 +60,10 @@ func newStatus(a *app, p profile, s oauth.Session, kept string) statusJSON {
 		st.State, st.Since, st.TokenExpires, st.Kept = stateNone, time.Time{}, time.Time{}, ""
 	case s.Provider != p.Endpoints.provider().Name || s.ClientID != p.ClientID:
 		st.State = stateForeign
+	case p.Key.kind() == "":
+		st.State = stateLostKey
+	case p.Key.missing():
+		st.State = stateNoKey
 	case s.AccessToken != "" && (s.Expiry.IsZero() || now.Before(s.Expiry)):
 		st.State, st.LoggedIn = stateValid, true
 	case st.RefreshToken && !s.RefreshExpiry.IsZero() && !now.Before(s.RefreshExpiry):
