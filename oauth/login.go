@@ -238,8 +238,6 @@ func readLine(r io.Reader, out chan<- pastedLine) {
 	line, err := bufio.NewReaderSize(io.LimitReader(byteReader{r}, maxPasted), 1).ReadString('\n')
 	if line = strings.TrimSpace(line); line != "" {
 		err = nil
-	} else if err == nil {
-		err = errors.New("the line is empty")
 	}
 	out <- pastedLine{line, err}
 }

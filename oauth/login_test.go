@@ -447,6 +447,8 @@ func TestHeadlessLogin(t *testing.T) {
 	}()
 	for _, line := range []string{
 		"what?",
+		"",
+		"  ",
 		with(callback, func(q url.Values) { q.Set("state", "x") }).String(),
 		"  " + callback.String() + "  ",
 	} {
