@@ -87,6 +87,7 @@ func (a *app) root() *cobra.Command {
 	)
 	root.SetFlagErrorFunc(suggestFlag)
 	strictHelp(root)
+	strictCompletion(root)
 	return root
 }
 

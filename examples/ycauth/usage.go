@@ -118,6 +118,25 @@ func strictHelp(root *cobra.Command) {
 	}
 }
 
+// strictCompletion has the command completion reject shells that it does not know.
+func strictCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, completion := range root.Commands() {
+		if completion.Name() != "completion" {
+			continue
+		}
+		completion.Args = noArgs
+		completion.SuggestionsMinimumDistance = 2
+		completion.RunE = func(cmd *cobra.Command, _ []string) error {
+			var shells []string
+			for _, shell := range cmd.Commands() {
+				shells = append(shells, shell.Name())
+			}
+			return errors.New("a shell is missing: " + strings.Join(shells, ", "))
+		}
+	}
+}
+
 // exitCodesCommand is a topic of help.
 func exitCodesCommand() *cobra.Command {
 	return &cobra.Command{
