@@ -124,6 +124,11 @@ func (e *endpointFlags) foreign(of endpoints) (sentences []foreignEndpoint) {
 		flag, value := m.flag, m.set
 		if value == "" {
 			flag, value = "endpoint", e.environment.all
+			if of == allAt(of.IAM) {
+				own = of.IAM // an address is compared with an address
+			} else {
+				value += ", so that " + m.flag + " is " + m.wanted // as own is
+			}
 		}
 		sentence := linef("$%s is %s, and the profile was made with %s", endpointVariable(flag), value, own)
 		sentences = append(sentences, foreignEndpoint{sentence, flag})
