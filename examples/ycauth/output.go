@@ -72,7 +72,7 @@ func (a *app) printTable(header []string, rows [][]span) error {
 	}
 	for _, row := range rows {
 		for i := range row {
-			row[i].text = redact.Text(row[i].text)
+			row[i].text = clean(redact.Text(row[i].text)) // as it will be shown
 			measure(i, row[i].text)
 		}
 	}
@@ -134,7 +134,7 @@ func (a *app) printFields(fields [][2]string) error {
 }
 
 // printJSON prints a value. The strings in it are whole: what a terminal would
-// obey is escaped, which RFC 8259 §7 allows for every character.
+// obey or not show is escaped, which RFC 8259 §7 allows for every character.
 func (a *app) printJSON(v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -142,7 +142,7 @@ func (a *app) printJSON(v any) error {
 	}
 	var b strings.Builder
 	for _, r := range string(data) {
-		if obeyed(r) && r != '\n' {
+		if (obeyed(r) || hidden(r)) && r != '\n' {
 			for _, unit := range utf16.Encode([]rune{r}) {
 				fmt.Fprintf(&b, `\u%04x`, unit)
 			}

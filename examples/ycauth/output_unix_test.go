@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,23 @@ func TestTextsOfServersAreVisible(t *testing.T) {
 	}
 	if !whole {
 		t.Errorf("JSON has lost characters: %s", out.stdout)
+	}
+}
+
+// TestWhatShowsNothing: an application cannot look like another one in a table, and
+// JSON tells them apart.
+func TestWhatShowsNothing(t *testing.T) {
+	const disguised = "yc\u200b/\u200d1\u2060.0\ufeff\U000e0041\U000e007f\U000e0fff"
+	h := newHome(t, nil)
+	h.must(0, "login")
+	h.srv.Seed(2, func(i int, s *iamtest.Seed) { s.ClientInstanceInfo = []string{disguised, "yc/1.0"}[i] })
+	table := h.must(0, "list").stdout
+	if n := len(regexp.MustCompile(` yc/1\.0 +[A-Z]`).FindAllString(table, -1)); n != 2 {
+		t.Errorf("%d rows have the text without what shows nothing:\n%q", n, table)
+	}
+	out := h.must(0, "list", "-o", "json").stdout
+	if !strings.Contains(out, `"yc\u200b/\u200d1\u2060.0\ufeff\udb40\udc41\udb40\udc7f\udb43\udfff"`) {
+		t.Errorf("it is not escaped in JSON:\n%q", out)
 	}
 }
 

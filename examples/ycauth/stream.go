@@ -116,11 +116,21 @@ func obeyed(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
 }
 
+// hidden reports whether the character shows nothing, so that two texts look the same
+// which are not: zero-width ones, and the tags U+E0000 to U+E0FFF. The format characters
+// of Unicode that show a sign are none of them.
+func hidden(r rune) bool {
+	return unicode.Is(unicode.Cf, r) && !unicode.Is(unicode.Prepended_Concatenation_Mark, r) && !obeyed(r) || 0xE0000 <= r && r <= 0xE0FFF
+}
+
 // clean makes a text of several lines fit for a terminal.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if obeyed(r) && r != '\n' && r != '\t' {
 			return ' '
+		}
+		if hidden(r) {
+			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(s, "\uFFFD"))
