@@ -57,7 +57,8 @@ type RefreshToken struct {
 
 // NotUsedSince reports whether the last use of the token, or its creation if it was
 // never used, lies before since. LastUsedAt alone does not tell: it is zero for a
-// token that was issued a moment ago. A token without times is none that was not used.
+// token that was issued a moment ago. A token without times is never reported as unused.
+// The times are the server's.
 func (t *RefreshToken) NotUsedSince(since time.Time) bool {
 	last := t.LastUsedAt
 	if last.IsZero() {

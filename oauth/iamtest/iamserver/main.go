@@ -8,8 +8,12 @@
 // It prints what to export in another terminal. With that in a file, as by
 // "iamserver >iam.env", the other terminal needs
 //
+//	until [ -s iam.env ]; do sleep 1; done # the file is empty until the server is built
 //	. ./iam.env
+//	: "${YCAUTH_ENDPOINT:?}" # or ycauth would use the real cloud
 //	go run ./examples/ycauth login
+//
+// Once that can be done, standard error says that the server is ready.
 //
 // It logs in everyone who asks, keeps everything in memory, and listens on the loopback
 // interface alone. Requests are logged to standard error, without secrets. Ctrl-C or
@@ -76,6 +80,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if _, err := io.WriteString(stdout, explain(iam, dir)); err != nil {
 		return err
 	}
+	fmt.Fprintf(stderr, "iamserver: ready at %s\n", iam.URL)
 	<-ctx.Done()
 	return nil
 }

@@ -168,6 +168,33 @@ func TestPort(t *testing.T) {
 	}
 }
 
+// TestReady: standard error says so when it can be used, and not before the lines to
+// export are written.
+func TestReady(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var exported strings.Builder
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx, nil, &exported, w)
+		w.Close()
+		done <- err
+	}()
+	lines := bufio.NewScanner(r)
+	ready := false
+	for !ready && lines.Scan() {
+		ready = regexp.MustCompile(`^iamserver: ready at http://127\.0\.0\.1:\d+$`).MatchString(lines.Text())
+	}
+	if !ready || !strings.Contains(exported.String(), "export YCAUTH_ENDPOINT=") {
+		t.Errorf("ready: %v, exported:\n%s", ready, &exported)
+	}
+	cancel()
+	_, _ = io.Copy(io.Discard, r)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
