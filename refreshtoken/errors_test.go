@@ -247,7 +247,7 @@ func TestZeroErrors(t *testing.T) {
 // TestRedirectToNoURL is a response, not a failure of the network.
 func TestRedirectToNoURL(t *testing.T) {
 	for _, to := range []string{"://", "%zz", "https://h.example:port/", "https://" + someToken + ":x/"} {
-		for _, status := range []int{301, 303, 307, 308} {
+		for _, status := range []int{300, 301, 303, 307, 308, 399} {
 			s := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("X-Request-Id", "req-1")
 				w.Header().Set("Location", to)

@@ -21,6 +21,7 @@ func TestRetryDelay(t *testing.T) {
 		{`{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3m"}`, 0},
 		{`{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1h3s"}`, 0},
 		{`{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1.2.3s"}`, 0},
+		{`{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"123456789.1.2s"}`, 0},
 		{`{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"s"}`, 0},
 		{`{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":3}`, 0},
 		{`{"@type":"type.googleapis.com/google.rpc.RetryInfo"}`, 0},
