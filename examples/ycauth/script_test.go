@@ -118,7 +118,7 @@ func (c *iamCommand) start(ts *testscript.TestScript, options []string) {
 		case "operation-polls":
 			o.OperationPolls = atoi(ts, value)
 		case "operation-error":
-			o.OperationError = &iamtest.Status{Code: iamtest.Internal, Message: value}
+			o.OperationError = &iamtest.Status{Code: 13, Message: value} // INTERNAL
 		case "role":
 			o.Roles = map[string][]string{"ajeiamtestuser000001": {value}}
 		case "client":

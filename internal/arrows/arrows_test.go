@@ -72,7 +72,7 @@ func TestArrowsGoOneWay(t *testing.T) {
 		"oauth":           {"dpop"},
 		"oauth/filestore": {"oauth", "dpop"},
 		"oauth/storetest": {"oauth", "dpop"},
-		"oauth/iamtest":   {"oauth", "dpop"},
+		"oauth/iamtest":   {"oauth", "dpop", "oauth/iamtest/internal/iamapi"},
 	} {
 		for _, dep := range deps(t, pkg, "0") {
 			rest, ours := strings.CutPrefix(dep, module+"/")

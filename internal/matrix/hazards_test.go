@@ -409,19 +409,22 @@ const failedRequests = 4 * (6 + 10)
 // of order as well. The token that they took before is still served to those who
 // take it.
 func TestEverythingRefuses(t *testing.T) {
-	for name, faults := range map[string][]iamtest.Fault{
-		"429":                   {iamtest.HTTPStatus(429, 0)},
-		"500":                   {iamtest.HTTPStatus(500, 0)},
-		"503":                   {iamtest.HTTPStatus(503, 0)},
-		"429 and 500 and 503":   {iamtest.HTTPStatus(429, 0), iamtest.HTTPStatus(500, 0), iamtest.HTTPStatus(503, 0)},
-		"503, with Retry-After": {iamtest.HTTPStatus(503, 2*time.Minute)},
+	for name, out := range map[string]struct {
+		statuses   []int
+		retryAfter time.Duration
+	}{
+		"429":                   {[]int{429}, 0},
+		"500":                   {[]int{500}, 0},
+		"503":                   {[]int{503}, 0},
+		"429 and 500 and 503":   {[]int{429, 500, 503}, 0},
+		"503, with Retry-After": {[]int{503}, 2 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inHazard(t, iamtest.Options{}, func(h *hazard) {
 				h.wire.bad = rejects
 				for range 200 {
-					for _, f := range faults {
-						h.srv.Inject(iamtest.EndpointToken, f, 1)
+					for _, status := range out.statuses {
+						h.srv.Inject(iamtest.EndpointToken, iamtest.HTTPStatus(status, out.retryAfter), 1)
 					}
 				}
 				before := h.asked()
@@ -430,7 +433,7 @@ func TestEverythingRefuses(t *testing.T) {
 				if n == 0 || n > failedRequests {
 					h.t.Errorf("%d token requests in ten minutes, want at most %d", n, failedRequests)
 				}
-				h.spaced(faults[0].RetryAfter)
+				h.spaced(out.retryAfter)
 				h.srv.ClearFaults()
 				time.Sleep(11 * time.Minute)
 				h.mustCall()
@@ -441,9 +444,11 @@ func TestEverythingRefuses(t *testing.T) {
 
 // TestTokenEndpointFailsForEver: the same without a token that could be served.
 func TestTokenEndpointFailsForEver(t *testing.T) {
-	for _, f := range []iamtest.Fault{
-		iamtest.HTTPStatus(429, 0), iamtest.HTTPStatus(500, 0), iamtest.HTTPStatus(503, 0), iamtest.LostRequest(),
-		iamtest.HTTPStatus(429, 2*time.Minute), iamtest.HTTPStatus(503, 10*time.Minute), iamtest.HTTPStatus(503, 24*time.Hour),
+	for f, retryAfter := range map[iamtest.Fault]time.Duration{
+		iamtest.HTTPStatus(429, 0): 0, iamtest.HTTPStatus(500, 0): 0, iamtest.HTTPStatus(503, 0): 0, iamtest.LostRequest(): 0,
+		iamtest.HTTPStatus(429, 2*time.Minute):  2 * time.Minute,
+		iamtest.HTTPStatus(503, 10*time.Minute): 10 * time.Minute,
+		iamtest.HTTPStatus(503, 24*time.Hour):   24 * time.Hour,
 	} {
 		t.Run(f.String(), func(t *testing.T) {
 			inHazard(t, iamtest.Options{}, func(h *hazard) {
@@ -468,7 +473,7 @@ func TestTokenEndpointFailsForEver(t *testing.T) {
 				if n := h.asked() - before; n == 0 || n > failedRequests {
 					h.t.Errorf("%d token requests in ten minutes, want at most %d", n, failedRequests)
 				}
-				h.spaced(min(f.RetryAfter, 10*time.Minute))
+				h.spaced(min(retryAfter, 10*time.Minute))
 				h.srv.ClearFaults()
 				time.Sleep(11 * time.Minute)
 				h.mustCall()

@@ -296,7 +296,7 @@ func TestEveryFaultAtEveryRequest(t *testing.T) {
 
 // inject lets a clock be wrong everywhere: it is one server.
 func inject(iam *iamtest.Server, e iamtest.Endpoint, f iamtest.Fault, n int) error {
-	if f.Kind != iamtest.FaultClockSkew {
+	if !strings.HasPrefix(f.String(), "clock skew") {
 		return iam.Inject(e, f, n)
 	}
 	var errs []error
@@ -335,7 +335,7 @@ func recovers(t *testing.T, r *rig, q request, f iamtest.Fault) {
 	r.iam.Advance(14 * time.Hour) // past every cooldown, and the token
 	_, err := r.client.TokenSource().TokenContext(t.Context())
 	if errors.Is(err, oauth.ErrLoginRequired) {
-		if q.endpoint == iamtest.EndpointToken && (f.TakesEffect || q.name == "first login") {
+		if q.endpoint == iamtest.EndpointToken && (f == f.AfterEffect() || q.name == "first login") {
 			err = r.login(t.Context())
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // The limits that the protobuf definitions of the API state, in characters and
@@ -50,97 +52,15 @@ func (l ProtectionLevel) known() bool {
 	return l == Unspecified || l == NoProtection || l == InsecureKeyDPoP || l == SecureKeyDPoP
 }
 
-// A RefreshToken is what the API shows of one: yandex.cloud.iam.v1.RefreshToken.
-type RefreshToken struct {
-	ID                 string
-	ClientInstanceInfo string
-	ClientID           string
-	SubjectID          string
-	CreatedAt          time.Time
-	ExpiresAt          time.Time
-	LastUsedAt         time.Time // zero if it was never used
-	ProtectionLevel    ProtectionLevel
-}
-
-func (t *refreshToken) view() RefreshToken {
-	return RefreshToken{
+func (t *refreshToken) view() iamapi.RefreshToken {
+	return iamapi.RefreshToken{
 		ID: t.id, ClientInstanceInfo: t.grant.info, ClientID: t.grant.client, SubjectID: t.grant.subject,
-		CreatedAt: t.created, ExpiresAt: t.expires, LastUsedAt: t.lastUsed, ProtectionLevel: t.grant.protection,
+		CreatedAt: t.created, ExpiresAt: t.expires, LastUsedAt: t.lastUsed, ProtectionLevel: string(t.grant.protection),
 	}
-}
-
-// A Caller is who makes an API request.
-type Caller struct {
-	SubjectID string
-	ClientID  string // that the access token was issued to
-}
-
-// A ListRequest is yandex.cloud.iam.v1.ListRefreshTokensRequest.
-type ListRequest struct {
-	SubjectID string
-	PageSize  int64
-	PageToken string
-	Filter    string
-}
-
-// A ListResponse is yandex.cloud.iam.v1.ListRefreshTokensResponse.
-type ListResponse struct {
-	RefreshTokens []RefreshToken
-	NextPageToken string
-}
-
-// A RevokeRequest is yandex.cloud.iam.v1.RevokeRefreshTokenRequest. Exactly one
-// of its fields is set.
-type RevokeRequest struct {
-	RefreshTokenID *string
-	RefreshToken   *string
-	RevokeFilter   *RevokeFilter
-}
-
-// A RevokeFilter is yandex.cloud.iam.v1.RevokeFilter. Fields that are "" do not
-// restrict; SubjectID is then the caller's.
-type RevokeFilter struct {
-	ClientID           string
-	SubjectID          string
-	ClientInstanceInfo string
-}
-
-// An APIEndpoint is yandex.cloud.endpoint.ApiEndpoint.
-type APIEndpoint struct {
-	ID      string
-	Address string // host:port
-}
-
-// Authenticate finds out whose access token it is. It is for other faces of the
-// same server, such as gRPC: bound tokens, which need a proof, are refused. Errors
-// are of type [*Status].
-func (s *Server) Authenticate(token string) (Caller, error) {
-	t, problem := s.lookupAccess(s.clock.Now(), token)
-	switch {
-	case problem != "":
-		return Caller{}, &Status{Code: Unauthenticated, Message: problem}
-	case t.jkt != "":
-		return Caller{}, &Status{Code: Unauthenticated, Message: "the access token is bound to a key"}
-	}
-	return Caller{t.subject, t.client}, nil
-}
-
-// ListRefreshTokens is RefreshTokenService.List. Tokens come in the order in
-// which they were issued. Errors are of type [*Status].
-func (s *Server) ListRefreshTokens(c Caller, req ListRequest) (*ListResponse, error) {
-	return orNil(s.list(s.clock.Now(), s.options(), c, req))
-}
-
-// orNil keeps a nil *Status from becoming an error that is not nil.
-func orNil[T any](v *T, err *Status) (*T, error) {
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
 }
 
 // tooLong checks the length of a field in characters.
-func tooLong(field, v string, limit int) *Status {
+func tooLong(field, v string, limit int) *iamapi.Status {
 	if !utf8.ValidString(v) {
 		return invalid(field, "is not UTF-8")
 	}
@@ -151,7 +71,7 @@ func tooLong(field, v string, limit int) *Status {
 }
 
 // firstError is the first that is not nil.
-func firstError(errs ...*Status) *Status {
+func firstError(errs ...*iamapi.Status) *iamapi.Status {
 	for _, err := range errs {
 		if err != nil {
 			return err
@@ -160,7 +80,10 @@ func firstError(errs ...*Status) *Status {
 	return nil
 }
 
-func (r *ListRequest) check() *Status {
+// A listRequest is one that may be wrong.
+type listRequest iamapi.ListRequest
+
+func (r *listRequest) check() *iamapi.Status {
 	if r.PageSize < 0 || r.PageSize > maxPageSize {
 		return invalid("page_size", "is %d, and may be 0 to %d", r.PageSize, maxPageSize)
 	}
@@ -172,18 +95,18 @@ func (r *ListRequest) check() *Status {
 }
 
 // subject whose tokens are listed: the caller's, if none is named.
-func (r *ListRequest) subject(c Caller) string {
+func (r *listRequest) subject(c iamapi.Caller) string {
 	if r.SubjectID != "" {
 		return r.SubjectID
 	}
 	return c.SubjectID
 }
 
-func (r *ListRequest) pager(c Caller) pager {
+func (r *listRequest) pager(c iamapi.Caller) pager {
 	return pager{query: r.subject(c) + "\x00" + r.Filter}
 }
 
-func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*ListResponse, *Status) {
+func (s *Server) list(now time.Time, o *Options, c iamapi.Caller, req listRequest) (*iamapi.ListResponse, *iamapi.Status) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}
@@ -210,7 +133,7 @@ func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*Li
 	s.settle(now)
 	tokens := s.state.of(subject)
 	first, _ := slices.BinarySearchFunc(tokens, after+1, func(t *refreshToken, seq int64) int { return cmp.Compare(t.seq, seq) })
-	resp := &ListResponse{RefreshTokens: make([]RefreshToken, 0, min(size, len(tokens)-first))}
+	resp := &iamapi.ListResponse{RefreshTokens: make([]iamapi.RefreshToken, 0, min(size, len(tokens)-first))}
 	room := size // for tokens, or with SparsePages for those looked at
 	for _, t := range tokens[first:] {
 		matches := t.listed(now, o) && f.match(t)
@@ -231,7 +154,7 @@ func (s *Server) list(now time.Time, o *Options, c Caller, req ListRequest) (*Li
 
 // permitted reports whether the caller may do something with the tokens of a
 // subject.
-func (o *Options) permitted(c Caller, subject, verb string, roles ...string) *Status {
+func (o *Options) permitted(c iamapi.Caller, subject, verb string, roles ...string) *iamapi.Status {
 	if subject == c.SubjectID {
 		return nil
 	}
@@ -240,7 +163,7 @@ func (o *Options) permitted(c Caller, subject, verb string, roles ...string) *St
 			return nil
 		}
 	}
-	return &Status{Code: PermissionDenied, Message: "to " + verb + " the refresh tokens of another subject takes one of the roles " + strings.Join(roles, ", ")}
+	return &iamapi.Status{Code: iamapi.PermissionDenied, Message: "to " + verb + " the refresh tokens of another subject takes one of the roles " + strings.Join(roles, ", ")}
 }
 
 // A pager makes page tokens, which are good for one query only.
@@ -256,7 +179,7 @@ func (p pager) token(seq int64) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(seq, 10) + "." + p.mark()))
 }
 
-func (p pager) parse(token string) (seq int64, err *Status) {
+func (p pager) parse(token string) (seq int64, err *iamapi.Status) {
 	if token == "" {
 		return 0, nil
 	}
@@ -272,21 +195,9 @@ func (p pager) parse(token string) (seq int64, err *Status) {
 	return seq, nil
 }
 
-// Endpoints is ApiEndpointService.List: where the parts of the API are.
-func (s *Server) Endpoints() []APIEndpoint {
+// endpoints says where the parts of the API are.
+func (s *Server) endpoints() []iamapi.Endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.api)
-}
-
-// SetEndpoint changes the address (host:port) of a part of the API, or adds one,
-// in what [Server.Endpoints] and GET /endpoints say. An empty address removes it.
-func (s *Server) SetEndpoint(id, address string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.api = slices.DeleteFunc(s.api, func(e APIEndpoint) bool { return e.ID == id })
-	if address != "" {
-		s.api = append(s.api, APIEndpoint{id, address})
-		slices.SortFunc(s.api, func(a, b APIEndpoint) int { return strings.Compare(a.ID, b.ID) })
-	}
 }

@@ -13,10 +13,11 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // wantStatus checks a google.rpc.Status.
-func wantStatus(t *testing.T, a *answer, code iamtest.Code, message string) {
+func wantStatus(t *testing.T, a *answer, code iamapi.Code, message string) {
 	t.Helper()
 	if a.status != code.HTTPStatus() || a.members["code"] != float64(code) || !strings.Contains(a.str("message"), message) {
 		t.Fatalf("got %d %s, want %v %q", a.status, a.body, code, message)
@@ -232,16 +233,16 @@ func TestListLimits(t *testing.T) {
 			case "":
 				wantOK(t, a)
 			case "-":
-				wantStatus(t, a, iamtest.PermissionDenied, iamtest.RoleViewer)
+				wantStatus(t, a, iamapi.PermissionDenied, iamtest.RoleViewer)
 			default:
-				wantStatus(t, a, iamtest.InvalidArgument, "")
+				wantStatus(t, a, iamapi.InvalidArgument, "")
 				if !strings.Contains(string(a.body), `"field":"`+tt.field+`"`) {
 					t.Errorf("the error is not about %s: %s", tt.field, a.body)
 				}
 			}
 		})
 	}
-	wantStatus(t, u.call("GET", "/iam/v1/refreshTokens?%zz", "", token), iamtest.InvalidArgument, "malformed")
+	wantStatus(t, u.call("GET", "/iam/v1/refreshTokens?%zz", "", token), iamapi.InvalidArgument, "malformed")
 }
 
 func TestAPIAuthentication(t *testing.T) {
@@ -260,7 +261,7 @@ func TestAPIAuthentication(t *testing.T) {
 			"": "no access token", "t1.x.y": "unknown", expired: "expired", revoked: "revoked",
 		} {
 			a := u.call(tt.method, tt.path, tt.body, token)
-			wantStatus(t, a, iamtest.Unauthenticated, message)
+			wantStatus(t, a, iamapi.Unauthenticated, message)
 			if !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
 				t.Errorf("%s: challenge %q", tt.path, a.header.Get("WWW-Authenticate"))
 			}
@@ -336,7 +337,7 @@ func TestOtherSubjects(t *testing.T) {
 				if allowed {
 					wantOK(t, a)
 				} else {
-					wantStatus(t, a, iamtest.PermissionDenied, role)
+					wantStatus(t, a, iamapi.PermissionDenied, role)
 				}
 			}
 			check(u.list(token, "subjectId", other), tt.list, iamtest.RoleTokenViewer)
@@ -413,29 +414,29 @@ func TestRevokeErrors(t *testing.T) {
 	x := strings.Repeat
 	tests := []struct {
 		name, body string
-		code       iamtest.Code
+		code       iamapi.Code
 		message    string
 	}{
-		{"no body", ``, iamtest.InvalidArgument, "body"},
-		{"no object", `[]`, iamtest.InvalidArgument, "body"},
-		{"nothing", `{}`, iamtest.InvalidArgument, "exactly one"},
-		{"two", `{"refreshTokenId":"id0","revokeFilter":{}}`, iamtest.InvalidArgument, "exactly one"},
-		{"the same twice", `{"refreshTokenId":"id0","refreshTokenId":"id1"}`, iamtest.InvalidArgument, "distinct names"},
-		{"unknown member", `{"refreshTokenID":"id0"}`, iamtest.InvalidArgument, "not a member of the request"},
-		{"unknown filter", `{"revokeFilter":{"clientID":"id0"}}`, iamtest.InvalidArgument, "not a member of the filter"},
-		{"filter of numbers", `{"revokeFilter":{"clientId":1}}`, iamtest.InvalidArgument, "not a string"},
-		{"filter is text", `{"revokeFilter":"all"}`, iamtest.InvalidArgument, "revoke_filter"},
-		{"id is a number", `{"refreshTokenId":1}`, iamtest.InvalidArgument, "not a string"},
-		{"empty id", `{"refreshTokenId":""}`, iamtest.InvalidArgument, "empty"},
-		{"empty token", `{"refreshToken":""}`, iamtest.InvalidArgument, "empty"},
-		{"id of 50", `{"refreshTokenId":"` + x("x", 50) + `"}`, iamtest.NotFound, ""},
-		{"id of 51", `{"refreshTokenId":"` + x("x", 51) + `"}`, iamtest.InvalidArgument, "refresh_token_id: has 51"},
-		{"token of 1000", `{"refreshToken":"` + x("x", 1000) + `"}`, iamtest.NotFound, ""},
-		{"token of 1001", `{"refreshToken":"` + x("x", 1001) + `"}`, iamtest.InvalidArgument, "refresh_token: has 1001"},
-		{"client of 51", `{"revokeFilter":{"clientId":"` + x("x", 51) + `"}}`, iamtest.InvalidArgument, "revoke_filter.client_id: has 51"},
-		{"subject of 51", `{"revokeFilter":{"subjectId":"` + x("x", 51) + `"}}`, iamtest.InvalidArgument, "revoke_filter.subject_id: has 51"},
-		{"info of 1001", `{"revokeFilter":{"clientInstanceInfo":"` + x("x", 1001) + `"}}`, iamtest.InvalidArgument, "revoke_filter.client_instance_info: has 1001"},
-		{"revoked already", `{"refreshTokenId":"id1"}`, iamtest.NotFound, ""},
+		{"no body", ``, iamapi.InvalidArgument, "body"},
+		{"no object", `[]`, iamapi.InvalidArgument, "body"},
+		{"nothing", `{}`, iamapi.InvalidArgument, "exactly one"},
+		{"two", `{"refreshTokenId":"id0","revokeFilter":{}}`, iamapi.InvalidArgument, "exactly one"},
+		{"the same twice", `{"refreshTokenId":"id0","refreshTokenId":"id1"}`, iamapi.InvalidArgument, "distinct names"},
+		{"unknown member", `{"refreshTokenID":"id0"}`, iamapi.InvalidArgument, "not a member of the request"},
+		{"unknown filter", `{"revokeFilter":{"clientID":"id0"}}`, iamapi.InvalidArgument, "not a member of the filter"},
+		{"filter of numbers", `{"revokeFilter":{"clientId":1}}`, iamapi.InvalidArgument, "not a string"},
+		{"filter is text", `{"revokeFilter":"all"}`, iamapi.InvalidArgument, "revoke_filter"},
+		{"id is a number", `{"refreshTokenId":1}`, iamapi.InvalidArgument, "not a string"},
+		{"empty id", `{"refreshTokenId":""}`, iamapi.InvalidArgument, "empty"},
+		{"empty token", `{"refreshToken":""}`, iamapi.InvalidArgument, "empty"},
+		{"id of 50", `{"refreshTokenId":"` + x("x", 50) + `"}`, iamapi.NotFound, ""},
+		{"id of 51", `{"refreshTokenId":"` + x("x", 51) + `"}`, iamapi.InvalidArgument, "refresh_token_id: has 51"},
+		{"token of 1000", `{"refreshToken":"` + x("x", 1000) + `"}`, iamapi.NotFound, ""},
+		{"token of 1001", `{"refreshToken":"` + x("x", 1001) + `"}`, iamapi.InvalidArgument, "refresh_token: has 1001"},
+		{"client of 51", `{"revokeFilter":{"clientId":"` + x("x", 51) + `"}}`, iamapi.InvalidArgument, "revoke_filter.client_id: has 51"},
+		{"subject of 51", `{"revokeFilter":{"subjectId":"` + x("x", 51) + `"}}`, iamapi.InvalidArgument, "revoke_filter.subject_id: has 51"},
+		{"info of 1001", `{"revokeFilter":{"clientInstanceInfo":"` + x("x", 1001) + `"}}`, iamapi.InvalidArgument, "revoke_filter.client_instance_info: has 1001"},
+		{"revoked already", `{"refreshTokenId":"id1"}`, iamapi.NotFound, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -493,7 +494,7 @@ func TestOperation(t *testing.T) {
 		}
 	})
 	t.Run("error", func(t *testing.T) {
-		srv := iamtest.Start(t, iamtest.Options{OperationError: &iamtest.Status{Code: iamtest.Internal, Message: "out of order"}})
+		srv := iamtest.Start(t, iamtest.Options{OperationError: &iamtest.Status{Code: int32(iamapi.Internal), Message: "out of order"}})
 		u := newUser(t, srv)
 		token, value := srv.IssueAccessToken("", ""), srv.Seed(1, named)[0]
 		op := wantOK(t, u.revoke(token, `{"refreshTokenId":"id0"}`))
@@ -510,9 +511,9 @@ func TestOperation(t *testing.T) {
 		srv.Seed(1, named)
 		op := wantOK(t, u.revoke(srv.IssueAccessToken("", ""), `{"revokeFilter":{}}`))
 		other := srv.IssueAccessToken("ajeother000000000001", "")
-		wantStatus(t, u.call("GET", "/operations/"+op.str("id"), "", other), iamtest.PermissionDenied, "another subject's")
-		wantStatus(t, u.call("GET", "/operations/x", "", other), iamtest.NotFound, "no such operation")
-		wantStatus(t, u.call("GET", "/operations/"+strings.Repeat("x", 51), "", other), iamtest.InvalidArgument, "operation_id")
+		wantStatus(t, u.call("GET", "/operations/"+op.str("id"), "", other), iamapi.PermissionDenied, "another subject's")
+		wantStatus(t, u.call("GET", "/operations/x", "", other), iamapi.NotFound, "no such operation")
+		wantStatus(t, u.call("GET", "/operations/"+strings.Repeat("x", 51), "", other), iamapi.InvalidArgument, "operation_id")
 	})
 }
 
@@ -534,14 +535,14 @@ func TestIdempotencyKey(t *testing.T) {
 	if first.str("id") != again.str("id") {
 		t.Error("the same key made two operations")
 	}
-	wantStatus(t, revoke(`{"refreshTokenId":"id1"}`, key, token), iamtest.AlreadyExists, "another request")
-	wantStatus(t, revoke(`{"refreshTokenId":"id1"}`, "not a UUID", token), iamtest.InvalidArgument, "not a UUID")
+	wantStatus(t, revoke(`{"refreshTokenId":"id1"}`, key, token), iamapi.AlreadyExists, "another request")
+	wantStatus(t, revoke(`{"refreshTokenId":"id1"}`, "not a UUID", token), iamapi.InvalidArgument, "not a UUID")
 	other := srv.IssueAccessToken("ajeother000000000001", "")
 	if op := wantOK(t, revoke(`{"revokeFilter":{}}`, key, other)); op.str("id") == first.str("id") {
 		t.Error("the key of one subject served another one")
 	}
 	wantOK(t, revoke(`{"refreshTokenId":"id1"}`, "", token))
-	wantStatus(t, revoke(`{"refreshTokenId":"id1"}`, "", token), iamtest.NotFound, "")
+	wantStatus(t, revoke(`{"refreshTokenId":"id1"}`, "", token), iamapi.NotFound, "")
 	r := srv.Requests()[0]
 	if r.IdempotencyKey != key || r.ClientRequestID != "client-request" || r.ClientTraceID != "client-trace" ||
 		r.Subject != "ajeiamtestuser000001" || r.RequestID != first.header.Get("X-Request-Id") {
@@ -558,9 +559,9 @@ func TestEndpoints(t *testing.T) {
 	if string(a.body) != want {
 		t.Errorf("got %s, want %s", a.body, want)
 	}
-	srv.SetEndpoint("iam", "127.0.0.1:1")
-	srv.SetEndpoint("oauth", "")
-	srv.SetEndpoint("endpoint", "127.0.0.1:2")
+	iamapi.Of(srv).SetEndpoint("iam", "127.0.0.1:1")
+	iamapi.Of(srv).SetEndpoint("oauth", "")
+	iamapi.Of(srv).SetEndpoint("endpoint", "127.0.0.1:2")
 	a = wantOK(t, u.call("GET", "/endpoints", "", ""))
 	want = `{"endpoints":[{"id":"endpoint","address":"127.0.0.1:2"},{"id":"iam","address":"127.0.0.1:1"},{"id":"operation","address":"` + host + `"}]}`
 	if string(a.body) != want {
@@ -569,9 +570,9 @@ func TestEndpoints(t *testing.T) {
 	if a = wantOK(t, u.call("GET", "/endpoints/iam", "", "")); string(a.body) != `{"id":"iam","address":"127.0.0.1:1"}` {
 		t.Errorf("got %s", a.body)
 	}
-	wantStatus(t, u.call("GET", "/endpoints/x", "", ""), iamtest.NotFound, "no such endpoint")
-	for _, e := range srv.Endpoints() {
-		srv.SetEndpoint(e.ID, "")
+	wantStatus(t, u.call("GET", "/endpoints/x", "", ""), iamapi.NotFound, "no such endpoint")
+	for _, e := range iamapi.Of(srv).Endpoints() {
+		iamapi.Of(srv).SetEndpoint(e.ID, "")
 	}
 	if a = wantOK(t, u.call("GET", "/endpoints", "", "")); string(a.body) != `{}` {
 		t.Errorf("got %s", a.body)
@@ -582,41 +583,41 @@ func TestEndpoints(t *testing.T) {
 func TestOtherFaces(t *testing.T) {
 	srv := iamtest.Start(t)
 	values := srv.Seed(3, named)
-	c, err := srv.Authenticate(srv.IssueAccessToken("", ""))
+	c, err := iamapi.Of(srv).Authenticate(srv.IssueAccessToken("", ""))
 	if err != nil || c.SubjectID != "ajeiamtestuser000001" || c.ClientID != srv.ClientID {
 		t.Fatalf("Authenticate: %v, %v", c, err)
 	}
-	status := func(err error, code iamtest.Code) {
+	status := func(err error, code iamapi.Code) {
 		t.Helper()
-		var s *iamtest.Status
+		var s *iamapi.Status
 		if !errors.As(err, &s) || s.Code != code || !strings.Contains(err.Error(), code.String()) {
 			t.Errorf("got %v, want %v", err, code)
 		}
 	}
-	_, err = srv.Authenticate("t1.x.y")
-	status(err, iamtest.Unauthenticated)
-	_, err = srv.Authenticate(srv.IssueAccessToken("", "thumbprint"))
-	status(err, iamtest.Unauthenticated)
+	_, err = iamapi.Of(srv).Authenticate("t1.x.y")
+	status(err, iamapi.Unauthenticated)
+	_, err = iamapi.Of(srv).Authenticate(srv.IssueAccessToken("", "thumbprint"))
+	status(err, iamapi.Unauthenticated)
 
-	page, err := srv.ListRefreshTokens(c, iamtest.ListRequest{PageSize: 2})
+	page, err := iamapi.Of(srv).ListRefreshTokens(c, iamapi.ListRequest{PageSize: 2})
 	if err != nil || len(page.RefreshTokens) != 2 || page.NextPageToken == "" || page.RefreshTokens[0].ID != "id0" {
 		t.Fatalf("ListRefreshTokens: %+v, %v", page, err)
 	}
-	_, err = srv.ListRefreshTokens(c, iamtest.ListRequest{PageSize: 1001})
-	status(err, iamtest.InvalidArgument)
+	_, err = iamapi.Of(srv).ListRefreshTokens(c, iamapi.ListRequest{PageSize: 1001})
+	status(err, iamapi.InvalidArgument)
 
-	op, err := srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{RefreshToken: &values[0]}, "")
+	op, err := iamapi.Of(srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{RefreshToken: &values[0]}, "")
 	if err != nil || !op.Done || op.Error != nil || len(op.Response.RefreshTokenIDs) != 1 {
 		t.Fatalf("RevokeRefreshTokens: %+v, %v", op, err)
 	}
-	_, err = srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{}, "")
-	status(err, iamtest.InvalidArgument)
-	again, err := srv.GetOperation(c, op.ID)
+	_, err = iamapi.Of(srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{}, "")
+	status(err, iamapi.InvalidArgument)
+	again, err := iamapi.Of(srv).GetOperation(c, op.ID)
 	if err != nil || again.ID != op.ID || !again.Done {
 		t.Fatalf("GetOperation: %+v, %v", again, err)
 	}
-	_, err = srv.GetOperation(c, "x")
-	status(err, iamtest.NotFound)
+	_, err = iamapi.Of(srv).GetOperation(c, "x")
+	status(err, iamapi.NotFound)
 
 	srv.Record(iamtest.Request{Endpoint: iamtest.EndpointList, Method: "/yandex.cloud.iam.v1.RefreshTokenService/List"})
 	if r := srv.Requests(); len(r) != 1 || r[0].Time.IsZero() || srv.Count(iamtest.EndpointList) != 1 {
@@ -625,14 +626,14 @@ func TestOtherFaces(t *testing.T) {
 }
 
 func TestCodes(t *testing.T) {
-	for code, want := range map[iamtest.Code]struct {
+	for code, want := range map[iamapi.Code]struct {
 		name   string
 		status int
 	}{
-		iamtest.OK:                {"OK", http.StatusOK},
-		iamtest.ResourceExhausted: {"RESOURCE_EXHAUSTED", http.StatusTooManyRequests},
-		iamtest.Unavailable:       {"UNAVAILABLE", http.StatusServiceUnavailable},
-		iamtest.Code(99):          {"CODE_99", http.StatusInternalServerError},
+		iamapi.OK:                {"OK", http.StatusOK},
+		iamapi.ResourceExhausted: {"RESOURCE_EXHAUSTED", http.StatusTooManyRequests},
+		iamapi.Unavailable:       {"UNAVAILABLE", http.StatusServiceUnavailable},
+		iamapi.Code(99):          {"CODE_99", http.StatusInternalServerError},
 	} {
 		if code.String() != want.name || code.HTTPStatus() != want.status {
 			t.Errorf("%d: %v %d", code, code, code.HTTPStatus())
@@ -650,7 +651,7 @@ func TestSeedMany(t *testing.T) {
 	})
 	seen, next := 0, ""
 	for pages := 0; ; pages++ {
-		page, err := srv.ListRefreshTokens(iamtest.Caller{SubjectID: "ajeiamtestuser000001"}, iamtest.ListRequest{PageSize: 1000, PageToken: next})
+		page, err := iamapi.Of(srv).ListRefreshTokens(iamapi.Caller{SubjectID: "ajeiamtestuser000001"}, iamapi.ListRequest{PageSize: 1000, PageToken: next})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -136,7 +136,7 @@ func TestFaultsOverHTTP2(t *testing.T) {
 			t.Errorf("%v: got %d %s", f, a.status, a.body)
 		}
 		want := iamtest.TokenReplaced
-		if !f.TakesEffect {
+		if !f.Parts().TakesEffect {
 			want = iamtest.TokenCurrent
 		}
 		if got := srv.Introspect(token).State; got != want {

@@ -19,21 +19,22 @@ import (
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // TestPageTokenEnds: no page token leads to a page on which nothing can be.
 func TestPageTokenEnds(t *testing.T) {
 	srv := iamtest.Start(t)
-	c := iamtest.Caller{SubjectID: "ajeiamtestuser000001"}
+	c := iamapi.Caller{SubjectID: "ajeiamtestuser000001"}
 	values := srv.Seed(4, func(i int, s *iamtest.Seed) {
 		if named(i, s); i > 0 {
 			s.ClientID = "another"
 		}
 	})
 	srv.RevokeRefreshToken(values[3])
-	list := func(size int64, filter string) *iamtest.ListResponse {
+	list := func(size int64, filter string) *iamapi.ListResponse {
 		t.Helper()
-		page, err := srv.ListRefreshTokens(c, iamtest.ListRequest{PageSize: size, Filter: filter})
+		page, err := iamapi.Of(srv).ListRefreshTokens(c, iamapi.ListRequest{PageSize: size, Filter: filter})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,9 +64,9 @@ func TestPageTokenEnds(t *testing.T) {
 func TestPageTokenOfAnother(t *testing.T) {
 	const me, other = "ajeme000000000000001", "ajeother000000000001"
 	srv := iamtest.Start(t, iamtest.Options{Roles: map[string][]string{me: {iamtest.RoleViewer}}})
-	c := iamtest.Caller{SubjectID: me}
+	c := iamapi.Caller{SubjectID: me}
 	srv.Seed(2, func(_ int, s *iamtest.Seed) { s.SubjectID = me })
-	page, err := srv.ListRefreshTokens(c, iamtest.ListRequest{PageSize: 1})
+	page, err := iamapi.Of(srv).ListRefreshTokens(c, iamapi.ListRequest{PageSize: 1})
 	if err != nil || page.NextPageToken == "" {
 		t.Fatal(page, err)
 	}
@@ -76,20 +77,20 @@ func TestPageTokenOfAnother(t *testing.T) {
 	_, mark, _ := strings.Cut(string(raw), ".")
 	forged := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 	for name, tt := range map[string]struct {
-		req  iamtest.ListRequest
+		req  iamapi.ListRequest
 		want string // "": good
 	}{
-		"the same":           {iamtest.ListRequest{PageToken: page.NextPageToken}, ""},
-		"by name":            {iamtest.ListRequest{PageToken: page.NextPageToken, SubjectID: me}, ""},
-		"of another subject": {iamtest.ListRequest{PageToken: page.NextPageToken, SubjectID: other}, "of another subject_id or filter"},
-		"of another filter":  {iamtest.ListRequest{PageToken: page.NextPageToken, Filter: `client_id="abc"`}, "of another subject_id or filter"},
-		"made of 0":          {iamtest.ListRequest{PageToken: forged("0." + mark)}, ""},
-		"made of -1":         {iamtest.ListRequest{PageToken: forged("-1." + mark)}, "not one that the server made"},
-		"made of a word":     {iamtest.ListRequest{PageToken: forged("one." + mark)}, "not one that the server made"},
-		"without its mark":   {iamtest.ListRequest{PageToken: forged("1")}, "not one that the server made"},
-		"too long":           {iamtest.ListRequest{PageToken: strings.Repeat("x", 2001)}, "has 2001 characters, and may have 2000"},
+		"the same":           {iamapi.ListRequest{PageToken: page.NextPageToken}, ""},
+		"by name":            {iamapi.ListRequest{PageToken: page.NextPageToken, SubjectID: me}, ""},
+		"of another subject": {iamapi.ListRequest{PageToken: page.NextPageToken, SubjectID: other}, "of another subject_id or filter"},
+		"of another filter":  {iamapi.ListRequest{PageToken: page.NextPageToken, Filter: `client_id="abc"`}, "of another subject_id or filter"},
+		"made of 0":          {iamapi.ListRequest{PageToken: forged("0." + mark)}, ""},
+		"made of -1":         {iamapi.ListRequest{PageToken: forged("-1." + mark)}, "not one that the server made"},
+		"made of a word":     {iamapi.ListRequest{PageToken: forged("one." + mark)}, "not one that the server made"},
+		"without its mark":   {iamapi.ListRequest{PageToken: forged("1")}, "not one that the server made"},
+		"too long":           {iamapi.ListRequest{PageToken: strings.Repeat("x", 2001)}, "has 2001 characters, and may have 2000"},
 	} {
-		_, err := srv.ListRefreshTokens(c, tt.req)
+		_, err := iamapi.Of(srv).ListRefreshTokens(c, tt.req)
 		if (tt.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", name, err, tt.want)
 		}
@@ -98,22 +99,22 @@ func TestPageTokenOfAnother(t *testing.T) {
 
 // TestEveryoneSeesTheEnd: an operation that is over is over for whatever asks next.
 func TestEveryoneSeesTheEnd(t *testing.T) {
-	c := iamtest.Caller{SubjectID: "ajeiamtestuser000001"}
+	c := iamapi.Caller{SubjectID: "ajeiamtestuser000001"}
 	const key = "0F9D6A3C-54B1-4A8B-9D75-2B1C0E9F8A77"
 	for name, revoked := range map[string]func(u *user, value string) bool{
 		"List": func(u *user, _ string) bool {
-			page, err := u.srv.ListRefreshTokens(c, iamtest.ListRequest{})
+			page, err := iamapi.Of(u.srv).ListRefreshTokens(c, iamapi.ListRequest{})
 			return err == nil && len(page.RefreshTokens) == 0
 		},
 		"Introspect": func(u *user, value string) bool { return u.srv.Introspect(value).State == iamtest.TokenRevoked },
 		"LiveGrants": func(u *user, _ string) bool { return u.srv.LiveGrants() == 0 },
 		"a renewal":  func(u *user, value string) bool { return u.refresh(value).status == 400 },
 		"the same revocation": func(u *user, _ string) bool {
-			op, err := u.srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{RevokeFilter: &iamtest.RevokeFilter{}}, key)
+			op, err := iamapi.Of(u.srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{RevokeFilter: &iamapi.RevokeFilter{}}, key)
 			return err == nil && op.Done && len(op.Response.RefreshTokenIDs) == 1
 		},
 		"another revocation": func(u *user, value string) bool {
-			_, err := u.srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{RefreshToken: &value}, "")
+			_, err := iamapi.Of(u.srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{RefreshToken: &value}, "")
 			return err != nil
 		},
 	} {
@@ -122,7 +123,7 @@ func TestEveryoneSeesTheEnd(t *testing.T) {
 			u := newUser(t, srv)
 			u.prover = nil
 			value := srv.Seed(1, nil)[0]
-			op, err := srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{RevokeFilter: &iamtest.RevokeFilter{}}, key)
+			op, err := iamapi.Of(srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{RevokeFilter: &iamapi.RevokeFilter{}}, key)
 			if err != nil || op.Done {
 				t.Fatal(op, err)
 			}
@@ -138,9 +139,9 @@ func TestEveryoneSeesTheEnd(t *testing.T) {
 // its own affair.
 func TestOperationIsACopy(t *testing.T) {
 	srv := iamtest.Start(t)
-	c := iamtest.Caller{SubjectID: "ajeiamtestuser000001"}
+	c := iamapi.Caller{SubjectID: "ajeiamtestuser000001"}
 	srv.Seed(1, named)
-	op, err := srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{RevokeFilter: &iamtest.RevokeFilter{}}, "")
+	op, err := iamapi.Of(srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{RevokeFilter: &iamapi.RevokeFilter{}}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,12 +150,12 @@ func TestOperationIsACopy(t *testing.T) {
 		t.Error("the metadata and the response share their ids")
 	}
 	op.Response.RefreshTokenIDs[0] = "changed"
-	again, err := srv.GetOperation(c, op.ID)
+	again, err := iamapi.Of(srv).GetOperation(c, op.ID)
 	if err != nil || again.Metadata.RefreshTokenIDs[0] != "id0" || again.Response.RefreshTokenIDs[0] != "id0" {
 		t.Errorf("the server has %+v, %v", again, err)
 	}
-	srv.Endpoints()[0].Address = "changed"
-	if got := srv.Endpoints()[0].Address; got == "changed" {
+	iamapi.Of(srv).Endpoints()[0].Address = "changed"
+	if got := iamapi.Of(srv).Endpoints()[0].Address; got == "changed" {
 		t.Error("the server's endpoint changed")
 	}
 }
@@ -162,7 +163,7 @@ func TestOperationIsACopy(t *testing.T) {
 // TestWhatASweepKeeps: a sweep takes nothing that somebody can still ask for.
 func TestWhatASweepKeeps(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	c := iamtest.Caller{SubjectID: "ajeiamtestuser000001"}
+	c := iamapi.Caller{SubjectID: "ajeiamtestuser000001"}
 	serve := func(t *testing.T, o iamtest.Options) *user {
 		o.AllowUnbound, o.Now, o.MaxRecords = true, func() time.Time { return start }, 10
 		u := newUser(t, iamtest.Start(t, o))
@@ -177,7 +178,7 @@ func TestWhatASweepKeeps(t *testing.T) {
 	}
 	sweepOperations := func(u *user) {
 		for range iamtest.MinSweep + 1 {
-			if _, err := u.srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{RevokeFilter: &iamtest.RevokeFilter{ClientID: "nobody"}}, ""); err != nil {
+			if _, err := iamapi.Of(u.srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{RevokeFilter: &iamapi.RevokeFilter{ClientID: "nobody"}}, ""); err != nil {
 				u.t.Fatal(err)
 			}
 		}
@@ -214,7 +215,7 @@ func TestWhatASweepKeeps(t *testing.T) {
 		})
 		u.srv.Advance(time.Hour)
 		sweepTokens(u)
-		if _, err := u.srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{RefreshTokenID: &id}, ""); err != nil {
+		if _, err := iamapi.Of(u.srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{RefreshTokenID: &id}, ""); err != nil {
 			t.Error(err)
 		}
 		if got := u.srv.Introspect(values[1]).State; got != iamtest.TokenRevoked {
@@ -232,7 +233,7 @@ func TestWhatASweepKeeps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := serve(t, iamtest.Options{OperationDelay: tt.delay})
-			op, err := u.srv.RevokeRefreshTokens(c, iamtest.RevokeRequest{RevokeFilter: &iamtest.RevokeFilter{}}, "")
+			op, err := iamapi.Of(u.srv).RevokeRefreshTokens(c, iamapi.RevokeRequest{RevokeFilter: &iamapi.RevokeFilter{}}, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -243,7 +244,7 @@ func TestWhatASweepKeeps(t *testing.T) {
 			}
 			u.srv.Advance(tt.after)
 			sweepOperations(u)
-			if _, err := u.srv.GetOperation(c, op.ID); (err == nil) != tt.want {
+			if _, err := iamapi.Of(u.srv).GetOperation(c, op.ID); (err == nil) != tt.want {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -263,7 +264,7 @@ func TestSecretsAreKnownAtOnce(t *testing.T) {
 		"of the client": "a first+secret", "of a request": "rt1.nobody.knows.it", "sent": "sent not+here", "sent, encoded": "sent+not%2Bhere",
 	}
 	unknown := want["of a request"]
-	if _, err := srv.RevokeRefreshTokens(iamtest.Caller{}, iamtest.RevokeRequest{RefreshToken: &unknown}, ""); err == nil {
+	if _, err := iamapi.Of(srv).RevokeRefreshTokens(iamapi.Caller{}, iamapi.RevokeRequest{RefreshToken: &unknown}, ""); err == nil {
 		t.Error("a token that nobody knows was revoked")
 	}
 	req := u.tokenRequest(u.refreshForm("x"))

@@ -50,11 +50,6 @@
 // messages. Limits are those of the protobuf definitions. Where the documents and
 // the definitions differ, the definitions win.
 //
-// Other faces of the same server, such as gRPC, stand on
-// [Server.Authenticate], [Server.ListRefreshTokens],
-// [Server.RevokeRefreshTokens] and [Server.GetOperation], with
-// [Server.TakeFault] and [Server.Record] for faults and records.
-//
 // # Rules
 //
 // [Options] choose among the habits of real servers: nonces off, optional or

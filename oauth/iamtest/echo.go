@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // echoHeaders are the headers that FaultEcho fills with a credential. Date and
@@ -55,7 +57,7 @@ func echoError(secret string) []byte {
 	}
 	body, _ := json.Marshal(map[string]any{ //nolint:errchkjson // strings and numbers
 		"error": secret, "error_description": "unknown: " + secret, "error_uri": "https://" + secret + ".invalid/",
-		"code": InvalidArgument, "message": "unknown: " + secret, "details": []any{detail},
+		"code": iamapi.InvalidArgument, "message": "unknown: " + secret, "details": []any{detail},
 	})
 	return body
 }

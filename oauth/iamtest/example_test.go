@@ -137,7 +137,7 @@ func ExampleServer_Seed() {
 // A test that goes through every fault at every endpoint begins like this.
 func ExampleAllFaults() {
 	for _, f := range iamtest.AllFaults() {
-		if f.AppliesTo(iamtest.EndpointAuthorize) && f.TakesEffect {
+		if f.AppliesTo(iamtest.EndpointAuthorize) && f == f.AfterEffect() {
 			fmt.Println(f)
 		}
 	}

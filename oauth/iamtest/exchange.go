@@ -73,7 +73,7 @@ var routes = []struct {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	endpoint, handler := route(r)
 	e := s.exchange(r, endpoint)
-	fault, skew, faulty := s.TakeFault(endpoint)
+	fault, skew, faulty := s.takeFault(endpoint)
 	e.now = e.now.Add(skew)
 	if skew != 0 {
 		e.rec.Fault = ClockSkew(skew).String()

@@ -1,5 +1,19 @@
 package iamtest
 
+import (
+	"context"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
+)
+
+// MakeFault is a Fault that no constructor makes, and Parts what one is made of.
+func MakeFault(f iamapi.Fault) Fault { return Fault{f} }
+
+func (f Fault) Parts() iamapi.Fault { return f.is }
+
+// Record is what other faces do, at a time of the test's.
+func (s *Server) Record(r Request) { s.record(context.Background(), r) }
+
 // MinSweep is what a server holds before it is swept.
 const MinSweep = minSweep
 

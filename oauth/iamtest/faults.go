@@ -7,34 +7,9 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-)
 
-// A FaultKind is what goes wrong.
-type FaultKind string
-
-// The kinds of faults. The constructor of the same name describes each.
-const (
-	FaultLostRequest      FaultKind = "request lost"
-	FaultLostAnswer       FaultKind = "answer lost"
-	FaultHTTPStatus       FaultKind = "status"
-	FaultSlow             FaultKind = "slow"
-	FaultTruncated        FaultKind = "truncated body"
-	FaultOversized        FaultKind = "oversized body"
-	FaultHTML             FaultKind = "HTML"
-	FaultRedirect         FaultKind = "redirect"
-	FaultWrongContentType FaultKind = "wrong content type"
-	FaultDuplicateMember  FaultKind = "duplicate member"
-	FaultUnknownMembers   FaultKind = "unknown members"
-	FaultEmptyBody        FaultKind = "empty body"
-	FaultNonceChallenge   FaultKind = "nonce challenge"
-	FaultRepeatedPage     FaultKind = "repeated page token"
-	FaultClockSkew        FaultKind = "clock skew"
-
-	FaultOperationNotFound FaultKind = "operation not found"
-	FaultForeignOperation  FaultKind = "foreign operation"
-	FaultEcho              FaultKind = "echo"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // maxSlow bounds how long a request is kept waiting.
@@ -46,105 +21,101 @@ const oversize = 16 << 20
 
 // A Fault is one way in which a request or its answer goes wrong. Make one with a
 // constructor, and let it happen with [Server.Inject].
-type Fault struct {
-	Kind FaultKind
-
-	// Status of the answer: FaultHTTPStatus, FaultHTML, FaultEcho.
-	Status int
-
-	// RetryAfter of the answer, in whole seconds: FaultHTTPStatus. 0: the header
-	// is missing.
-	RetryAfter time.Duration
-
-	// Duration is the wait of FaultSlow, and how far the clock of FaultClockSkew
-	// is ahead.
-	Duration time.Duration
-
-	// TakesEffect: what was asked for has happened by the time of the fault: the
-	// code is spent, the refresh token replaced, the tokens revoked.
-	TakesEffect bool
-
-	// Times is how many requests in a row one occurrence hits. 0 is 1.
-	Times int
-}
+type Fault struct{ is iamapi.Fault }
 
 // LostRequest closes the connection without an answer; nothing has happened.
 //
 // Go's http.Transport sends a request a second time by itself if the connection
 // had served others before, and the request is a GET, or has an Idempotency-Key
 // header. To make a client see the fault, inject it more than once.
-func LostRequest() Fault { return Fault{Kind: FaultLostRequest} }
+func LostRequest() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultLostRequest}} }
 
 // LostAnswer closes the connection without an answer after what was asked for
 // has happened. What [LostRequest] says of http.Transport holds here as well.
-func LostAnswer() Fault { return Fault{Kind: FaultLostAnswer, TakesEffect: true} }
+func LostAnswer() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultLostAnswer, TakesEffect: true}} }
 
 // HTTPStatus answers with an error status, as a proxy or an overloaded server
 // does, with Retry-After if retryAfter is positive.
 func HTTPStatus(status int, retryAfter time.Duration) Fault {
-	return Fault{Kind: FaultHTTPStatus, Status: status, RetryAfter: retryAfter}
+	return Fault{iamapi.Fault{Kind: iamapi.FaultHTTPStatus, Status: status, RetryAfter: retryAfter}}
 }
 
 // Slow waits before anything happens, for at most a minute and no longer than
 // the client waits. If the client gives up, nothing has happened.
-func Slow(d time.Duration) Fault { return Fault{Kind: FaultSlow, Duration: min(d, maxSlow)} }
+func Slow(d time.Duration) Fault {
+	return Fault{iamapi.Fault{Kind: iamapi.FaultSlow, Duration: min(d, maxSlow)}}
+}
 
 // Truncated sends half of the right answer and closes the connection.
-func Truncated() Fault { return Fault{Kind: FaultTruncated, TakesEffect: true} }
+func Truncated() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultTruncated, TakesEffect: true}} }
 
 // Oversized sends the right answer and 16 MiB of white space after it.
-func Oversized() Fault { return Fault{Kind: FaultOversized, TakesEffect: true} }
+func Oversized() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultOversized, TakesEffect: true}} }
 
 // HTML answers with a page for people, as captive portals (200) and proxies (502;
 // 404 where they do not know the way) do.
-func HTML(status int) Fault { return Fault{Kind: FaultHTML, Status: status} }
+func HTML(status int) Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultHTML, Status: status}} }
 
 // Redirect answers 307 with a URL of another origin, where a client that follows
 // would send its credentials. What arrives there is recorded as
 // [EndpointElsewhere].
-func Redirect() Fault { return Fault{Kind: FaultRedirect, Status: http.StatusTemporaryRedirect} }
+func Redirect() Fault {
+	return Fault{iamapi.Fault{Kind: iamapi.FaultRedirect, Status: http.StatusTemporaryRedirect}}
+}
 
 // WrongContentType sends the right answer as text/html.
-func WrongContentType() Fault { return Fault{Kind: FaultWrongContentType, TakesEffect: true} }
+func WrongContentType() Fault {
+	return Fault{iamapi.Fault{Kind: iamapi.FaultWrongContentType, TakesEffect: true}}
+}
 
 // DuplicateMember sends the right answer with its first member twice, with
 // different values: two readers may understand it differently (RFC 8259 §4).
-func DuplicateMember() Fault { return Fault{Kind: FaultDuplicateMember, TakesEffect: true} }
+func DuplicateMember() Fault {
+	return Fault{iamapi.Fault{Kind: iamapi.FaultDuplicateMember, TakesEffect: true}}
+}
 
 // UnknownMembers adds members that nobody knows yet to the right answer. Clients
 // have to ignore them (RFC 6749 §5.1).
-func UnknownMembers() Fault { return Fault{Kind: FaultUnknownMembers, TakesEffect: true} }
+func UnknownMembers() Fault {
+	return Fault{iamapi.Fault{Kind: iamapi.FaultUnknownMembers, TakesEffect: true}}
+}
 
 // EmptyBody sends the status and headers of the right answer, and no body.
-func EmptyBody() Fault { return Fault{Kind: FaultEmptyBody, TakesEffect: true} }
+func EmptyBody() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultEmptyBody, TakesEffect: true}} }
 
 // NonceChallenge answers use_dpop_nonce with a new nonce, whatever nonce the
 // proof has. Nothing has happened.
-func NonceChallenge() Fault { return Fault{Kind: FaultNonceChallenge} }
+func NonceChallenge() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultNonceChallenge}} }
 
 // NonceChallengeTwice does so twice in a row, which no sound server does.
-func NonceChallengeTwice() Fault { return Fault{Kind: FaultNonceChallenge, Times: 2} }
+func NonceChallengeTwice() Fault {
+	return Fault{iamapi.Fault{Kind: iamapi.FaultNonceChallenge, Times: 2}}
+}
 
 // RepeatedPage answers a page with the page token that asked for it, so that a
 // client which trusts the server comes back to the same page for ever. A first
 // page that is the last one gets a next one all the same, which is empty.
-func RepeatedPage() Fault { return Fault{Kind: FaultRepeatedPage, TakesEffect: true} }
+func RepeatedPage() Fault {
+	return Fault{iamapi.Fault{Kind: iamapi.FaultRepeatedPage, TakesEffect: true}}
+}
 
 // OperationNotFound answers a poll with the google.rpc.Status NOT_FOUND, as if the
 // Operation had been forgotten. The Operation goes on, and what it revokes is
 // revoked.
-func OperationNotFound() Fault { return Fault{Kind: FaultOperationNotFound} }
+func OperationNotFound() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultOperationNotFound}} }
 
 // ForeignOperation answers with another Operation than the one that was asked
 // for, or begun: it is done, of another subject, and names other tokens.
-func ForeignOperation() Fault { return Fault{Kind: FaultForeignOperation, TakesEffect: true} }
+func ForeignOperation() Fault {
+	return Fault{iamapi.Fault{Kind: iamapi.FaultForeignOperation, TakesEffect: true}}
+}
 
 // Echo answers with the credential of the request, such as its refresh token or
 // access token, in every header and every string of the body, as some proxies and
 // debugging servers do. With status 0 it is the right answer otherwise, after its
 // effect; with another status an error, before it.
 func Echo(status int) Fault {
-	return Fault{Kind: FaultEcho, Status: status, TakesEffect: status == 0}
+	return Fault{iamapi.Fault{Kind: iamapi.FaultEcho, Status: status, TakesEffect: status == 0}}
 }
 
 // ClockSkew makes the server's clock be ahead by d, or behind if d is negative:
@@ -153,13 +124,13 @@ func Echo(status int) Fault {
 // [Server.ClearFaults], whatever number is given to Inject, and other faults can
 // happen at the same time.
 func ClockSkew(d time.Duration) Fault {
-	return Fault{Kind: FaultClockSkew, Duration: d, TakesEffect: true}
+	return Fault{iamapi.Fault{Kind: iamapi.FaultClockSkew, Duration: d, TakesEffect: true}}
 }
 
 // AfterEffect is the same fault, with what was asked for having happened: a 504,
 // say, of a proxy that gave up on a server which did not.
 func (f Fault) AfterEffect() Fault {
-	f.TakesEffect = true
+	f.is.TakesEffect = true
 	return f
 }
 
@@ -190,51 +161,25 @@ func AllFaults() []Fault {
 // the client has no body that could be wrong, and nonces belong to endpoints that
 // take proofs.
 func (f Fault) AppliesTo(e Endpoint) bool {
-	switch f.Kind {
-	case FaultNonceChallenge:
+	switch f.is.Kind {
+	case iamapi.FaultNonceChallenge:
 		return e == EndpointToken || e == EndpointResource
-	case FaultRepeatedPage:
+	case iamapi.FaultRepeatedPage:
 		return e == EndpointList
-	case FaultOperationNotFound:
+	case iamapi.FaultOperationNotFound:
 		return e == EndpointOperation
-	case FaultForeignOperation:
+	case iamapi.FaultForeignOperation:
 		return e == EndpointOperation || e == EndpointRevoke
-	case FaultEcho: // an answer of RFC 6749 §5.1 with wrong strings is no login or renewal
-		return e != EndpointAuthorize && (f.Status != 0 || e != EndpointToken)
-	case FaultTruncated, FaultOversized, FaultWrongContentType, FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody:
+	case iamapi.FaultEcho: // an answer of RFC 6749 §5.1 with wrong strings is no login or renewal
+		return e != EndpointAuthorize && (f.is.Status != 0 || e != EndpointToken)
+	case iamapi.FaultTruncated, iamapi.FaultOversized, iamapi.FaultWrongContentType, iamapi.FaultDuplicateMember, iamapi.FaultUnknownMembers, iamapi.FaultEmptyBody:
 		return e != EndpointAuthorize
 	}
 	return true
 }
 
 // String names the fault, as in "status 503, Retry-After 1s".
-func (f Fault) String() string {
-	var b strings.Builder
-	b.WriteString(string(f.Kind))
-	if f.Status != 0 {
-		fmt.Fprintf(&b, " %d", f.Status)
-	}
-	if f.Duration != 0 {
-		fmt.Fprintf(&b, " %v", f.Duration)
-	}
-	if f.RetryAfter > 0 {
-		fmt.Fprintf(&b, ", Retry-After %v", f.RetryAfter)
-	}
-	if f.Times > 1 {
-		fmt.Fprintf(&b, ", %d in a row", f.Times)
-	}
-	if f.TakesEffect && !slices.Contains(effective, f.Kind) && f != Echo(0) {
-		b.WriteString(", after the effect")
-	}
-	return b.String()
-}
-
-// effective are the kinds that have no other way.
-var effective = []FaultKind{
-	FaultLostAnswer, FaultTruncated, FaultOversized, FaultWrongContentType,
-	FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody, FaultRepeatedPage, FaultClockSkew,
-	FaultForeignOperation,
-}
+func (f Fault) String() string { return f.is.String() }
 
 // injected is a fault that is still to happen.
 type injected struct {
@@ -261,38 +206,38 @@ var faulty = []Endpoint{
 	EndpointAuthorize, EndpointToken, EndpointList, EndpointRevoke, EndpointOperation, EndpointEndpoints, EndpointResource, EndpointOther,
 }
 
-var faultKinds = []FaultKind{
-	FaultLostRequest, FaultLostAnswer, FaultHTTPStatus, FaultSlow, FaultTruncated, FaultOversized, FaultHTML, FaultRedirect,
-	FaultWrongContentType, FaultDuplicateMember, FaultUnknownMembers, FaultEmptyBody, FaultNonceChallenge, FaultRepeatedPage,
-	FaultClockSkew, FaultOperationNotFound, FaultForeignOperation, FaultEcho,
+var faultKinds = []iamapi.FaultKind{
+	iamapi.FaultLostRequest, iamapi.FaultLostAnswer, iamapi.FaultHTTPStatus, iamapi.FaultSlow, iamapi.FaultTruncated, iamapi.FaultOversized, iamapi.FaultHTML, iamapi.FaultRedirect,
+	iamapi.FaultWrongContentType, iamapi.FaultDuplicateMember, iamapi.FaultUnknownMembers, iamapi.FaultEmptyBody, iamapi.FaultNonceChallenge, iamapi.FaultRepeatedPage,
+	iamapi.FaultClockSkew, iamapi.FaultOperationNotFound, iamapi.FaultForeignOperation, iamapi.FaultEcho,
 }
 
 // withStatus are the kinds whose Status is that of the answer.
-var withStatus = []FaultKind{FaultHTTPStatus, FaultHTML, FaultRedirect}
+var withStatus = []iamapi.FaultKind{iamapi.FaultHTTPStatus, iamapi.FaultHTML, iamapi.FaultRedirect}
 
 // check says why the fault cannot happen at the endpoint; "" if it can.
 func (f Fault) check(e Endpoint) (problem string) {
-	statusNeeded := slices.Contains(withStatus, f.Kind)
+	statusNeeded := slices.Contains(withStatus, f.is.Kind)
 	switch {
 	case e == EndpointElsewhere:
 		return "no client should get there"
 	case !slices.Contains(faulty, e):
 		return fmt.Sprintf("there is no such endpoint; there are %q", faulty)
-	case !slices.Contains(faultKinds, f.Kind):
+	case !slices.Contains(faultKinds, f.is.Kind):
 		return fmt.Sprintf("there is no such kind of fault; there are %q", faultKinds)
-	case (statusNeeded || f.Kind == FaultEcho && f.Status != 0) && (f.Status < 200 || f.Status > 599):
+	case (statusNeeded || f.is.Kind == iamapi.FaultEcho && f.is.Status != 0) && (f.is.Status < 200 || f.is.Status > 599):
 		return "its status is not one that an answer can have"
-	case f.Status != 0 && !statusNeeded && f.Kind != FaultEcho:
+	case f.is.Status != 0 && !statusNeeded && f.is.Kind != iamapi.FaultEcho:
 		return "this kind has no status"
-	case f.RetryAfter != 0 && f.Kind != FaultHTTPStatus:
+	case f.is.RetryAfter != 0 && f.is.Kind != iamapi.FaultHTTPStatus:
 		return "this kind has no Retry-After"
-	case f.RetryAfter < 0 || f.RetryAfter%time.Second != 0:
+	case f.is.RetryAfter < 0 || f.is.RetryAfter%time.Second != 0:
 		return "Retry-After is not a number of seconds"
-	case f.Duration != 0 && f.Kind != FaultSlow && f.Kind != FaultClockSkew:
+	case f.is.Duration != 0 && f.is.Kind != iamapi.FaultSlow && f.is.Kind != iamapi.FaultClockSkew:
 		return "this kind has no duration"
-	case f.Duration < 0 && f.Kind == FaultSlow:
+	case f.is.Duration < 0 && f.is.Kind == iamapi.FaultSlow:
 		return "it cannot take less than no time"
-	case f.Times < 0:
+	case f.is.Times < 0:
 		return "Times is negative"
 	case !f.AppliesTo(e):
 		return "it makes no sense there"
@@ -319,17 +264,17 @@ func (s *Server) Inject(e Endpoint, f Fault, n int) error {
 	if n == 0 {
 		return nil
 	}
-	if f.Kind == FaultClockSkew {
+	if f.is.Kind == iamapi.FaultClockSkew {
 		n = -1
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, in := range s.faults {
-		if in.endpoint == e && in.fault == f && in.left < 0 && f.Kind != FaultClockSkew {
+		if in.endpoint == e && in.fault == f && in.left < 0 && f.is.Kind != iamapi.FaultClockSkew {
 			return nil // it goes on for ever as it is
 		}
 	}
-	s.faults = append(s.faults, &injected{endpoint: e, fault: f, left: n * max(1, f.Times)})
+	s.faults = append(s.faults, &injected{endpoint: e, fault: f, left: n * max(1, f.is.Times)})
 	return nil
 }
 
@@ -364,20 +309,18 @@ func (s *Server) PendingFaults() int {
 	return len(s.faults)
 }
 
-// TakeFault returns the fault that happens to this request of the endpoint, and
+// takeFault returns the fault that happens to this request of the endpoint, and
 // takes it off what is still to happen; ok is false if none does. skew is by how
 // much the clock is wrong, which comes on top of any fault.
-// It is for other faces of the same server, such as gRPC; the server does so for
-// its own requests.
-func (s *Server) TakeFault(e Endpoint) (f Fault, skew time.Duration, ok bool) {
+func (s *Server) takeFault(e Endpoint) (f Fault, skew time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, in := range s.faults {
 		if in.endpoint != e {
 			continue
 		}
-		if in.fault.Kind == FaultClockSkew {
-			skew += in.fault.Duration
+		if in.fault.is.Kind == iamapi.FaultClockSkew {
+			skew += in.fault.is.Duration
 			in.hits++
 		} else if !ok {
 			f, ok = in.fault, true
@@ -392,61 +335,61 @@ func (s *Server) TakeFault(e Endpoint) (f Fault, skew time.Duration, ok bool) {
 // before is the fault's part that comes before the request is handled. It
 // reports whether the request is handled at all.
 func (e *exchange) before(f Fault) bool {
-	switch f.Kind {
-	case FaultNonceChallenge:
+	switch f.is.Kind {
+	case iamapi.FaultNonceChallenge:
 		e.challenge = true
 		return true
-	case FaultRepeatedPage:
+	case iamapi.FaultRepeatedPage:
 		e.repeatPage = true
 		return true
-	case FaultForeignOperation:
+	case iamapi.FaultForeignOperation:
 		e.foreignOp = true
 		return true
-	case FaultSlow:
-		return f.TakesEffect || e.wait(f.Duration)
-	case FaultLostRequest:
+	case iamapi.FaultSlow:
+		return f.is.TakesEffect || e.wait(f.is.Duration)
+	case iamapi.FaultLostRequest:
 		e.abort = true
-		return f.TakesEffect
+		return f.is.TakesEffect
 	}
-	return f.TakesEffect
+	return f.is.TakesEffect
 }
 
 // after is the fault's part that makes or changes the answer.
 func (e *exchange) after(f Fault) {
-	switch f.Kind {
-	case FaultLostAnswer:
+	switch f.is.Kind {
+	case iamapi.FaultLostAnswer:
 		e.abort = true
-	case FaultSlow:
-		if f.TakesEffect {
-			e.wait(f.Duration)
+	case iamapi.FaultSlow:
+		if f.is.TakesEffect {
+			e.wait(f.is.Duration)
 		}
-	case FaultHTTPStatus:
-		e.webError(f.Status, http.StatusText(f.Status)+"\n")
-		if f.RetryAfter > 0 {
-			e.header.Set("Retry-After", strconv.FormatInt(int64(f.RetryAfter/time.Second), 10))
+	case iamapi.FaultHTTPStatus:
+		e.webError(f.is.Status, http.StatusText(f.is.Status)+"\n")
+		if f.is.RetryAfter > 0 {
+			e.header.Set("Retry-After", strconv.FormatInt(int64(f.is.RetryAfter/time.Second), 10))
 		}
-	case FaultHTML:
-		e.replace(f.Status, "text/html; charset=utf-8", htmlPage)
+	case iamapi.FaultHTML:
+		e.replace(f.is.Status, "text/html; charset=utf-8", htmlPage)
 		e.web = true
-	case FaultRedirect:
-		e.webError(f.Status, "")
+	case iamapi.FaultRedirect:
+		e.webError(f.is.Status, "")
 		e.header.Set("Location", e.s.elsewhere+e.r.URL.RequestURI())
-	case FaultTruncated:
+	case iamapi.FaultTruncated:
 		e.truncate = true
-	case FaultOversized:
+	case iamapi.FaultOversized:
 		e.body = append(e.body, bytes.Repeat([]byte(" "), oversize)...)
-	case FaultWrongContentType:
+	case iamapi.FaultWrongContentType:
 		e.header.Set("Content-Type", "text/html; charset=utf-8")
-	case FaultDuplicateMember:
+	case iamapi.FaultDuplicateMember:
 		e.body = duplicateMember(e.body)
-	case FaultUnknownMembers:
+	case iamapi.FaultUnknownMembers:
 		e.body = unknownMembers(e.body)
-	case FaultEmptyBody:
+	case iamapi.FaultEmptyBody:
 		e.body = nil
-	case FaultOperationNotFound:
-		e.apiError(&Status{Code: NotFound, Message: "there is no such operation"})
-	case FaultEcho:
-		e.echo(f.Status)
+	case iamapi.FaultOperationNotFound:
+		e.apiError(&iamapi.Status{Code: iamapi.NotFound, Message: "there is no such operation"})
+	case iamapi.FaultEcho:
+		e.echo(f.is.Status)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // probe is a request to one endpoint that is right, and a look at whether it had
@@ -94,11 +95,11 @@ var probes = map[string]func(u *user) probe{
 
 // seen is what a client saw of a fault.
 func seen(f iamtest.Fault, a *answer, err error, began time.Time) error {
-	if f.Kind == iamtest.FaultLostRequest || f.Kind == iamtest.FaultLostAnswer || f.Kind == iamtest.FaultTruncated {
+	if f.Parts().Kind == iamapi.FaultLostRequest || f.Parts().Kind == iamapi.FaultLostAnswer || f.Parts().Kind == iamapi.FaultTruncated {
 		if err == nil {
 			return fmt.Errorf("a whole answer came: %d", a.status)
 		}
-		if f.Kind == iamtest.FaultTruncated && !errors.Is(err, io.ErrUnexpectedEOF) {
+		if f.Parts().Kind == iamapi.FaultTruncated && !errors.Is(err, io.ErrUnexpectedEOF) {
 			return fmt.Errorf("the body did not end early: %w", err)
 		}
 		return nil
@@ -114,42 +115,42 @@ func seen(f iamtest.Fault, a *answer, err error, began time.Time) error {
 		return err
 	}
 	ok := false
-	switch f.Kind {
-	case iamtest.FaultHTTPStatus:
+	switch f.Parts().Kind {
+	case iamapi.FaultHTTPStatus:
 		want := ""
-		if f.RetryAfter > 0 {
-			want = strconv.Itoa(int(f.RetryAfter.Seconds()))
+		if f.Parts().RetryAfter > 0 {
+			want = strconv.Itoa(int(f.Parts().RetryAfter.Seconds()))
 		}
-		ok = a.status == f.Status && a.header.Get("Retry-After") == want && !isJSON && a.header.Get("X-Request-Id") == ""
-	case iamtest.FaultSlow:
-		ok = good && time.Since(began) >= f.Duration
-	case iamtest.FaultOversized:
+		ok = a.status == f.Parts().Status && a.header.Get("Retry-After") == want && !isJSON && a.header.Get("X-Request-Id") == ""
+	case iamapi.FaultSlow:
+		ok = good && time.Since(began) >= f.Parts().Duration
+	case iamapi.FaultOversized:
 		ok = good && isJSON && len(a.body) > 16<<20
-	case iamtest.FaultEmptyBody:
+	case iamapi.FaultEmptyBody:
 		ok = good && len(a.body) == 0
-	case iamtest.FaultHTML:
-		ok = a.status == f.Status && strings.HasPrefix(contentType, "text/html") && !isJSON && a.header.Get("X-Request-Id") == ""
-	case iamtest.FaultRedirect:
+	case iamapi.FaultHTML:
+		ok = a.status == f.Parts().Status && strings.HasPrefix(contentType, "text/html") && !isJSON && a.header.Get("X-Request-Id") == ""
+	case iamapi.FaultRedirect:
 		loc, err := url.Parse(a.header.Get("Location"))
 		ok = err == nil && a.header.Get("X-Request-Id") == "" && a.status == 307 && loc.Host != "" && strings.HasPrefix(loc.Path, "/")
-	case iamtest.FaultWrongContentType:
+	case iamapi.FaultWrongContentType:
 		ok = good && strings.HasPrefix(contentType, "text/html") && json.Valid(a.body)
-	case iamtest.FaultDuplicateMember:
+	case iamapi.FaultDuplicateMember:
 		ok = isJSON && strings.Contains(string(a.body), `:"duplicate","`) || string(a.body) == "{}"
-	case iamtest.FaultUnknownMembers:
+	case iamapi.FaultUnknownMembers:
 		ok = good && isJSON && a.members["futureObject"] != nil
-	case iamtest.FaultNonceChallenge:
+	case iamapi.FaultNonceChallenge:
 		ok = a.str("error") == "use_dpop_nonce" && a.header.Get(dpop.NonceHeader) != ""
-	case iamtest.FaultRepeatedPage:
+	case iamapi.FaultRepeatedPage:
 		ok = good && a.str("nextPageToken") != ""
-	case iamtest.FaultOperationNotFound:
+	case iamapi.FaultOperationNotFound:
 		ok = a.status == 404 && isJSON && a.members["code"] == float64(5) && a.header.Get("X-Request-Id") != ""
-	case iamtest.FaultForeignOperation:
+	case iamapi.FaultForeignOperation:
 		ok = good && isJSON && a.members["done"] == true && strings.HasPrefix(a.str("createdBy"), "aje")
-	case iamtest.FaultEcho:
-		ok = json.Valid(a.body) && (good || a.status == f.Status)
-	case iamtest.FaultClockSkew:
-		ok = date.Sub(time.Now().Add(f.Duration)).Abs() < time.Minute
+	case iamapi.FaultEcho:
+		ok = json.Valid(a.body) && (good || a.status == f.Parts().Status)
+	case iamapi.FaultClockSkew:
+		ok = date.Sub(time.Now().Add(f.Parts().Duration)).Abs() < time.Minute
 	}
 	if !ok {
 		return fmt.Errorf("status %d, header %v, body %.200s", a.status, a.header, a.body)
@@ -173,15 +174,15 @@ func TestFaults(t *testing.T) {
 				srv.ResetRequests()
 				srv.Inject(p.endpoint, f, 1)
 				began := time.Now()
-				for range max(1, f.Times) {
+				for range max(1, f.Parts().Times) {
 					a, err := u.try(p.request(u))
 					if err := seen(f, a, err, began); err != nil {
 						t.Fatal(err)
 					}
 				}
-				skewed := f.Kind == iamtest.FaultClockSkew
+				skewed := f.Parts().Kind == iamapi.FaultClockSkew
 				if p.effect != nil && !skewed {
-					if got := p.effect(u); got != (f.TakesEffect || f.Kind == iamtest.FaultSlow) {
+					if got := p.effect(u); got != (f.Parts().TakesEffect || f.Parts().Kind == iamapi.FaultSlow) {
 						t.Errorf("it took effect: %v", got)
 					}
 				}
@@ -189,7 +190,7 @@ func TestFaults(t *testing.T) {
 				if r.Endpoint != p.endpoint || r.Fault != f.String() {
 					t.Errorf("recorded %+v", r)
 				}
-				if srv.Count(p.endpoint) != max(1, f.Times) {
+				if srv.Count(p.endpoint) != max(1, f.Parts().Times) {
 					t.Errorf("%d requests", srv.Count(p.endpoint))
 				}
 				if got := srv.PendingFaults(); got != 0 && !skewed {
@@ -250,9 +251,9 @@ func TestEcho(t *testing.T) {
 				}
 			}
 			fields := tt.fields
-			if f.Status != 0 {
+			if f.Parts().Status != 0 {
 				fields = []string{"error", "error_description", "message"}
-				if a.members["code"] != float64(iamtest.InvalidArgument) || a.status != f.Status {
+				if a.members["code"] != float64(iamapi.InvalidArgument) || a.status != f.Parts().Status {
 					t.Errorf("%s, %v: got %d %s", name, f, a.status, a.body)
 				}
 			}
@@ -269,7 +270,7 @@ func TestEcho(t *testing.T) {
 }
 
 func TestForeignOperation(t *testing.T) {
-	srv := iamtest.Start(t, iamtest.Options{OperationPolls: 1, OperationError: &iamtest.Status{Code: iamtest.Internal}})
+	srv := iamtest.Start(t, iamtest.Options{OperationPolls: 1, OperationError: &iamtest.Status{Code: int32(iamapi.Internal)}})
 	u := newUser(t, srv)
 	token := srv.IssueAccessToken("", "")
 	op := wantOK(t, u.revoke(token, `{"revokeFilter":{}}`))
@@ -285,9 +286,9 @@ func TestForeignOperation(t *testing.T) {
 		}
 	}
 	srv.Inject(iamtest.EndpointOperation, iamtest.ForeignOperation(), 1)
-	wantStatus(t, u.call("GET", "/operations/x", "", token), iamtest.NotFound, "no such operation")
+	wantStatus(t, u.call("GET", "/operations/x", "", token), iamapi.NotFound, "no such operation")
 	srv.Inject(iamtest.EndpointOperation, iamtest.OperationNotFound(), 1)
-	wantStatus(t, u.call("GET", "/operations/"+op.str("id"), "", token), iamtest.NotFound, "no such operation")
+	wantStatus(t, u.call("GET", "/operations/"+op.str("id"), "", token), iamapi.NotFound, "no such operation")
 	if a := wantOK(t, u.call("GET", "/operations/"+op.str("id"), "", token)); a.members["done"] != true {
 		t.Errorf("the operation did not go on: %s", a.body)
 	}
@@ -437,8 +438,8 @@ func (l logLines) Write(b []byte) (int, error) { l <- string(b); return len(b), 
 
 func TestSlowEndsWithTheClient(t *testing.T) {
 	for _, f := range []iamtest.Fault{iamtest.Slow(time.Hour), iamtest.Slow(time.Hour).AfterEffect()} {
-		if f.Duration != time.Minute {
-			t.Errorf("the wait is not bounded: %v", f.Duration)
+		if f.Parts().Duration != time.Minute {
+			t.Errorf("the wait is not bounded: %v", f.Parts().Duration)
 		}
 		lines := make(logLines, 10)
 		srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, Logger: slog.New(slog.NewTextHandler(lines, nil))})
@@ -456,7 +457,7 @@ func TestSlowEndsWithTheClient(t *testing.T) {
 			t.Errorf("logged %s", line)
 		}
 		want := iamtest.TokenCurrent
-		if f.TakesEffect {
+		if f.Parts().TakesEffect {
 			want = iamtest.TokenReplaced
 		}
 		if got := srv.Introspect(token).State; got != want {
@@ -467,7 +468,9 @@ func TestSlowEndsWithTheClient(t *testing.T) {
 
 // TestMistypedFaults: a fault that cannot happen does not wait in silence.
 func TestMistypedFaults(t *testing.T) {
-	status := func(n int) iamtest.Fault { return iamtest.Fault{Kind: iamtest.FaultHTTPStatus, Status: n} }
+	status := func(n int) iamtest.Fault {
+		return iamtest.MakeFault(iamapi.Fault{Kind: iamapi.FaultHTTPStatus, Status: n})
+	}
 	for name, c := range map[string]struct {
 		endpoint iamtest.Endpoint
 		fault    iamtest.Fault
@@ -476,19 +479,19 @@ func TestMistypedFaults(t *testing.T) {
 		"endpoint":                {"tokens", iamtest.LostAnswer(), "no such endpoint"},
 		"no endpoint":             {"", iamtest.LostAnswer(), "no such endpoint"},
 		"elsewhere":               {iamtest.EndpointElsewhere, iamtest.LostAnswer(), "no client"},
-		"kind":                    {iamtest.EndpointToken, iamtest.Fault{Kind: "lost"}, "no such kind"},
+		"kind":                    {iamtest.EndpointToken, iamtest.MakeFault(iamapi.Fault{Kind: "lost"}), "no such kind"},
 		"no kind":                 {iamtest.EndpointToken, iamtest.Fault{}, "no such kind"},
 		"no status":               {iamtest.EndpointToken, status(0), "status"},
 		"status 199":              {iamtest.EndpointToken, status(199), "status"},
 		"status 600":              {iamtest.EndpointToken, iamtest.HTML(600), "status"},
 		"echo 100":                {iamtest.EndpointToken, iamtest.Echo(100), "status"},
-		"status of a lost answer": {iamtest.EndpointToken, iamtest.Fault{Kind: iamtest.FaultLostAnswer, Status: 500}, "no status"},
+		"status of a lost answer": {iamtest.EndpointToken, iamtest.MakeFault(iamapi.Fault{Kind: iamapi.FaultLostAnswer, Status: 500}), "no status"},
 		"Retry-After in ms":       {iamtest.EndpointToken, iamtest.HTTPStatus(503, 1500*time.Millisecond), "Retry-After"},
 		"Retry-After below 0":     {iamtest.EndpointToken, iamtest.HTTPStatus(503, -time.Second), "Retry-After"},
-		"Retry-After of HTML":     {iamtest.EndpointToken, iamtest.Fault{Kind: iamtest.FaultHTML, Status: 503, RetryAfter: time.Second}, "no Retry-After"},
-		"duration of HTML":        {iamtest.EndpointToken, iamtest.Fault{Kind: iamtest.FaultHTML, Status: 503, Duration: time.Second}, "no duration"},
+		"Retry-After of HTML":     {iamtest.EndpointToken, iamtest.MakeFault(iamapi.Fault{Kind: iamapi.FaultHTML, Status: 503, RetryAfter: time.Second}), "no Retry-After"},
+		"duration of HTML":        {iamtest.EndpointToken, iamtest.MakeFault(iamapi.Fault{Kind: iamapi.FaultHTML, Status: 503, Duration: time.Second}), "no duration"},
 		"slow by less than 0":     {iamtest.EndpointToken, iamtest.Slow(-1), "less than no time"},
-		"times":                   {iamtest.EndpointToken, iamtest.Fault{Kind: iamtest.FaultLostAnswer, Times: -1}, "Times"},
+		"times":                   {iamtest.EndpointToken, iamtest.MakeFault(iamapi.Fault{Kind: iamapi.FaultLostAnswer, Times: -1}), "Times"},
 		"challenge of List":       {iamtest.EndpointList, iamtest.NonceChallenge(), "no sense"},
 		"body of a redirect":      {iamtest.EndpointAuthorize, iamtest.EmptyBody(), "no sense"},
 		"operation of List":       {iamtest.EndpointList, iamtest.OperationNotFound(), "no sense"},

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // A filter is a parsed filter expression of RefreshToken.List: conditions that a
@@ -46,7 +48,7 @@ func (f filter) match(t *refreshToken) bool {
 // The length of values (3 to 63 characters) is checked; the regular expression
 // that the documentation gives for them is not, because the service's own client
 // identifiers and versions ("yc.oauth.public-sdk", "yc/0.141.0") do not match it.
-func parseFilter(s string) (filter, *Status) {
+func parseFilter(s string) (filter, *iamapi.Status) {
 	if s == "" {
 		return nil, nil
 	}
@@ -102,7 +104,7 @@ func (p *filterParser) name() string {
 	return p.rest[:end]
 }
 
-func (p *filterParser) condition() (condition, *Status) {
+func (p *filterParser) condition() (condition, *iamapi.Status) {
 	c := condition{field: p.name()}
 	switch c.field {
 	case fieldClientID, fieldInfo, fieldProtection:
@@ -136,7 +138,7 @@ func (p *filterParser) condition() (condition, *Status) {
 	}
 }
 
-func (p *filterParser) value(field string) (string, *Status) {
+func (p *filterParser) value(field string) (string, *iamapi.Status) {
 	if !p.take(`"`) {
 		return "", invalid("filter", "a value in double quotes is expected")
 	}

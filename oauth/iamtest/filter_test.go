@@ -3,6 +3,8 @@ package iamtest
 import (
 	"strings"
 	"testing"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 func TestParseFilter(t *testing.T) {
@@ -74,7 +76,7 @@ func TestParseFilterErrors(t *testing.T) {
 		f, err := parseFilter(tt.filter)
 		if err == nil {
 			t.Errorf("%s: parsed as %v", tt.filter, f)
-		} else if err.Code != InvalidArgument || err.Field != "filter" || !strings.Contains(err.Message, tt.want) {
+		} else if err.Code != iamapi.InvalidArgument || err.Field != "filter" || !strings.Contains(err.Message, tt.want) {
 			t.Errorf("%s: %v, want %q", tt.filter, err, tt.want)
 		}
 	}
@@ -92,7 +94,7 @@ func FuzzParseFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		first, err := parseFilter(s)
 		if err != nil {
-			if err.Code != InvalidArgument || err.Message == "" {
+			if err.Code != iamapi.InvalidArgument || err.Message == "" {
 				t.Fatalf("%q: %v", s, err)
 			}
 			return
@@ -126,7 +128,7 @@ func FuzzParseRevokeBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		req, err := parseRevokeBody(body)
-		if err != nil && (req != RevokeRequest{}) {
+		if err != nil && (req != revokeRequest{}) {
 			t.Errorf("%q: a request and an error", body)
 		}
 		if err == nil && req.check() == nil {

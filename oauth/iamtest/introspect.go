@@ -4,7 +4,14 @@ import "time"
 
 // A Seed is a refresh token that the server is given without a login.
 type Seed struct {
-	RefreshToken
+	ID                 string
+	ClientInstanceInfo string
+	ClientID           string
+	SubjectID          string
+	CreatedAt          time.Time
+	ExpiresAt          time.Time
+	LastUsedAt         time.Time // zero if it was never used
+	ProtectionLevel    ProtectionLevel
 
 	// Scope of the access tokens that it can be exchanged for.
 	Scope string
@@ -29,10 +36,9 @@ func (s *Server) Seed(n int, edit func(i int, t *Seed)) []string {
 	values := make([]string, n)
 	for i := range tokens {
 		seed := Seed{
-			RefreshToken: RefreshToken{ID: newID("ajr"), ClientID: o.ClientID, SubjectID: o.Subject, CreatedAt: now},
-			Scope:        "openid " + offlineAccess,
+			ID: newID("ajr"), ClientID: o.ClientID, SubjectID: o.Subject, CreatedAt: now, ExpiresAt: now.Add(o.RefreshLife),
+			Scope: "openid " + offlineAccess,
 		}
-		seed.ExpiresAt = now.Add(o.RefreshLife)
 		if edit != nil {
 			edit(i, &seed)
 		}
@@ -68,6 +74,15 @@ func (seed *Seed) token(o *Options) *refreshToken {
 	}
 }
 
+// seed is the Seed that would have made the token.
+func (t *refreshToken) seed() Seed {
+	return Seed{
+		ID: t.id, ClientInstanceInfo: t.grant.info, ClientID: t.grant.client, SubjectID: t.grant.subject,
+		CreatedAt: t.created, ExpiresAt: t.expires, LastUsedAt: t.lastUsed, ProtectionLevel: t.grant.protection,
+		Scope: t.grant.scope, KeyThumbprint: t.grant.jkt,
+	}
+}
+
 // IssueAccessToken returns an access token for the subject without a login, for
 // tests of the API alone. subject "" is Options.Subject. With the SHA-256
 // thumbprint of a key the token is of type DPoP, else Bearer.
@@ -90,12 +105,10 @@ func (s *Server) IssueAccessToken(subject, keyThumbprint string) string {
 
 // A TokenInfo is what the server knows of a refresh token.
 type TokenInfo struct {
-	RefreshToken
-	State         TokenState
-	GrantID       string
-	GrantEnded    string // why the grant is over; "" if it is not
-	Scope         string
-	KeyThumbprint string // SHA-256 JWK thumbprint; "" if it is not bound
+	Seed
+	State      TokenState
+	GrantID    string
+	GrantEnded string // why the grant is over; "" if it is not
 }
 
 // Introspect tells what the server knows of a refresh token, by its value. A
@@ -110,8 +123,7 @@ func (s *Server) Introspect(token string) TokenInfo {
 		return TokenInfo{State: TokenUnknown}
 	}
 	return TokenInfo{
-		RefreshToken: t.view(), State: t.state(now, o), GrantID: t.grant.id, GrantEnded: t.grant.ended,
-		Scope: t.grant.scope, KeyThumbprint: t.grant.jkt,
+		Seed: t.seed(), State: t.state(now, o), GrantID: t.grant.id, GrantEnded: t.grant.ended,
 	}
 }
 

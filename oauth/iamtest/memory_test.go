@@ -10,6 +10,7 @@ import (
 
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // heap is what is in use after a collection, in bytes.
@@ -61,23 +62,23 @@ func TestSweep(t *testing.T) {
 	u.over(srv.RoundTripper())
 	kept := u.login().str("refresh_token")
 	timeless := srv.Seed(1, func(_ int, s *iamtest.Seed) { s.ExpiresAt = time.Time{} })[0]
-	caller := iamtest.Caller{SubjectID: "ajeiamtestuser000001"}
+	caller := iamapi.Caller{SubjectID: "ajeiamtestuser000001"}
 	n := 0
-	revoke := func() *iamtest.Operation {
+	revoke := func() *iamapi.Operation {
 		n++
 		id := fmt.Sprintf("%08x-0000-0000-0000-000000000000", n)
 		srv.Seed(1, func(_ int, s *iamtest.Seed) { s.ID = id })
-		op, err := srv.RevokeRefreshTokens(caller, iamtest.RevokeRequest{RefreshTokenID: &id}, id)
+		op, err := iamapi.Of(srv).RevokeRefreshTokens(caller, iamapi.RevokeRequest{RefreshTokenID: &id}, id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := srv.GetOperation(caller, op.ID); err != nil {
+		if _, err := iamapi.Of(srv).GetOperation(caller, op.ID); err != nil {
 			t.Fatal(err)
 		}
 		return op
 	}
 	done := revoke()
-	if _, err := srv.GetOperation(caller, done.ID); err != nil {
+	if _, err := iamapi.Of(srv).GetOperation(caller, done.ID); err != nil {
 		t.Fatal(err)
 	}
 	const logins, days, life = 100, 60, 31 + 7 // the days that an expired token is still listed

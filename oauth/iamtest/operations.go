@@ -5,40 +5,17 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
-
-// An Operation is yandex.cloud.operation.Operation, of a revocation. If Done, one
-// of Error and Response is set.
-type Operation struct {
-	ID          string
-	Description string
-	CreatedAt   time.Time
-	CreatedBy   string // subject
-	ModifiedAt  time.Time
-	Done        bool
-	Metadata    RevokeMetadata
-	Error       *Status
-	Response    *RevokeResponse
-}
-
-// RevokeMetadata is yandex.cloud.iam.v1.RevokeRefreshTokenMetadata.
-type RevokeMetadata struct {
-	SubjectID       string
-	RefreshTokenIDs []string
-}
-
-// A RevokeResponse is yandex.cloud.iam.v1.RevokeRefreshTokenResponse.
-type RevokeResponse struct {
-	RefreshTokenIDs []string
-}
 
 // operation is an Operation that may still be going on.
 type operation struct {
-	Operation
+	iamapi.Operation
 	polls  int // that have to see it unfinished
 	doneAt time.Time
 	tokens []*refreshToken
-	fails  *Status
+	fails  *iamapi.Status
 }
 
 // operations are those begun so far. Methods are called with Server.mu held.
@@ -72,13 +49,13 @@ type keyed struct {
 	request revokeKey
 }
 
-// revokeKey is a RevokeRequest that can be compared.
+// revokeKey is a revokeRequest that can be compared.
 type revokeKey struct {
 	kind, value string
-	filter      RevokeFilter
+	filter      iamapi.RevokeFilter
 }
 
-func (r *RevokeRequest) key() revokeKey {
+func (r *revokeRequest) key() revokeKey {
 	switch {
 	case r.RefreshTokenID != nil:
 		return revokeKey{kind: "id", value: *r.RefreshTokenID}
@@ -92,16 +69,12 @@ func newOperations() operations {
 	return operations{byID: map[string]*operation{}, byKey: map[idempotency]*keyed{}}
 }
 
-// RevokeRefreshTokens is RefreshTokenService.Revoke. The tokens are revoked when
-// the Operation is done. The same idempotencyKey of the same caller gives the same
-// Operation again; "" is none. Errors are of type [*Status].
-func (s *Server) RevokeRefreshTokens(c Caller, req RevokeRequest, idempotencyKey string) (*Operation, error) {
-	return orNil(s.revoke(s.clock.Now(), s.options(), c, req, idempotencyKey))
-}
+// A revokeRequest is one that may be wrong.
+type revokeRequest iamapi.RevokeRequest
 
 var uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
-func (r *RevokeRequest) check() *Status {
+func (r *revokeRequest) check() *iamapi.Status {
 	n := 0
 	for _, set := range []bool{r.RefreshTokenID != nil, r.RefreshToken != nil, r.RevokeFilter != nil} {
 		if set {
@@ -131,19 +104,19 @@ func (r *RevokeRequest) check() *Status {
 	)
 }
 
-func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, key string) (*Operation, *Status) {
+func (s *Server) revoke(now time.Time, o *Options, c iamapi.Caller, req revokeRequest, key string) (*iamapi.Operation, *iamapi.Status) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}
 	if key != "" && !uuid.MatchString(key) {
-		return nil, &Status{Code: InvalidArgument, Message: "the idempotency key is not a UUID"}
+		return nil, &iamapi.Status{Code: iamapi.InvalidArgument, Message: "the idempotency key is not a UUID"}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle(now)
 	if k := s.ops.byKey[idempotency{c.SubjectID, key}]; k != nil {
 		if k.request != req.key() {
-			return nil, &Status{Code: AlreadyExists, Message: "the idempotency key came with another request before"}
+			return nil, &iamapi.Status{Code: iamapi.AlreadyExists, Message: "the idempotency key came with another request before"}
 		}
 		return k.op.snapshot(), nil
 	}
@@ -151,7 +124,7 @@ func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, 
 	if err != nil {
 		return nil, err
 	}
-	op := &operation{polls: o.OperationPolls, doneAt: now.Add(o.OperationDelay), tokens: tokens, fails: o.OperationError}
+	op := &operation{polls: o.OperationPolls, doneAt: now.Add(o.OperationDelay), tokens: tokens, fails: o.OperationError.api()}
 	op.ID, op.Description = newID("ajo"), "Revoke refresh tokens"
 	op.CreatedAt, op.ModifiedAt, op.CreatedBy = now, now, c.SubjectID
 	op.Metadata.SubjectID = subject
@@ -169,7 +142,7 @@ func (s *Server) revoke(now time.Time, o *Options, c Caller, req RevokeRequest, 
 }
 
 // targets are the tokens that the request means.
-func (s *Server) targets(now time.Time, o *Options, c Caller, req RevokeRequest) (tokens []*refreshToken, subject string, err *Status) {
+func (s *Server) targets(now time.Time, o *Options, c iamapi.Caller, req revokeRequest) (tokens []*refreshToken, subject string, err *iamapi.Status) {
 	var one *refreshToken
 	switch {
 	case req.RefreshTokenID != nil:
@@ -181,13 +154,13 @@ func (s *Server) targets(now time.Time, o *Options, c Caller, req RevokeRequest)
 		return s.filtered(now, o, c, *req.RevokeFilter)
 	}
 	if one == nil || !one.listed(now, o) {
-		return nil, "", &Status{Code: NotFound, Message: "there is no such refresh token"}
+		return nil, "", &iamapi.Status{Code: iamapi.NotFound, Message: "there is no such refresh token"}
 	}
 	subject = one.grant.subject
 	return []*refreshToken{one}, subject, o.mayRevoke(c, subject)
 }
 
-func (s *Server) filtered(now time.Time, o *Options, c Caller, f RevokeFilter) (tokens []*refreshToken, subject string, err *Status) {
+func (s *Server) filtered(now time.Time, o *Options, c iamapi.Caller, f iamapi.RevokeFilter) (tokens []*refreshToken, subject string, err *iamapi.Status) {
 	subject = f.SubjectID
 	if subject == "" {
 		subject = c.SubjectID
@@ -204,17 +177,11 @@ func (s *Server) filtered(now time.Time, o *Options, c Caller, f RevokeFilter) (
 	return tokens, subject, nil
 }
 
-func (o *Options) mayRevoke(c Caller, subject string) *Status {
+func (o *Options) mayRevoke(c iamapi.Caller, subject string) *iamapi.Status {
 	return o.permitted(c, subject, "revoke", RoleUserAdmin, RoleTokenRevoker)
 }
 
-// GetOperation is OperationService.Get, for the operations of the caller. Errors
-// are of type [*Status].
-func (s *Server) GetOperation(c Caller, id string) (*Operation, error) {
-	return orNil(s.operation(s.clock.Now(), c, id))
-}
-
-func (s *Server) operation(now time.Time, c Caller, id string) (*Operation, *Status) {
+func (s *Server) operation(now time.Time, c iamapi.Caller, id string) (*iamapi.Operation, *iamapi.Status) {
 	if err := tooLong("operation_id", id, maxID); err != nil {
 		return nil, err
 	}
@@ -223,9 +190,9 @@ func (s *Server) operation(now time.Time, c Caller, id string) (*Operation, *Sta
 	op := s.ops.byID[id]
 	switch {
 	case op == nil:
-		return nil, &Status{Code: NotFound, Message: "there is no such operation"}
+		return nil, &iamapi.Status{Code: iamapi.NotFound, Message: "there is no such operation"}
 	case op.CreatedBy != c.SubjectID:
-		return nil, &Status{Code: PermissionDenied, Message: "the operation is another subject's"}
+		return nil, &iamapi.Status{Code: iamapi.PermissionDenied, Message: "the operation is another subject's"}
 	}
 	s.settle(now)
 	defer func() { op.polls = max(0, op.polls-1) }()
@@ -257,24 +224,24 @@ func (op *operation) finish(now time.Time, st *state, o *Options) {
 	for _, t := range op.tokens {
 		st.end(t.grant, "revoked through the API", o)
 	}
-	op.Response = &RevokeResponse{op.Metadata.RefreshTokenIDs}
+	op.Response = &iamapi.RevokeResponse{RefreshTokenIDs: op.Metadata.RefreshTokenIDs}
 }
 
 // snapshot is the operation as it is now.
-func (op *operation) snapshot() *Operation {
+func (op *operation) snapshot() *iamapi.Operation {
 	o := op.Operation
 	o.Metadata.RefreshTokenIDs = slices.Clone(o.Metadata.RefreshTokenIDs)
 	if o.Response != nil {
-		o.Response = &RevokeResponse{slices.Clone(o.Response.RefreshTokenIDs)}
+		o.Response = &iamapi.RevokeResponse{RefreshTokenIDs: slices.Clone(o.Response.RefreshTokenIDs)}
 	}
 	return &o
 }
 
 // foreignOperation is one that the server never began.
-func foreignOperation(now time.Time) *Operation {
+func foreignOperation(now time.Time) *iamapi.Operation {
 	subject, ids := newID("aje"), []string{newID("ajr")}
-	return &Operation{
+	return &iamapi.Operation{
 		ID: newID("ajo"), Description: "Revoke refresh tokens", CreatedAt: now, CreatedBy: subject, ModifiedAt: now,
-		Done: true, Metadata: RevokeMetadata{subject, ids}, Response: &RevokeResponse{ids},
+		Done: true, Metadata: iamapi.RevokeMetadata{SubjectID: subject, RefreshTokenIDs: ids}, Response: &iamapi.RevokeResponse{RefreshTokenIDs: ids},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // A Flavor is whose habits the authorization server has.
@@ -103,6 +104,16 @@ type Client struct {
 	// host 127.0.0.1 or [::1], which can be any (RFC 8252 §7.3). Optional. Default:
 	// http://127.0.0.1/auth/callback and http://[::1]/auth/callback.
 	RedirectURIs []string
+}
+
+// A Status is an error of the API, a google.rpc.Status.
+type Status struct {
+	Code    int32 // a google.rpc.Code
+	Message string
+
+	// Field is the request field that the error is about, in snake case; it travels
+	// as a google.rpc.BadRequest detail. Optional.
+	Field string
 }
 
 // Options change what the server does. The zero value is Yandex Cloud as far as
@@ -362,6 +373,14 @@ func def[T comparable](p *T, v T) {
 	}
 }
 
+// api is the status as the API has it; nil for nil.
+func (s *Status) api() *iamapi.Status {
+	if s == nil {
+		return nil
+	}
+	return &iamapi.Status{Code: iamapi.Code(s.Code), Message: s.Message, Field: s.Field}
+}
+
 func (c *Client) resolve(cloud bool) {
 	if c.RedirectURIs == nil {
 		c.RedirectURIs = []string{"http://127.0.0.1" + callbackPath, "http://[::1]" + callbackPath}
@@ -426,7 +445,7 @@ func (o *Options) check() error {
 			add("ClientSecret", "a public client has none, and any other needs one: %q", c.ID)
 		}
 	}
-	if o.OperationError != nil && o.OperationError.Code == OK {
+	if o.OperationError != nil && o.OperationError.Code == 0 {
 		add("OperationError", "its code is OK")
 	}
 	return errors.Join(errs...)

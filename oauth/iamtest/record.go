@@ -145,11 +145,8 @@ func (s *Server) ResetRequests() {
 	s.records.list, s.records.counts = nil, nil
 }
 
-// Record adds a request to those that [Server.Requests] returns. It is for other
-// faces of the same server, such as gRPC; the server records its own. Number is
-// set, and Time if it is zero.
-func (s *Server) Record(r Request) { s.record(context.Background(), r) }
-
+// record adds a request to those that [Server.Requests] returns. Number is set, and
+// Time if it is zero.
 func (s *Server) record(ctx context.Context, r Request) {
 	if r.Time.IsZero() {
 		r.Time = s.clock.Now()

@@ -10,23 +10,24 @@ import (
 	"strings"
 
 	"github.com/ycauth/ycauth-go/internal/strictjson"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // The REST face of the API, as the documents "Identity and Access Management API,
 // REST: RefreshToken.List" and "RefreshToken.Revoke" of Yandex Cloud describe it.
 
 // apiCaller authenticates an API request, or answers it.
-func (e *exchange) apiCaller() (Caller, bool) {
+func (e *exchange) apiCaller() (iamapi.Caller, bool) {
 	t, err := e.caller()
 	if err != nil {
-		e.apiError(&Status{Code: Unauthenticated, Message: err.description})
-		return Caller{}, false
+		e.apiError(&iamapi.Status{Code: iamapi.Unauthenticated, Message: err.description})
+		return iamapi.Caller{}, false
 	}
-	return Caller{t.subject, t.client}, true
+	return iamapi.Caller{SubjectID: t.subject, ClientID: t.client}, true
 }
 
 // answer sends what an API method returned.
-func answer[T any](e *exchange, v *T, err *Status, write func(*T, []byte) []byte) {
+func answer[T any](e *exchange, v *T, err *iamapi.Status, write func(*T, []byte) []byte) {
 	if err != nil {
 		e.apiError(err)
 		return
@@ -40,7 +41,7 @@ func (e *exchange) listRefreshTokens() {
 		return
 	}
 	req, err := parseListQuery(e.r.URL.RawQuery)
-	var resp *ListResponse
+	var resp *iamapi.ListResponse
 	if err == nil {
 		resp, err = e.s.list(e.now, e.opts, c, req)
 	}
@@ -52,15 +53,15 @@ func (e *exchange) listRefreshTokens() {
 			resp.NextPageToken = req.pager(c).token(math.MaxInt64 - 1) // of an empty page
 		}
 	}
-	answer(e, resp, err, (*ListResponse).append)
+	answer(e, resp, err, appendPage)
 }
 
 // parseListQuery is stricter than the service: a parameter that it does not know
 // is an error, so that a test notices a misspelt one.
-func parseListQuery(query string) (req ListRequest, err *Status) {
+func parseListQuery(query string) (req listRequest, err *iamapi.Status) {
 	q, parseErr := url.ParseQuery(query)
 	if parseErr != nil {
-		return req, &Status{Code: InvalidArgument, Message: "the query is malformed"}
+		return req, &iamapi.Status{Code: iamapi.InvalidArgument, Message: "the query is malformed"}
 	}
 	for name, values := range q {
 		if len(values) > 1 {
@@ -92,7 +93,7 @@ func (e *exchange) revokeRefreshTokens() {
 		return
 	}
 	req, err := parseRevokeBody(e.in)
-	var op *Operation
+	var op *iamapi.Operation
 	if err == nil {
 		op, err = e.s.revoke(e.now, e.opts, c, req, e.rec.IdempotencyKey)
 	}
@@ -101,7 +102,7 @@ func (e *exchange) revokeRefreshTokens() {
 
 // parseRevokeBody reads the JSON form of a RevokeRefreshTokenRequest. It does not
 // ignore members that it does not know: a misspelt filter would revoke too much.
-func parseRevokeBody(body []byte) (req RevokeRequest, err *Status) {
+func parseRevokeBody(body []byte) (req revokeRequest, err *iamapi.Status) {
 	members, err := objectOf("body", body)
 	if err != nil {
 		return req, err
@@ -124,12 +125,12 @@ func parseRevokeBody(body []byte) (req RevokeRequest, err *Status) {
 	return req, nil
 }
 
-func parseRevokeFilter(raw json.RawMessage) (*RevokeFilter, *Status) {
+func parseRevokeFilter(raw json.RawMessage) (*iamapi.RevokeFilter, *iamapi.Status) {
 	members, err := objectOf("revoke_filter", raw)
 	if err != nil {
 		return nil, err
 	}
-	f := &RevokeFilter{}
+	f := &iamapi.RevokeFilter{}
 	for name, raw := range members {
 		v, err := jsonString("revokeFilter."+cut(name, maxID), raw)
 		if err != nil {
@@ -149,7 +150,7 @@ func parseRevokeFilter(raw json.RawMessage) (*RevokeFilter, *Status) {
 	return f, nil
 }
 
-func objectOf(field string, data []byte) (map[string]json.RawMessage, *Status) {
+func objectOf(field string, data []byte) (map[string]json.RawMessage, *iamapi.Status) {
 	members, err := strictjson.Object(data)
 	if err != nil {
 		return nil, invalid(field, "is not a JSON object with distinct names")
@@ -157,7 +158,7 @@ func objectOf(field string, data []byte) (map[string]json.RawMessage, *Status) {
 	return members, nil
 }
 
-func jsonString(field string, raw json.RawMessage) (*string, *Status) {
+func jsonString(field string, raw json.RawMessage) (*string, *iamapi.Status) {
 	var v string
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return nil, invalid(field, "is not a string")
@@ -174,49 +175,49 @@ func (e *exchange) getOperation() {
 	e.operation(op, err)
 }
 
-func (e *exchange) operation(op *Operation, err *Status) {
+func (e *exchange) operation(op *iamapi.Operation, err *iamapi.Status) {
 	if err == nil && e.foreignOp {
 		op = foreignOperation(e.now)
 	}
-	answer(e, op, err, (*Operation).append)
+	answer(e, op, err, appendOperation)
 }
 
 // endpoints answers without an access token, as the service does.
 func (e *exchange) endpoints() {
-	all := e.s.Endpoints()
+	all := e.s.endpoints()
 	if id, one := strings.CutPrefix(e.r.URL.Path, "/endpoints/"); one {
 		for _, ep := range all {
 			if ep.ID == id {
-				e.json(http.StatusOK, ep.append(nil))
+				e.json(http.StatusOK, appendEndpoint(ep, nil))
 				return
 			}
 		}
-		e.apiError(&Status{Code: NotFound, Message: "there is no such endpoint"})
+		e.apiError(&iamapi.Status{Code: iamapi.NotFound, Message: "there is no such endpoint"})
 		return
 	}
 	e.json(http.StatusOK, appendEndpoints(all))
 }
 
-func appendEndpoints(all []APIEndpoint) []byte {
+func appendEndpoints(all []iamapi.Endpoint) []byte {
 	w := object(nil)
 	if len(all) > 0 {
 		w.key("endpoints")
 		for i, ep := range all {
-			w.b = ep.append(append(w.b, "[,"[min(i, 1)]))
+			w.b = appendEndpoint(ep, append(w.b, "[,"[min(i, 1)]))
 		}
 		w.b = append(w.b, ']')
 	}
 	return w.end()
 }
 
-func (ep APIEndpoint) append(b []byte) []byte {
+func appendEndpoint(ep iamapi.Endpoint, b []byte) []byte {
 	w := object(b)
 	w.string("id", ep.ID)
 	w.string("address", ep.Address)
 	return w.end()
 }
 
-func (t *RefreshToken) append(b []byte) []byte {
+func appendToken(t *iamapi.RefreshToken, b []byte) []byte {
 	w := object(b)
 	w.string("id", t.ID)
 	w.string("clientInstanceInfo", t.ClientInstanceInfo)
@@ -225,19 +226,19 @@ func (t *RefreshToken) append(b []byte) []byte {
 	w.time("createdAt", t.CreatedAt)
 	w.time("expiresAt", t.ExpiresAt)
 	w.time("lastUsedAt", t.LastUsedAt)
-	if t.ProtectionLevel != Unspecified {
-		w.string("protectionLevel", string(t.ProtectionLevel))
+	if t.ProtectionLevel != string(Unspecified) {
+		w.string("protectionLevel", t.ProtectionLevel)
 	}
 	return w.end()
 }
 
-func (r *ListResponse) append(b []byte) []byte {
+func appendPage(r *iamapi.ListResponse, b []byte) []byte {
 	const each = 320 // bytes, in most cases
 	w := object(slices.Grow(b, each*(len(r.RefreshTokens)+1)))
 	if len(r.RefreshTokens) > 0 {
 		w.key("refreshTokens")
 		for i := range r.RefreshTokens {
-			w.b = r.RefreshTokens[i].append(append(w.b, "[,"[min(i, 1)]))
+			w.b = appendToken(&r.RefreshTokens[i], append(w.b, "[,"[min(i, 1)]))
 		}
 		w.b = append(w.b, ']')
 	}
@@ -245,7 +246,7 @@ func (r *ListResponse) append(b []byte) []byte {
 	return w.end()
 }
 
-func (op *Operation) append(b []byte) []byte {
+func appendOperation(op *iamapi.Operation, b []byte) []byte {
 	w := object(b)
 	w.string("id", op.ID)
 	w.string("description", op.Description)
@@ -261,7 +262,7 @@ func (op *Operation) append(b []byte) []byte {
 	w.b = m.end()
 	if op.Error != nil {
 		w.key("error")
-		w.b = op.Error.append(w.b, "")
+		w.b = appendStatus(op.Error, w.b, "")
 	}
 	if op.Response != nil {
 		w.key("response")

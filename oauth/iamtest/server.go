@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // A Server is a running IAM on a loopback address. All its methods are safe for
@@ -44,7 +45,7 @@ type Server struct {
 	records records
 	secrets secrets
 	ops     operations
-	api     []APIEndpoint
+	api     []iamapi.Endpoint
 }
 
 // New starts a server with the options given. It fails if the options make no
@@ -74,7 +75,7 @@ func New(opts Options) (*Server, error) {
 	}
 	main := s.listeners[0]
 	s.URL, s.elsewhere = main.url(), s.listeners[1].url()
-	s.api = []APIEndpoint{{"iam", main.addr()}, {"oauth", main.addr()}, {"operation", main.addr()}}
+	s.api = []iamapi.Endpoint{{ID: "iam", Address: main.addr()}, {ID: "oauth", Address: main.addr()}, {ID: "operation", Address: main.addr()}}
 	for _, l := range s.listeners {
 		l.start()
 	}

@@ -236,7 +236,7 @@ func revoking() []scenario {
 		{name: "the answer to a revocation is lost", set: inject(iamtest.EndpointRevoke, iamtest.HTTPStatus(503, 0).AfterEffect(), 1),
 			run: revoke(refreshtoken.ByID("aje2")), check: revoked("aje2")},
 		{name: "an operation fails", options: iamtest.Options{OperationPolls: 1, OperationError: &iamtest.Status{
-			Code: iamtest.FailedPrecondition, Message: "the token is in use", Field: "refresh_token_id"}},
+			Code: int32(refreshtoken.CodeFailedPrecondition), Message: "the token is in use", Field: "refresh_token_id"}},
 			run: revoke(refreshtoken.ByID("aje2")), check: failsWith(refreshtoken.CodeFailedPrecondition)},
 		{name: "the state of an operation", options: pending,
 			run: func(ctx context.Context, c *refreshtoken.Client, _ *iamtest.Server) (any, error) {

@@ -25,6 +25,7 @@ import (
 	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
 
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // methods are the endpoints of iamtest that the methods correspond to.
@@ -39,9 +40,8 @@ var methods = map[string]iamtest.Endpoint{
 // A call is one call and its answer.
 type call struct {
 	ctx     context.Context
-	iam     *iamtest.Server
-	rec     iamtest.Request
-	fault   iamtest.Fault
+	rec     iamapi.Call
+	fault   iamapi.Fault
 	handle  func(context.Context) (any, error)
 	dropped bool // the connection is closed without an answer
 }
@@ -52,8 +52,8 @@ func (s *Server) serve(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if !known {
 		endpoint = iamtest.EndpointOther
 	}
-	c := &call{ctx: ctx, iam: s.iam, rec: record(ctx, endpoint, info.FullMethod)}
-	c.fault, _, _ = s.iam.TakeFault(endpoint) // without a Kind there is none; the skew has no part here
+	c := &call{ctx: ctx, rec: record(ctx, endpoint, info.FullMethod)}
+	c.fault = s.iam.TakeFault(string(endpoint))
 	if c.fault.Kind != "" {
 		c.rec.Fault = c.fault.String()
 	}
@@ -88,10 +88,10 @@ func (s *Server) serve(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 // header is what every call is answered with, unless a proxy answers it.
 func (c *call) header(req any) metadata.MD {
 	switch c.fault.Kind {
-	case iamtest.FaultEcho:
+	case iamapi.FaultEcho:
 		secret := c.credential(req)
 		return metadata.Pairs("x-request-id", secret, "x-server-trace-id", secret, "server", secret, "via", secret)
-	case iamtest.FaultHTTPStatus, iamtest.FaultHTML, iamtest.FaultRedirect:
+	case iamapi.FaultHTTPStatus, iamapi.FaultHTML, iamapi.FaultRedirect:
 		return nil
 	}
 	return metadata.Pairs(
@@ -112,10 +112,10 @@ func (c *call) credential(req any) string {
 }
 
 // record is what can be told of a call before it is answered.
-func record(ctx context.Context, endpoint iamtest.Endpoint, method string) iamtest.Request {
+func record(ctx context.Context, endpoint iamtest.Endpoint, method string) iamapi.Call {
 	md, _ := metadata.FromIncomingContext(ctx)
-	r := iamtest.Request{
-		Endpoint: endpoint, Method: http.MethodPost, Path: method, RequestID: newID(),
+	r := iamapi.Call{
+		Endpoint: string(endpoint), Method: http.MethodPost, Path: method, RequestID: newID(),
 		UserAgent: first(md, "user-agent"), IdempotencyKey: first(md, "idempotency-key"),
 		ClientRequestID: first(md, "x-client-request-id"), ClientTraceID: first(md, "x-client-trace-id"),
 	}
@@ -128,9 +128,9 @@ func record(ctx context.Context, endpoint iamtest.Endpoint, method string) iamte
 // record tells the server of the call, before the client has the answer.
 func (s *Server) record(c *call, err error) {
 	if !c.dropped && c.ctx.Err() == nil {
-		code := iamtest.Code(status.Code(err))
+		code := iamapi.Code(status.Code(err))
 		c.rec.Status = code.HTTPStatus()
-		if code != iamtest.OK {
+		if code != iamapi.OK {
 			c.rec.Error = code.String()
 		}
 	}
@@ -147,16 +147,16 @@ func first(md metadata.MD, name string) string {
 type callerKey struct{}
 
 // caller is who makes the call.
-func caller(ctx context.Context) iamtest.Caller {
-	who, _ := ctx.Value(callerKey{}).(iamtest.Caller)
+func caller(ctx context.Context) iamapi.Caller {
+	who, _ := ctx.Value(callerKey{}).(iamapi.Caller)
 	return who
 }
 
-func authenticate(ctx context.Context, iam *iamtest.Server) (iamtest.Caller, error) {
+func authenticate(ctx context.Context, iam iamapi.API) (iamapi.Caller, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	token, ok := strings.CutPrefix(first(md, "authorization"), "Bearer ")
 	if !ok || len(md.Get("authorization")) != 1 {
-		return iamtest.Caller{}, &iamtest.Status{Code: iamtest.Unauthenticated, Message: "the call has no access token"}
+		return iamapi.Caller{}, &iamapi.Status{Code: iamapi.Unauthenticated, Message: "the call has no access token"}
 	}
 	return iam.Authenticate(token)
 }
@@ -164,21 +164,21 @@ func authenticate(ctx context.Context, iam *iamtest.Server) (iamtest.Caller, err
 // answer handles the call, with its fault.
 func (c *call) answer(req any) (any, error) {
 	switch c.fault.Kind {
-	case iamtest.FaultLostRequest:
+	case iamapi.FaultLostRequest:
 		c.dropped = true
 		return nil, status.Error(codes.Unavailable, "the request is lost")
-	case iamtest.FaultHTTPStatus, iamtest.FaultHTML, iamtest.FaultRedirect:
+	case iamapi.FaultHTTPStatus, iamapi.FaultHTML, iamapi.FaultRedirect:
 		if c.fault.TakesEffect {
 			_, _ = c.handle(c.ctx)
 		}
 		return nil, c.proxyError()
-	case iamtest.FaultOperationNotFound:
-		return nil, &iamtest.Status{Code: iamtest.NotFound, Message: "there is no such operation"}
-	case iamtest.FaultEcho:
+	case iamapi.FaultOperationNotFound:
+		return nil, &iamapi.Status{Code: iamapi.NotFound, Message: "there is no such operation"}
+	case iamapi.FaultEcho:
 		if c.fault.Status != 0 {
 			return nil, c.echoError(c.credential(req))
 		}
-	case iamtest.FaultSlow:
+	case iamapi.FaultSlow:
 		if !c.fault.TakesEffect && !c.wait() {
 			return nil, status.FromContextError(c.ctx.Err()).Err()
 		}
@@ -193,24 +193,24 @@ func (c *call) answer(req any) (any, error) {
 // change is the part of a fault that comes after the call was handled.
 func (c *call) change(req, resp any) (any, error) {
 	switch c.fault.Kind {
-	case iamtest.FaultLostAnswer, iamtest.FaultTruncated:
+	case iamapi.FaultLostAnswer, iamapi.FaultTruncated:
 		c.dropped = true
 		return nil, status.Error(codes.Unavailable, "the answer is lost")
-	case iamtest.FaultSlow:
+	case iamapi.FaultSlow:
 		if c.fault.TakesEffect && !c.wait() {
 			return nil, status.FromContextError(c.ctx.Err()).Err()
 		}
-	case iamtest.FaultEmptyBody:
+	case iamapi.FaultEmptyBody:
 		proto.Reset(resp.(proto.Message))
-	case iamtest.FaultOversized:
+	case iamapi.FaultOversized:
 		addUnknown(resp.(proto.Message), make([]byte, oversize))
-	case iamtest.FaultUnknownMembers:
+	case iamapi.FaultUnknownMembers:
 		addUnknown(resp.(proto.Message), []byte("a field that nobody knows yet"))
-	case iamtest.FaultRepeatedPage:
+	case iamapi.FaultRepeatedPage:
 		repeatPage(req, resp)
-	case iamtest.FaultForeignOperation:
+	case iamapi.FaultForeignOperation:
 		foreign(resp)
-	case iamtest.FaultEcho:
+	case iamapi.FaultEcho:
 		echoStrings(resp.(proto.Message).ProtoReflect(), c.credential(req))
 	}
 	return resp, nil
@@ -260,7 +260,7 @@ func (c *call) proxyError() error {
 // status is an error of iamtest as it travels, with the details that the REST face
 // gives it.
 func (c *call) status(err error) error {
-	var s *iamtest.Status
+	var s *iamapi.Status
 	if !errors.As(err, &s) {
 		return err
 	}
@@ -269,7 +269,7 @@ func (c *call) status(err error) error {
 	return status.ErrorProto(st)
 }
 
-func statusOf(s *iamtest.Status) *statuspb.Status {
+func statusOf(s *iamapi.Status) *statuspb.Status {
 	st := &statuspb.Status{Code: int32(s.Code), Message: s.Message}
 	if s.Field != "" {
 		st.Details = appendDetail(nil, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
 	"github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // compact is what protojson makes of a message, without the white space, which
@@ -83,7 +85,7 @@ func TestBytesOfOperations(t *testing.T) {
 	const key = "3f0c1c5e-8d5b-4b0a-9b57-0a6f5b6f7d11"
 	for name, o := range map[string]iamtest.Options{
 		"done": {}, "pending": {OperationDelay: time.Hour},
-		"failed": {OperationError: &iamtest.Status{Code: iamtest.FailedPrecondition, Message: "no <luck>", Field: "refresh_token_id"}},
+		"failed": {OperationError: &iamtest.Status{Code: int32(codes.FailedPrecondition), Message: "no <luck>", Field: "refresh_token_id"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			iam := start(t, o, 3, nil)
@@ -131,7 +133,7 @@ func TestBytesOfErrors(t *testing.T) {
 
 func TestBytesOfEndpoints(t *testing.T) {
 	iam := start(t, iamtest.Options{}, 0, nil)
-	iam.SetEndpoint("compute", "compute.example:443")
+	iamapi.Of(iam).SetEndpoint("compute", "compute.example:443")
 	face := iamgrpc.Start(t, iam)
 	client := endpointpb.NewApiEndpointServiceClient(connect(t, face))
 	list, err := client.List(t.Context(), &endpointpb.ListApiEndpointsRequest{}) // without a token

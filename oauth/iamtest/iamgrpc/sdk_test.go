@@ -121,7 +121,7 @@ func TestOfficialSDKRevokes(t *testing.T) {
 func TestOfficialSDKSeesErrors(t *testing.T) {
 	// The operation fails later: one that has failed already is of a wrong type to
 	// the SDK.
-	iam := start(t, iamtest.Options{OperationPolls: 1, OperationError: &iamtest.Status{Code: iamtest.FailedPrecondition, Message: "in use"}}, 1, nil)
+	iam := start(t, iamtest.Options{OperationPolls: 1, OperationError: &iamtest.Status{Code: int32(codes.FailedPrecondition), Message: "in use"}}, 1, nil)
 	client := officialClient(t, iam)
 	_, err := client.Revoke(t.Context(), &iampb.RevokeRefreshTokenRequest{})
 	if status.Code(err) != codes.InvalidArgument {

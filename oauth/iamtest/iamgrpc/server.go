@@ -15,6 +15,7 @@ import (
 	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
 
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // Options change what the server does. The zero value serves in plain text.
@@ -30,7 +31,7 @@ type Server struct {
 	// Address is where it listens, such as "127.0.0.1:40123".
 	Address string
 
-	iam    *iamtest.Server
+	iam    iamapi.API
 	grpc   *grpc.Server
 	conns  *listener
 	served chan struct{} // closed when Serve has returned
@@ -44,14 +45,15 @@ func New(iam *iamtest.Server, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("iamgrpc: cannot listen: %w", err)
 	}
-	s := &Server{Address: l.Addr().String(), iam: iam, conns: &listener{Listener: l}, served: make(chan struct{})}
+	api := iamapi.Of(iam)
+	s := &Server{Address: l.Addr().String(), iam: api, conns: &listener{Listener: l}, served: make(chan struct{})}
 	settings := []grpc.ServerOption{grpc.UnaryInterceptor(s.serve), grpc.WaitForHandlers(true)}
 	if opts.TLS != nil {
 		settings = append(settings, grpc.Creds(credentials.NewTLS(opts.TLS)))
 	}
 	s.grpc = grpc.NewServer(settings...)
-	iampb.RegisterRefreshTokenServiceServer(s.grpc, tokens{iam: iam})
-	operationpb.RegisterOperationServiceServer(s.grpc, operations{iam: iam})
+	iampb.RegisterRefreshTokenServiceServer(s.grpc, tokens{iam: api})
+	operationpb.RegisterOperationServiceServer(s.grpc, operations{iam: api})
 	endpointpb.RegisterApiEndpointServiceServer(s.grpc, endpoints{server: s})
 	go func() {
 		defer close(s.served)

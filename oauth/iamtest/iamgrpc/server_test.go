@@ -18,6 +18,7 @@ import (
 
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
 	"github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 func TestFaults(t *testing.T) {
@@ -55,7 +56,7 @@ func TestFaults(t *testing.T) {
 			if status.Code(err) != c.want || len(resp.GetRefreshTokens()) != c.tokens {
 				t.Errorf("got %d tokens and %v, want %d and %v", len(resp.GetRefreshTokens()), err, c.tokens, c.want)
 			}
-			if got := iam.Requests()[0].Fault; c.fault.Kind != iamtest.FaultClockSkew && got != c.fault.String() {
+			if got := iam.Requests()[0].Fault; c.fault != iamtest.ClockSkew(time.Minute) && got != c.fault.String() {
 				t.Errorf("the fault is recorded as %q", got)
 			}
 			// The fault is over, and the connection, if it broke, comes again.
@@ -83,7 +84,7 @@ func TestFaultsWithAndWithoutEffect(t *testing.T) {
 			if status.Code(err) != codes.Unavailable {
 				t.Errorf("got %v", err)
 			}
-			list, err := iam.ListRefreshTokens(iamtest.Caller{SubjectID: "ajeme"}, iamtest.ListRequest{})
+			list, err := iamapi.Of(iam).ListRefreshTokens(iamapi.Caller{SubjectID: "ajeme"}, iamapi.ListRequest{})
 			if err != nil || len(list.RefreshTokens) != c.left {
 				t.Errorf("%d tokens are left (%v), want %d", len(list.RefreshTokens), err, c.left)
 			}

@@ -16,17 +16,17 @@ import (
 	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
 	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
 
-	"github.com/ycauth/ycauth-go/oauth/iamtest"
+	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
 // tokens is RefreshTokenService.
 type tokens struct {
 	iampb.UnimplementedRefreshTokenServiceServer
-	iam *iamtest.Server
+	iam iamapi.API
 }
 
 func (t tokens) List(ctx context.Context, req *iampb.ListRefreshTokensRequest) (*iampb.ListRefreshTokensResponse, error) {
-	resp, err := t.iam.ListRefreshTokens(caller(ctx), iamtest.ListRequest{
+	resp, err := t.iam.ListRefreshTokens(caller(ctx), iamapi.ListRequest{
 		SubjectID: req.GetSubjectId(), PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), Filter: req.GetFilter(),
 	})
 	if err != nil {
@@ -40,14 +40,14 @@ func (t tokens) List(ctx context.Context, req *iampb.ListRefreshTokensRequest) (
 }
 
 func (t tokens) Revoke(ctx context.Context, req *iampb.RevokeRefreshTokenRequest) (*operationpb.Operation, error) {
-	var in iamtest.RevokeRequest
+	var in iamapi.RevokeRequest
 	switch target := req.GetFilter().(type) {
 	case *iampb.RevokeRefreshTokenRequest_RefreshTokenId:
 		in.RefreshTokenID = &target.RefreshTokenId
 	case *iampb.RevokeRefreshTokenRequest_RefreshToken:
 		in.RefreshToken = &target.RefreshToken
 	case *iampb.RevokeRefreshTokenRequest_RevokeFilter:
-		in.RevokeFilter = &iamtest.RevokeFilter{
+		in.RevokeFilter = &iamapi.RevokeFilter{
 			ClientID:           target.RevokeFilter.GetClientId(),
 			SubjectID:          target.RevokeFilter.GetSubjectId(),
 			ClientInstanceInfo: target.RevokeFilter.GetClientInstanceInfo(),
@@ -65,7 +65,7 @@ func (t tokens) Revoke(ctx context.Context, req *iampb.RevokeRefreshTokenRequest
 // unimplemented.
 type operations struct {
 	operationpb.UnimplementedOperationServiceServer
-	iam *iamtest.Server
+	iam iamapi.API
 }
 
 func (o operations) Get(ctx context.Context, req *operationpb.GetOperationRequest) (*operationpb.Operation, error) {
@@ -92,7 +92,7 @@ func (e endpoints) Get(_ context.Context, req *endpointpb.GetApiEndpointRequest)
 			return ep, nil
 		}
 	}
-	return nil, &iamtest.Status{Code: iamtest.NotFound, Message: "there is no such endpoint"}
+	return nil, &iamapi.Status{Code: iamapi.NotFound, Message: "there is no such endpoint"}
 }
 
 // all are the endpoints of the server, those that are here with this address.
@@ -107,7 +107,7 @@ func (e endpoints) all() []*endpointpb.ApiEndpoint {
 	return all
 }
 
-func tokenOf(t *iamtest.RefreshToken) *iampb.RefreshToken {
+func tokenOf(t *iamapi.RefreshToken) *iampb.RefreshToken {
 	return &iampb.RefreshToken{
 		Id: t.ID, ClientInstanceInfo: t.ClientInstanceInfo, ClientId: t.ClientID, SubjectId: t.SubjectID,
 		CreatedAt: timeOf(t.CreatedAt), ExpiresAt: timeOf(t.ExpiresAt), LastUsedAt: timeOf(t.LastUsedAt),
@@ -119,11 +119,11 @@ func tokenOf(t *iamtest.RefreshToken) *iampb.RefreshToken {
 // enum travels as a number, and a name without one cannot.
 const futureLevel = 1000
 
-func levelOf(l iamtest.ProtectionLevel) iampb.RefreshToken_ProtectionLevel {
-	if n, ok := iampb.RefreshToken_ProtectionLevel_value[string(l)]; ok {
+func levelOf(l string) iampb.RefreshToken_ProtectionLevel {
+	if n, ok := iampb.RefreshToken_ProtectionLevel_value[l]; ok {
 		return iampb.RefreshToken_ProtectionLevel(n)
 	}
-	if n, err := strconv.ParseInt(string(l), 10, 32); err == nil {
+	if n, err := strconv.ParseInt(l, 10, 32); err == nil {
 		return iampb.RefreshToken_ProtectionLevel(n)
 	}
 	return futureLevel
@@ -136,7 +136,7 @@ func timeOf(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-func operationOf(op *iamtest.Operation) *operationpb.Operation {
+func operationOf(op *iamapi.Operation) *operationpb.Operation {
 	out := &operationpb.Operation{
 		Id: op.ID, Description: op.Description, CreatedAt: timeOf(op.CreatedAt), CreatedBy: op.CreatedBy,
 		ModifiedAt: timeOf(op.ModifiedAt), Done: op.Done,
