@@ -26,13 +26,13 @@ const (
 	maxInstanceInfo = 1000 // client_instance_info
 )
 
-// Roles that let a subject see or revoke the tokens of others.
+// Roles that let a subject see or revoke the tokens of others: Options.Roles.
 const (
-	RoleViewer       = "organization-manager.viewer"                // list
-	RoleAdmin        = "organization-manager.admin"                 // list
-	RoleTokenViewer  = "iam.userAccounts.refreshTokenViewer"        // list
-	RoleUserAdmin    = "organization-manager.federations.userAdmin" // revoke
-	RoleTokenRevoker = "iam.userAccounts.refreshTokenRevoker"       // revoke
+	roleViewer       = "organization-manager.viewer"                // list
+	roleAdmin        = "organization-manager.admin"                 // list
+	roleTokenViewer  = "iam.userAccounts.refreshTokenViewer"        // list
+	roleUserAdmin    = "organization-manager.federations.userAdmin" // revoke
+	roleTokenRevoker = "iam.userAccounts.refreshTokenRevoker"       // revoke
 )
 
 // A ProtectionLevel says how a refresh token is protected, by the name of its
@@ -115,7 +115,7 @@ func (s *Server) list(now time.Time, o *Options, c iamapi.Caller, req listReques
 		return nil, err
 	}
 	subject := req.subject(c)
-	if err := o.permitted(c, subject, "list", RoleViewer, RoleAdmin, RoleTokenViewer); err != nil {
+	if err := o.permitted(c, subject, "list", roleViewer, roleAdmin, roleTokenViewer); err != nil {
 		return nil, err
 	}
 	pages := req.pager(c)

@@ -233,7 +233,7 @@ func TestListLimits(t *testing.T) {
 			case "":
 				wantOK(t, a)
 			case "-":
-				wantStatus(t, a, iamapi.PermissionDenied, iamtest.RoleViewer)
+				wantStatus(t, a, iamapi.PermissionDenied, "organization-manager.viewer")
 			default:
 				wantStatus(t, a, iamapi.InvalidArgument, "")
 				if !strings.Contains(string(a.body), `"field":"`+tt.field+`"`) {
@@ -321,11 +321,11 @@ func TestOtherSubjects(t *testing.T) {
 	}{
 		{"", false, false},
 		{"viewer", false, false},
-		{iamtest.RoleViewer, true, false},
-		{iamtest.RoleAdmin, true, false},
-		{iamtest.RoleTokenViewer, true, false},
-		{iamtest.RoleUserAdmin, false, true},
-		{iamtest.RoleTokenRevoker, false, true},
+		{"organization-manager.viewer", true, false},
+		{"organization-manager.admin", true, false},
+		{"iam.userAccounts.refreshTokenViewer", true, false},
+		{"organization-manager.federations.userAdmin", false, true},
+		{"iam.userAccounts.refreshTokenRevoker", false, true},
 	} {
 		t.Run("role "+tt.role, func(t *testing.T) {
 			srv := iamtest.Start(t, iamtest.Options{Roles: map[string][]string{me: {tt.role}}})
@@ -340,12 +340,12 @@ func TestOtherSubjects(t *testing.T) {
 					wantStatus(t, a, iamapi.PermissionDenied, role)
 				}
 			}
-			check(u.list(token, "subjectId", other), tt.list, iamtest.RoleTokenViewer)
-			check(u.revoke(token, byID), tt.revoke, iamtest.RoleTokenRevoker)
+			check(u.list(token, "subjectId", other), tt.list, "iam.userAccounts.refreshTokenViewer")
+			check(u.revoke(token, byID), tt.revoke, "iam.userAccounts.refreshTokenRevoker")
 			if got := srv.Introspect(value).State == iamtest.TokenRevoked; got != tt.revoke {
 				t.Errorf("revoked: %v", got)
 			}
-			check(u.revoke(token, byFilter), tt.revoke, iamtest.RoleTokenRevoker)
+			check(u.revoke(token, byFilter), tt.revoke, "iam.userAccounts.refreshTokenRevoker")
 			wantOK(t, u.list(token, "subjectId", me))
 			if len(ids(wantOK(t, u.list(token)))) != 0 {
 				t.Error("somebody else's tokens are among mine")

@@ -63,7 +63,7 @@ func TestPageTokenEnds(t *testing.T) {
 // nobody can make one.
 func TestPageTokenOfAnother(t *testing.T) {
 	const me, other = "ajeme000000000000001", "ajeother000000000001"
-	srv := iamtest.Start(t, iamtest.Options{Roles: map[string][]string{me: {iamtest.RoleViewer}}})
+	srv := iamtest.Start(t, iamtest.Options{Roles: map[string][]string{me: {"organization-manager.viewer"}}})
 	c := iamapi.Caller{SubjectID: me}
 	srv.Seed(2, func(_ int, s *iamtest.Seed) { s.SubjectID = me })
 	page, err := iamapi.Of(srv).ListRefreshTokens(c, iamapi.ListRequest{PageSize: 1})

@@ -79,9 +79,6 @@
 // happen is an error of Inject, and one that has not happened by the end of a test
 // fails the test.
 //
-// [Server.Stop] makes the server unreachable, and [Server.Start] lets it listen at
-// the same address again.
-//
 // # What is assumed
 //
 // Yandex Cloud does not document everything that a client can run into. The

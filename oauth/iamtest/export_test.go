@@ -14,6 +14,15 @@ func (f Fault) Parts() iamapi.Fault { return f.is }
 // Record is what other faces do, at a time of the test's.
 func (s *Server) Record(r Request) { s.record(context.Background(), r) }
 
+// ErrConnectionClosed is what a client sees in the same process.
+var ErrConnectionClosed = errConnectionClosed
+
+// ExpireRefreshToken lets a refresh token expire now. It reports whether the
+// token is known.
+func (s *Server) ExpireRefreshToken(token string) bool {
+	return s.withRefresh(token, func(t *refreshToken) { t.expires = s.clock.Now() })
+}
+
 // MinSweep is what a server holds before it is swept.
 const MinSweep = minSweep
 

@@ -87,8 +87,8 @@ func EmptyBody() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultEmptyBody, 
 // proof has. Nothing has happened.
 func NonceChallenge() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultNonceChallenge}} }
 
-// NonceChallengeTwice does so twice in a row, which no sound server does.
-func NonceChallengeTwice() Fault {
+// nonceChallengeTwice does so twice in a row, which no sound server does.
+func nonceChallengeTwice() Fault {
 	return Fault{iamapi.Fault{Kind: iamapi.FaultNonceChallenge, Times: 2}}
 }
 
@@ -150,7 +150,7 @@ func AllFaults() []Fault {
 		Truncated(), Oversized(), EmptyBody(),
 		HTML(http.StatusOK), HTML(http.StatusNotFound), HTML(http.StatusBadGateway),
 		Redirect(), WrongContentType(), DuplicateMember(), UnknownMembers(),
-		NonceChallenge(), NonceChallengeTwice(), RepeatedPage(),
+		NonceChallenge(), nonceChallengeTwice(), RepeatedPage(),
 		OperationNotFound(), ForeignOperation(),
 		Echo(0), Echo(http.StatusBadRequest), Echo(http.StatusTemporaryRedirect),
 		ClockSkew(5 * time.Minute), ClockSkew(-5 * time.Minute),
@@ -278,10 +278,10 @@ func (s *Server) Inject(e Endpoint, f Fault, n int) error {
 	return nil
 }
 
-// CheckFaults returns an error that names each injected fault which has not
+// checkFaults returns an error that names each injected fault which has not
 // happened once, and was not cleared. Servers of [Start] do so at the end of the
 // test, and [Server.Close] writes it to Options.Logger.
-func (s *Server) CheckFaults() error {
+func (s *Server) checkFaults() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error

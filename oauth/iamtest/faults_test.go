@@ -417,7 +417,7 @@ func TestChallengeOfBoundResource(t *testing.T) {
 		return u.do(req)
 	}
 	wantOK(t, call())
-	srv.Inject(iamtest.EndpointResource, iamtest.NonceChallengeTwice(), 1)
+	srv.Inject(iamtest.EndpointResource, iamtest.NonceChallenge(), 2)
 	first := call()
 	wantError(t, first, 401, "use_dpop_nonce")
 	second := call()

@@ -54,12 +54,3 @@ func (id *identity) client() *tls.Config {
 	pool.AddCert(id.leaf)
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 }
-
-// Certificate is what a client has to trust to reach a server with Options.TLS;
-// nil without it. [Server.HTTPClient] trusts it.
-func (s *Server) Certificate() *x509.Certificate {
-	if s.identity == nil {
-		return nil
-	}
-	return s.identity.leaf
-}

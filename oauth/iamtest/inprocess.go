@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// ErrConnectionClosed is what [Server.RoundTripper] returns where a client of the
+// errConnectionClosed is what [Server.RoundTripper] returns where a client of the
 // network would see the connection close.
-var ErrConnectionClosed = errors.New("iamtest: the server closed the connection")
+var errConnectionClosed = errors.New("iamtest: the server closed the connection")
 
 // RoundTripper carries requests to the server without a network, in the caller's
 // goroutine, whatever host their URL has. It is for tests in a bubble of
@@ -29,7 +29,7 @@ func (p inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if p.s.stopped.Load() { // as the network says it
+	if p.s.closed.Load() { // as the network says it
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	r := req.Clone(ctx)
@@ -43,7 +43,7 @@ func (p inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case broken && !w.written:
-		return nil, ErrConnectionClosed
+		return nil, errConnectionClosed
 	}
 	var body io.Reader = &w.body
 	if broken {

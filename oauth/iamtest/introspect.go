@@ -149,12 +149,6 @@ func (s *Server) RevokeRefreshToken(token string) bool {
 	return s.withRefresh(token, func(t *refreshToken) { s.state.end(t.grant, "revoked by the test", o) })
 }
 
-// ExpireRefreshToken lets a refresh token expire now. It reports whether the
-// token is known.
-func (s *Server) ExpireRefreshToken(token string) bool {
-	return s.withRefresh(token, func(t *refreshToken) { t.expires = s.clock.Now() })
-}
-
 func (s *Server) withRefresh(value string, fn func(*refreshToken)) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

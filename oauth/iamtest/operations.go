@@ -178,7 +178,7 @@ func (s *Server) filtered(now time.Time, o *Options, c iamapi.Caller, f iamapi.R
 }
 
 func (o *Options) mayRevoke(c iamapi.Caller, subject string) *iamapi.Status {
-	return o.permitted(c, subject, "revoke", RoleUserAdmin, RoleTokenRevoker)
+	return o.permitted(c, subject, "revoke", roleUserAdmin, roleTokenRevoker)
 }
 
 func (s *Server) operation(now time.Time, c iamapi.Caller, id string) (*iamapi.Operation, *iamapi.Status) {

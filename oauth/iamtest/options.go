@@ -139,7 +139,10 @@ type Options struct {
 	Subject string
 
 	// Roles are what a subject may do with the tokens of others: role names by
-	// subject, see [RoleViewer] and its neighbours. Optional.
+	// subject. Optional. To list them takes organization-manager.viewer,
+	// organization-manager.admin or iam.userAccounts.refreshTokenViewer, and to revoke
+	// them organization-manager.federations.userAdmin or
+	// iam.userAccounts.refreshTokenRevoker.
 	Roles map[string][]string
 
 	// Scopes are those that the server knows. Optional. Default: openid,

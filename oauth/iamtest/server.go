@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -31,11 +30,8 @@ type Server struct {
 	identity  *identity // nil without TLS
 	client    *http.Client
 	t         TB // nil but for Start
-
-	life      sync.Mutex // guards what follows
 	listeners []*listener
-	closed    bool
-	stopped   atomic.Bool // nothing listens
+	closed    atomic.Bool // nothing listens
 
 	mu      sync.Mutex // guards what follows; proofs.mu is taken before it
 	raw     Options    // as they were given
@@ -128,7 +124,7 @@ func Start(t TB, opts ...Options) *Server {
 	s.t = t
 	t.Cleanup(func() {
 		t.Helper()
-		if err := s.CheckFaults(); err != nil {
+		if err := s.checkFaults(); err != nil {
 			t.Errorf("%v", err)
 		}
 		s.Close()
@@ -140,65 +136,15 @@ func Start(t TB, opts ...Options) *Server {
 // it returns, no goroutine of the server runs any more. It can be called more
 // than once.
 func (s *Server) Close() {
-	s.life.Lock()
-	defer s.life.Unlock()
-	if !s.closed {
-		if err, l := s.CheckFaults(), s.options().Logger; err != nil && l != nil {
+	if !s.closed.Swap(true) {
+		if err, l := s.checkFaults(), s.options().Logger; err != nil && l != nil {
 			l.Warn("iamtest: faults that never happened", "error", err)
 		}
 	}
-	s.closed = true
-	s.stop()
-}
-
-// Stop makes the server unreachable, as if its process had ended: connections
-// break, and new ones are rejected, until [Server.Start]. It keeps its state.
-func (s *Server) Stop() {
-	s.life.Lock()
-	defer s.life.Unlock()
-	s.stop()
-}
-
-func (s *Server) stop() {
-	s.stopped.Store(true)
 	for _, l := range s.listeners {
 		l.close()
 	}
 	s.client.CloseIdleConnections()
-}
-
-// restartPatience is how long Start waits for its ports, which another program on
-// this machine can have taken for a moment.
-const restartPatience = 5 * time.Second
-
-// Start lets a server that was stopped listen again, at the same address. It does
-// nothing if the server runs, and fails if it was closed, or if another program
-// keeps its port.
-func (s *Server) Start() error {
-	s.life.Lock()
-	defer s.life.Unlock()
-	switch {
-	case s.closed:
-		return fmt.Errorf("iamtest: Start: the server was closed: %w", net.ErrClosed)
-	case !s.stopped.Load():
-		return nil
-	}
-	main, other := s.listeners[0].addr(), s.listeners[1].addr()
-	for deadline := time.Now().Add(restartPatience); ; time.Sleep(20 * time.Millisecond) {
-		opened, err := s.open(main, other)
-		if err == nil {
-			s.listeners = opened
-			break
-		}
-		if time.Now().After(deadline) {
-			return err
-		}
-	}
-	for _, l := range s.listeners {
-		l.start()
-	}
-	s.stopped.Store(false)
-	return nil
 }
 
 // Quiet waits until no client has a connection to the server. By then everything
@@ -207,10 +153,7 @@ func (s *Server) Start() error {
 // waits for them. It fails with ctx's error if that ends, and if the server is
 // closed.
 func (s *Server) Quiet(ctx context.Context) error {
-	s.life.Lock()
-	l := s.listeners[0]
-	s.life.Unlock()
-	if err := l.quiet(ctx); err != nil {
+	if err := s.listeners[0].quiet(ctx); err != nil {
 		return fmt.Errorf("iamtest: waiting for clients to go: %w", err)
 	}
 	return nil

@@ -105,6 +105,9 @@ func TestStart(t *testing.T) {
 	if _, err := newUser(t, srv).try(newUser(t, srv).request("GET", "/endpoints", "")); err == nil {
 		t.Error("the server still answers")
 	}
+	if _, err := srv.RoundTripper().RoundTrip(newUser(t, srv).request("GET", "/endpoints", "")); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("in the process: got %v", err)
+	}
 }
 
 // TestQuiet: what was sent on a connection that was closed at once, as by a

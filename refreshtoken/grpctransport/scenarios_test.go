@@ -197,7 +197,7 @@ func listing() []scenario {
 					t.Errorf("%q names no role", err)
 				}
 			}},
-		{name: "tokens of another with a role", options: iamtest.Options{Roles: map[string][]string{"ajeme": {iamtest.RoleTokenViewer}}},
+		{name: "tokens of another with a role", options: iamtest.Options{Roles: map[string][]string{"ajeme": {"iam.userAccounts.refreshTokenViewer"}}},
 			seed: func(_ int, s *iamtest.Seed) { s.SubjectID = "ajeother" },
 			run:  pages(refreshtoken.ListOptions{SubjectID: "ajeother"}), check: tokens(5, 1)},
 	}
