@@ -108,7 +108,7 @@ const partVariable = "YCAUTH_KILLTEST_PART"
 // Run starts this program again for each kill. Its main function, or its
 // TestMain, must call [Child] first.
 func Run(ctx context.Context, opts Options) (Result, error) {
-	iam, err := iamtest.New(iamtest.Options{Rotation: iamtest.RotateAlways, Reuse: iamtest.ReuseRevokes})
+	iam, err := iamtest.New(iamtest.Options{Rotation: iamtest.RotateAlways})
 	if err != nil {
 		return Result{}, err
 	}

@@ -42,8 +42,8 @@ func flag2(name string, set func(*iamtest.Options)) dimension {
 
 var dimensions = []dimension{
 	{"flavor", []value{
-		{"cloud", func(o *iamtest.Options) { o.Flavor = iamtest.FlavorYandexCloud }},
-		{"id", func(o *iamtest.Options) { o.Flavor = iamtest.FlavorYandexID }},
+		{"cloud", func(*iamtest.Options) {}},
+		{"id", func(o *iamtest.Options) { o.YandexID = true }},
 	}},
 	{"grace", []value{
 		{"none", func(*iamtest.Options) {}},

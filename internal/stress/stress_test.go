@@ -141,7 +141,7 @@ func start(t *testing.T, part, server, dir string, ahead time.Duration) *process
 
 func newServer(t *testing.T) *iamtest.Server {
 	t.Helper()
-	return iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, Reuse: iamtest.ReuseRevokes})
+	return iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways})
 }
 
 func TestManyProcessesMakeOneRequest(t *testing.T) {

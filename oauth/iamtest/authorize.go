@@ -152,7 +152,7 @@ func (e *exchange) scopesKnown(scope string) bool {
 	if !scopeList.MatchString(scope) {
 		return false
 	}
-	return e.opts.UnknownScopes == ScopesDropped ||
+	return !e.opts.RefuseUnknownScopes ||
 		!slices.ContainsFunc(strings.Fields(scope), func(s string) bool { return !e.opts.knows(s) })
 }
 

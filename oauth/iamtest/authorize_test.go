@@ -193,12 +193,12 @@ func TestUnknownScopes(t *testing.T) {
 		{"known", iamtest.Options{}, "openid profile email offline_access", "openid profile email offline_access"},
 		{"dropped", iamtest.Options{}, "openid everything offline_access", "openid offline_access"},
 		{"all dropped", iamtest.Options{}, "everything", ""},
-		{"refused", iamtest.Options{UnknownScopes: iamtest.ScopesRefused}, "openid everything", "!"},
-		{"refused, but known", iamtest.Options{UnknownScopes: iamtest.ScopesRefused}, "openid email", "openid email"},
-		{"of one's own", iamtest.Options{UnknownScopes: iamtest.ScopesRefused, Scopes: []string{"disk:read"}}, "disk:read", "disk:read"},
-		{"of one's own, without openid", iamtest.Options{UnknownScopes: iamtest.ScopesRefused, Scopes: []string{"disk:read"}}, "openid", "!"},
+		{"refused", iamtest.Options{RefuseUnknownScopes: true}, "openid everything", "!"},
+		{"refused, but known", iamtest.Options{RefuseUnknownScopes: true}, "openid email", "openid email"},
+		{"of one's own", iamtest.Options{RefuseUnknownScopes: true, Scopes: []string{"disk:read"}}, "disk:read", "disk:read"},
+		{"of one's own, without openid", iamtest.Options{RefuseUnknownScopes: true, Scopes: []string{"disk:read"}}, "openid", "!"},
 		{"no scope known", iamtest.Options{Scopes: []string{}}, "openid", ""},
-		{"Yandex ID", iamtest.Options{Flavor: iamtest.FlavorYandexID}, "login:info disk", "login:info disk"},
+		{"Yandex ID", iamtest.Options{YandexID: true}, "login:info disk", "login:info disk"},
 		{"two spaces", iamtest.Options{}, "openid  email", "!"},
 		{"quote", iamtest.Options{}, `openid "`, "!"},
 		{"backslash", iamtest.Options{}, `openid \`, "!"},
@@ -207,7 +207,7 @@ func TestUnknownScopes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := iamtest.Start(t, tt.opts)
 			u := newUser(t, srv)
-			if tt.opts.Flavor == iamtest.FlavorYandexID {
+			if tt.opts.YandexID {
 				u.prover = nil
 			}
 			q := u.authorization()
@@ -227,9 +227,6 @@ func TestUnknownScopes(t *testing.T) {
 				t.Errorf("granted %q, want %q", a.str("scope"), tt.granted)
 			}
 		})
-	}
-	if _, err := iamtest.New(iamtest.Options{UnknownScopes: "x"}); err == nil {
-		t.Error("an unknown mode is taken")
 	}
 }
 

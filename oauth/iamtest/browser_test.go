@@ -67,7 +67,7 @@ func TestOAuthConfig(t *testing.T) {
 		"HTTP/2 without TLS":   {HTTP2: true},
 		"TLS, HTTP/2, chunked": {TLS: true, HTTP2: true, Chunked: true},
 		"secret":               {ClientID: "app", ClientSecret: "the secret of the app"},
-		"Yandex ID":            {Flavor: iamtest.FlavorYandexID},
+		"Yandex ID":            {YandexID: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.AccessLife = 12 * time.Hour

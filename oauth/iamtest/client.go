@@ -29,7 +29,7 @@ func (e *exchange) authenticate() (Client, *oauthError) {
 		// "The client MUST NOT use more than one authentication method in each
 		// request" (§2.3), but with Yandex OAuth "the client_id and client_secret
 		// parameters in the request body are ignored".
-		if e.opts.Flavor != FlavorYandexID && (secret != "" || id != "" && id != user && id != unescape(user)) {
+		if !e.opts.YandexID && (secret != "" || id != "" && id != user && id != unescape(user)) {
 			return Client{}, invalidRequest("client credentials in the body and in the Authorization header")
 		}
 		id, secret, method = user, password, oauth.AuthClientSecretBasicPlain
@@ -49,7 +49,7 @@ func (e *exchange) authenticate() (Client, *oauthError) {
 	switch {
 	case !ok:
 		return Client{}, e.invalidClient("the client is not registered")
-	case method != c.AuthMethod && (e.opts.Flavor != FlavorYandexID || method != oauth.AuthClientSecretPost):
+	case method != c.AuthMethod && (!e.opts.YandexID || method != oauth.AuthClientSecretPost):
 		return Client{}, e.invalidClient("the client is registered with another authentication method: " + string(c.AuthMethod))
 	case subtle.ConstantTimeCompare([]byte(secret), []byte(c.Secret.Reveal())) != 1:
 		return Client{}, e.invalidClient("the client secret is wrong")
@@ -61,13 +61,13 @@ func (e *exchange) authenticate() (Client, *oauthError) {
 func (e *exchange) basic(header string) (user, password string, err *oauthError) {
 	scheme, credential, ok := cutScheme(header)
 	if !strings.EqualFold(scheme, "Basic") {
-		if e.opts.Flavor == FlavorYandexID {
+		if e.opts.YandexID {
 			return "", "", &oauthError{code: "Basic auth required", description: "the scheme of the Authorization header is not Basic"}
 		}
 		return "", "", e.invalidClient("the scheme of the Authorization header is not Basic")
 	}
 	malformed := invalidRequest("the Authorization header is not the base64 of id:secret")
-	if e.opts.Flavor == FlavorYandexID {
+	if e.opts.YandexID {
 		malformed.code = "Malformed Authorization header"
 	}
 	decoded, decodeErr := base64.StdEncoding.DecodeString(credential)
@@ -94,7 +94,7 @@ func unescape(s string) string {
 // (RFC 6749 §5.2); Yandex OAuth answers 400.
 func (e *exchange) invalidClient(description string) *oauthError {
 	err := &oauthError{code: "invalid_client", description: description}
-	if e.opts.Flavor != FlavorYandexID {
+	if !e.opts.YandexID {
 		err.status = http.StatusUnauthorized
 		if e.r.Header.Get("Authorization") != "" {
 			e.header.Set("WWW-Authenticate", `Basic realm="iamtest"`)

@@ -368,7 +368,7 @@ func TestErrorPageIsText(t *testing.T) {
 
 // TestGraceNeedsASuccessor: a replaced token is not forgiven with one that has expired.
 func TestGraceNeedsASuccessor(t *testing.T) {
-	srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, GracePeriod: time.Hour, Reuse: iamtest.ReuseRefused})
+	srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, GracePeriod: time.Hour, ReuseKeepsGrant: true})
 	u := newUser(t, srv)
 	first := u.login().str("refresh_token")
 	second := wantOK(t, u.refresh(first)).str("refresh_token")

@@ -184,7 +184,7 @@ func (st *state) issueRefresh(now time.Time, o *Options, g *grant) *refreshToken
 			g.replaced = slices.Delete(g.replaced, 0, 1)
 		}
 	}
-	t := &refreshToken{grant: g, value: newRefreshToken(o.Flavor), id: newID("ajr"), created: now, expires: now.Add(o.RefreshLife)}
+	t := &refreshToken{grant: g, value: newRefreshToken(o), id: newID("ajr"), created: now, expires: now.Add(o.RefreshLife)}
 	st.add(t)
 	return t
 }
@@ -197,7 +197,7 @@ func (st *state) issueAccess(now time.Time, o *Options, g *grant, scope string) 
 			return last
 		}
 	}
-	t := &accessToken{value: newAccessToken(o.Flavor), subject: g.subject, client: g.client, scope: scope, expires: now.Add(o.AccessLife)}
+	t := &accessToken{value: newAccessToken(o), subject: g.subject, client: g.client, scope: scope, expires: now.Add(o.AccessLife)}
 	if o.TokenType == "DPoP" {
 		t.jkt = g.jkt
 	}
@@ -280,7 +280,7 @@ func (st *state) redeem(now time.Time, o *Options, p presented, value, redirect,
 	}
 	c.grant = g
 	out := &issued{access: st.issueAccess(now, o, g, g.scope), scope: g.scope}
-	if o.Flavor == FlavorYandexID || !o.RefreshTokensOff && hasScope(g.scope, offlineAccess) {
+	if o.YandexID || !o.RefreshTokensOff && hasScope(g.scope, offlineAccess) {
 		out.refresh = st.issueRefresh(now, o, g)
 	}
 	return out, nil
@@ -315,7 +315,7 @@ func (st *state) renew(now time.Time, o *Options, p presented, value, scope stri
 		return nil, invalidGrant("the refresh token has expired")
 	case TokenReplaced:
 		if !t.grace(now, o) {
-			if o.Reuse == ReuseRevokes {
+			if !o.ReuseKeepsGrant {
 				st.end(g, "a replaced refresh token was used", o)
 			}
 			return nil, invalidGrant("the refresh token was replaced by a newer one")

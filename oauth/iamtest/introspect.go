@@ -69,7 +69,7 @@ func (seed *Seed) token(o *Options) *refreshToken {
 			id: newID("ajg"), subject: seed.SubjectID, client: seed.ClientID, scope: seed.Scope,
 			info: seed.ClientInstanceInfo, jkt: seed.KeyThumbprint, protection: seed.ProtectionLevel,
 		},
-		value: newRefreshToken(o.Flavor), id: seed.ID,
+		value: newRefreshToken(o), id: seed.ID,
 		created: seed.CreatedAt, expires: seed.ExpiresAt, lastUsed: seed.LastUsedAt,
 	}
 }
@@ -92,7 +92,7 @@ func (s *Server) IssueAccessToken(subject, keyThumbprint string) string {
 		subject = o.Subject
 	}
 	t := &accessToken{
-		value: newAccessToken(o.Flavor), subject: subject, client: o.ClientID, scope: "openid",
+		value: newAccessToken(o), subject: subject, client: o.ClientID, scope: "openid",
 		jkt: keyThumbprint, expires: s.clock.Now().Add(o.AccessLife),
 	}
 	s.mu.Lock()

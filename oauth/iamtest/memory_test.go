@@ -135,7 +135,7 @@ func TestSweep(t *testing.T) {
 // TestOldestIsForgotten: what the server gives up first is what is oldest.
 func TestOldestIsForgotten(t *testing.T) {
 	srv := iamtest.Start(t, iamtest.Options{
-		AllowUnbound: true, Rotation: iamtest.RotateAlways, Reuse: iamtest.ReuseRefused, MaxRecords: 10,
+		AllowUnbound: true, Rotation: iamtest.RotateAlways, ReuseKeepsGrant: true, MaxRecords: 10,
 		ClientID: "app", ClientSecret: "a secret of the client", AuthMethod: oauth.AuthClientSecretPost,
 	})
 	u := newUser(t, srv)

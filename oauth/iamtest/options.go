@@ -17,21 +17,6 @@ import (
 	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
-// A Flavor is whose habits the authorization server has.
-type Flavor string
-
-const (
-	// FlavorYandexCloud has public clients, DPoP-bound refresh tokens that live 31
-	// days, IAM tokens that live 12 hours. It is the default.
-	FlavorYandexCloud Flavor = "yandex_cloud"
-
-	// FlavorYandexID is Yandex OAuth at oauth.yandex.com: clients with a secret,
-	// in the body or in a Basic header of plain base64; token_type in lower case;
-	// no DPoP; a new refresh token with every answer, which lives as long as the
-	// access token; error codes of its own for a wrong Authorization header.
-	FlavorYandexID Flavor = "yandex_id"
-)
-
 // A Rotation is when a refresh brings a new refresh token.
 type Rotation string
 
@@ -45,19 +30,6 @@ const (
 
 	// RotateAlways replaces a refresh token with every use (RFC 9700 §4.14.2).
 	RotateAlways Rotation = "always"
-)
-
-// A Reuse is what follows when a refresh token is used again after it was
-// replaced, outside of the grace that Options grant.
-type Reuse string
-
-const (
-	// ReuseRevokes ends the whole grant, the newest refresh token included: the
-	// server cannot tell who of the two is the thief (RFC 9700 §4.14.2).
-	ReuseRevokes Reuse = "revokes"
-
-	// ReuseRefused answers invalid_grant, and the newest token stays good.
-	ReuseRefused Reuse = "refused"
 )
 
 // A NonceMode is what the server wants of nonces in proofs (RFC 9449 §8, §9).
@@ -76,18 +48,6 @@ const (
 	NoncesRequired NonceMode = "required"
 )
 
-// A ScopeMode is what is done about scopes that the server does not know.
-type ScopeMode string
-
-const (
-	// ScopesDropped leaves them out of what is granted (RFC 6749 §3.3). It is the
-	// default.
-	ScopesDropped ScopeMode = "dropped"
-
-	// ScopesRefused answers invalid_scope (RFC 6749 §4.1.2.1).
-	ScopesRefused ScopeMode = "refused"
-)
-
 // A Client is a registered OAuth client.
 type Client struct {
 	ID string
@@ -96,8 +56,9 @@ type Client struct {
 	Secret oauth.Secret
 
 	// AuthMethod is the only way in which the client may authenticate; with
-	// [FlavorYandexID] the body always works as well.
-	// Optional. Default: AuthNone without a Secret, else that of the flavor.
+	// YandexID the body always works as well.
+	// Optional. Default: AuthNone without a Secret, else
+	// [oauth.AuthClientSecretBasic], or with YandexID [oauth.AuthClientSecretBasicPlain].
 	AuthMethod oauth.AuthMethod
 
 	// RedirectURIs are compared as they are, but for the port of those with the
@@ -120,12 +81,17 @@ type Status struct {
 // it is documented: a public client, DPoP required, nonces off, rotation near
 // the end of life, Bearer access tokens.
 type Options struct {
-	// Flavor chooses other defaults. Optional. Default: [FlavorYandexCloud].
-	Flavor Flavor
+	// YandexID has the habits of Yandex OAuth at oauth.yandex.com: clients with a
+	// secret, in the body or in a Basic header of plain base64; token_type in lower
+	// case; no DPoP; a new refresh token with every answer, which lives as long as the
+	// access token; error codes of its own for a wrong Authorization header.
+	// Optional. Default: those of Yandex Cloud: public clients, DPoP-bound refresh
+	// tokens that live 31 days, IAM tokens that live 12 hours.
+	YandexID bool
 
 	// ClientID, ClientSecret, AuthMethod and RedirectURIs describe the first client.
 	// Optional. Default: [oauth.YandexCloudClientID], a public client; with
-	// [FlavorYandexID] "iamtest-app" with the secret "iamtest-app-secret".
+	// YandexID "iamtest-app" with the secret "iamtest-app-secret".
 	ClientID     string
 	ClientSecret oauth.Secret
 	AuthMethod   oauth.AuthMethod
@@ -146,12 +112,12 @@ type Options struct {
 	Roles map[string][]string
 
 	// Scopes are those that the server knows. Optional. Default: openid,
-	// offline_access, profile and email; with [FlavorYandexID] any scope.
+	// offline_access, profile and email; with YandexID any scope.
 	Scopes []string
 
-	// UnknownScopes says what is done about others.
-	// Optional. Default: [ScopesDropped].
-	UnknownScopes ScopeMode
+	// RefuseUnknownScopes answers invalid_scope where others are asked for (RFC 6749
+	// §4.1.2.1). Optional. Default: they are left out of what is granted (§3.3).
+	RefuseUnknownScopes bool
 
 	// DenyLogin answers an authorization request with access_denied, as if the
 	// user had clicked "no". Optional.
@@ -176,7 +142,7 @@ type Options struct {
 
 	// AllowUnbound accepts token requests without a proof. What they get is bound
 	// to no key: NO_PROTECTION. Optional. Default: a proof is required, but for
-	// [FlavorYandexID].
+	// YandexID.
 	AllowUnbound bool
 
 	// OnlyAttestedKeys is the switch "Allow DPoP key storage only on YubiKeys":
@@ -230,11 +196,11 @@ type Options struct {
 	WrongKeyRevokes bool
 
 	// AccessLife is how long access tokens live. Optional. Default: 12 hours;
-	// 365 days with [FlavorYandexID].
+	// 365 days with YandexID.
 	AccessLife time.Duration
 
 	// RefreshLife is how long refresh tokens live. Optional. Default: 31 days;
-	// AccessLife with [FlavorYandexID].
+	// AccessLife with YandexID.
 	RefreshLife time.Duration
 
 	// KeepExpired is how long an expired refresh token is still listed.
@@ -242,16 +208,18 @@ type Options struct {
 	KeepExpired time.Duration
 
 	// Rotation is when a refresh replaces the refresh token. Optional. Default:
-	// [RotateNearEnd]; [RotateAlways] with [FlavorYandexID].
+	// [RotateNearEnd]; [RotateAlways] with YandexID.
 	Rotation Rotation
 
 	// RotateWithin is what [RotateNearEnd] calls near.
 	// Optional. Default: 7 days.
 	RotateWithin time.Duration
 
-	// Reuse is what a replayed refresh token leads to.
-	// Optional. Default: [ReuseRevokes].
-	Reuse Reuse
+	// ReuseKeepsGrant answers invalid_grant to a refresh token that is used again
+	// after it was replaced, outside of GracePeriod, and the newest token stays good.
+	// Optional. Default: that ends the whole grant, the newest refresh token included,
+	// because the server cannot tell who of the two is the thief (RFC 9700 §4.14.2).
+	ReuseKeepsGrant bool
 
 	// GracePeriod is how long a replaced refresh token is accepted again; the
 	// answer has the newest refresh token, not one more. GraceUses is how often;
@@ -322,9 +290,7 @@ type Options struct {
 func (o Options) resolve() (*Options, error) {
 	o.Clients = slices.Clone(o.Clients)
 	o.Roles = maps.Clone(o.Roles)
-	def(&o.Flavor, FlavorYandexCloud)
-	cloud := o.Flavor != FlavorYandexID
-	if cloud {
+	if !o.YandexID {
 		def(&o.ClientID, oauth.YandexCloudClientID)
 		def(&o.AccessLife, 12*time.Hour)
 		def(&o.RefreshLife, 31*24*time.Hour)
@@ -345,14 +311,12 @@ func (o Options) resolve() (*Options, error) {
 	def(&o.Subject, "ajeiamtestuser000001")
 	def(&o.ThumbprintHash, crypto.SHA512)
 	def(&o.CodeLife, time.Minute)
-	def(&o.UnknownScopes, ScopesDropped)
 	def(&o.ChallengeStatus, http.StatusBadRequest)
 	def(&o.Nonces, NoncesOff)
 	def(&o.ResourceNonces, NoncesOff)
 	def(&o.NonceLife, 5*time.Minute)
 	def(&o.KeepExpired, 7*24*time.Hour)
 	def(&o.RotateWithin, 7*24*time.Hour)
-	def(&o.Reuse, ReuseRevokes)
 	def(&o.TokenType, "Bearer")
 	def(&o.MaxRecords, 100_000)
 	if o.Now == nil {
@@ -360,7 +324,7 @@ func (o Options) resolve() (*Options, error) {
 	}
 	o.Clients = append([]Client{{ID: o.ClientID, Secret: o.ClientSecret, AuthMethod: o.AuthMethod, RedirectURIs: o.RedirectURIs}}, o.Clients...)
 	for i := range o.Clients {
-		o.Clients[i].resolve(cloud)
+		o.Clients[i].resolve(o.YandexID)
 	}
 	if err := o.check(); err != nil {
 		return nil, err
@@ -384,7 +348,7 @@ func (s *Status) api() *iamapi.Status {
 	return &iamapi.Status{Code: iamapi.Code(s.Code), Message: s.Message, Field: s.Field}
 }
 
-func (c *Client) resolve(cloud bool) {
+func (c *Client) resolve(yandexID bool) {
 	if c.RedirectURIs == nil {
 		c.RedirectURIs = []string{"http://127.0.0.1" + callbackPath, "http://[::1]" + callbackPath}
 	}
@@ -394,10 +358,10 @@ func (c *Client) resolve(cloud bool) {
 	switch {
 	case c.Secret == "":
 		c.AuthMethod = oauth.AuthNone
-	case cloud:
-		c.AuthMethod = oauth.AuthClientSecretBasic
-	default:
+	case yandexID:
 		c.AuthMethod = oauth.AuthClientSecretBasicPlain
+	default:
+		c.AuthMethod = oauth.AuthClientSecretBasic
 	}
 }
 
@@ -406,10 +370,7 @@ func (o *Options) check() error {
 	add := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("iamtest: Options."+field+": "+format, args...))
 	}
-	oneOf(add, "Flavor", o.Flavor, FlavorYandexCloud, FlavorYandexID)
 	oneOf(add, "Rotation", o.Rotation, RotateNearEnd, RotateNever, RotateAlways)
-	oneOf(add, "Reuse", o.Reuse, ReuseRevokes, ReuseRefused)
-	oneOf(add, "UnknownScopes", o.UnknownScopes, ScopesDropped, ScopesRefused)
 	oneOf(add, "ChallengeStatus", o.ChallengeStatus, http.StatusBadRequest, http.StatusUnauthorized)
 	oneOf(add, "Nonces", o.Nonces, NoncesOff, NoncesOptional, NoncesRequired)
 	oneOf(add, "ResourceNonces", o.ResourceNonces, NoncesOff, NoncesOptional, NoncesRequired)

@@ -209,7 +209,7 @@ func (s *Server) Provider() oauth.Provider {
 		AuthMethod: o.Clients[0].AuthMethod,
 		Clock:      s.Now,
 	}
-	if o.Flavor == FlavorYandexID {
+	if o.YandexID {
 		return p
 	}
 	p.Scopes = []string{"openid", offlineAccess}

@@ -31,9 +31,7 @@ func TestOptionsMistakes(t *testing.T) {
 		opts iamtest.Options
 		want string
 	}{
-		{iamtest.Options{Flavor: "vanilla"}, "Options.Flavor: vanilla"},
-		{iamtest.Options{Rotation: "x"}, "Options.Rotation"},
-		{iamtest.Options{Reuse: "x"}, "Options.Reuse"},
+		{iamtest.Options{Rotation: "daily"}, "Options.Rotation: daily"},
 		{iamtest.Options{Nonces: "x"}, "Options.Nonces"},
 		{iamtest.Options{ResourceNonces: "x"}, "Options.ResourceNonces"},
 		{iamtest.Options{TokenType: "bearer"}, "Options.TokenType"},
@@ -59,7 +57,7 @@ func TestOptionsMistakes(t *testing.T) {
 			t.Errorf("got %q, want %q", err, tt.want)
 		}
 	}
-	_, err := iamtest.New(iamtest.Options{Rotation: "x", Reuse: "y", ClientSecret: "a secret of the client", AuthMethod: oauth.AuthNone})
+	_, err := iamtest.New(iamtest.Options{Rotation: "x", Nonces: "y", ClientSecret: "a secret of the client", AuthMethod: oauth.AuthNone})
 	if got := err.Error(); strings.Count(got, "\n") != 2 || strings.Contains(got, "a secret of the client") {
 		t.Errorf("every mistake should have a line, without the secret: %s", got)
 	}
@@ -281,7 +279,7 @@ func TestAttestation(t *testing.T) {
 // TestConcurrentRefresh: of many who use one refresh token at once, one wins, and
 // what the others did is reuse.
 func TestConcurrentRefresh(t *testing.T) {
-	srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, Reuse: iamtest.ReuseRefused})
+	srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, ReuseKeepsGrant: true})
 	u := newUser(t, srv)
 	token := u.login().str("refresh_token")
 	const n = 20

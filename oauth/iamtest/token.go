@@ -55,7 +55,7 @@ func (e *exchange) token() {
 		AccessToken: out.access.value, TokenType: out.access.tokenType(), Scope: out.scope,
 		ExpiresIn: int64(out.access.expires.Sub(e.now) / time.Second),
 	}
-	if e.opts.Flavor == FlavorYandexID {
+	if e.opts.YandexID {
 		answer.TokenType = strings.ToLower(answer.TokenType)
 	}
 	if out.refresh != nil {

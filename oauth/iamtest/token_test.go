@@ -188,24 +188,15 @@ func TestEndOfLife(t *testing.T) {
 }
 
 func TestReuse(t *testing.T) {
-	tests := []struct {
-		name  string
-		reuse iamtest.Reuse
-		lives bool
-	}{
-		{"default", "", false},
-		{"revokes", iamtest.ReuseRevokes, false},
-		{"refused", iamtest.ReuseRefused, true},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, Reuse: tt.reuse})
+	for name, keeps := range map[string]bool{"ends the grant": false, "keeps the grant": true} {
+		t.Run(name, func(t *testing.T) {
+			srv := iamtest.Start(t, iamtest.Options{Rotation: iamtest.RotateAlways, ReuseKeepsGrant: keeps})
 			u := newUser(t, srv)
 			first := u.login().str("refresh_token")
 			second := wantOK(t, u.refresh(first)).str("refresh_token")
 			wantError(t, u.refresh(first), 400, "invalid_grant")
 			a := u.refresh(second)
-			if tt.lives {
+			if keeps {
 				wantOK(t, a)
 				return
 			}
@@ -403,7 +394,7 @@ func TestClientAuthentication(t *testing.T) {
 }
 
 func TestYandexID(t *testing.T) {
-	srv := iamtest.Start(t, iamtest.Options{Flavor: iamtest.FlavorYandexID})
+	srv := iamtest.Start(t, iamtest.Options{YandexID: true})
 	u := newUser(t, srv)
 	u.prover = nil
 	if p := srv.Provider(); p.AuthMethod != oauth.AuthClientSecretBasicPlain || p.ThumbprintHash != 0 || p.Scopes != nil {

@@ -18,8 +18,8 @@ func random(n int) string {
 
 // newAccessToken has the shape that Yandex Cloud documents for IAM tokens,
 // "t1." base64url "." 86 characters of base64url, or that of an OAuth token.
-func newAccessToken(f Flavor) string {
-	if f == FlavorYandexID {
+func newAccessToken(o *Options) string {
+	if o.YandexID {
 		return "y0_" + random(42)
 	}
 	return "t1." + random(66) + "." + random(64)
@@ -27,8 +27,8 @@ func newAccessToken(f Flavor) string {
 
 // newRefreshToken is "rt1." base64url "." 43 characters of base64url, or the
 // four parts of Yandex OAuth's sample.
-func newRefreshToken(f Flavor) string {
-	if f == FlavorYandexID {
+func newRefreshToken(o *Options) string {
+	if o.YandexID {
 		return "1:" + random(12) + ":" + random(42) + ":" + random(16)
 	}
 	return "rt1." + random(48) + "." + random(32)

@@ -49,7 +49,7 @@ func TestFleet(t *testing.T) {
 	direct, bouncer := pgstore.Addresses(t)
 	for name, url := range map[string]string{"direct": direct, "pgbouncer": bouncer} {
 		t.Run(name, func(t *testing.T) {
-			iam, err := iamtest.New(iamtest.Options{Rotation: iamtest.RotateAlways, Reuse: iamtest.ReuseRevokes, Nonces: iamtest.NoncesRequired})
+			iam, err := iamtest.New(iamtest.Options{Rotation: iamtest.RotateAlways, Nonces: iamtest.NoncesRequired})
 			if err != nil {
 				t.Fatal(err)
 			}
