@@ -22,17 +22,17 @@ type callback struct {
 	host        string
 	path        string
 	srv         *http.Server
-	answers     chan callbackAnswer // of capacity 1: there is one
-	failed      chan error          // the login cannot go on; of capacity 1
-	outcome     chan struct{}       // closed when err says how the login ended
+	answers     chan callbackResponse // of capacity 1: there is one
+	failed      chan error            // the login cannot go on; of capacity 1
+	outcome     chan struct{}         // closed when err says how the login ended
 	err         error
-	answered    atomic.Bool   // a request has brought the answer
+	answered    atomic.Bool   // a request has brought the response
 	paged       chan struct{} // closed when the page of that request is out
 	served      chan struct{} // closed when Serve has returned
 }
 
-// callbackAnswer is what the server said: a code, or why not.
-type callbackAnswer struct {
+// callbackResponse is what the server said: a code, or why not.
+type callbackResponse struct {
 	code Secret
 	err  error
 }
@@ -43,11 +43,11 @@ type callbackAnswer struct {
 func listenCallback(ctx context.Context, p Provider) (*callback, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp4", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("oauth: no port for the browser's answer: %w", err)
+		return nil, fmt.Errorf("oauth: no port for the browser's response: %w", err)
 	}
 	cb := &callback{
 		state: randomText(), issuer: p.Issuer, host: l.Addr().String(), path: p.CallbackPath,
-		answers: make(chan callbackAnswer, 1), failed: make(chan error, 1),
+		answers: make(chan callbackResponse, 1), failed: make(chan error, 1),
 		outcome: make(chan struct{}), paged: make(chan struct{}), served: make(chan struct{}),
 	}
 	cb.redirectURI = (&url.URL{Scheme: "http", Host: cb.host, Path: p.CallbackPath}).String()
@@ -55,7 +55,7 @@ func listenCallback(ctx context.Context, p Provider) (*callback, error) {
 		Handler:           cb,
 		ReadHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:    64 << 10,
-		// The handler of the answer waits for the login's end; ctx ends that.
+		// The handler of the response waits for the end of the login; ctx ends the wait.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    discardLog(),
 	}
@@ -81,7 +81,7 @@ func (cb *callback) finish(err error) {
 	cb.err = err
 	close(cb.outcome)
 	// Shutdown would wait for connections that browsers open in advance; what
-	// matters is the page of the answer.
+	// matters is the page of the response.
 	if cb.answered.Load() {
 		<-cb.paged
 	}
@@ -89,12 +89,11 @@ func (cb *callback) finish(err error) {
 	<-cb.served
 }
 
-// ServeHTTP accepts the one answer to this login.
+// ServeHTTP accepts the one response to this login.
 func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Host != cb.host:
-		// A page of somebody else's whose name was made to resolve to
-		// 127.0.0.1 (DNS rebinding).
+		// A foreign page whose name resolves to 127.0.0.1 (DNS rebinding).
 		http.Error(w, "misdirected request", http.StatusMisdirectedRequest)
 		return
 	case r.URL.Path != cb.path:
@@ -129,32 +128,32 @@ func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writePage(w, r, http.StatusOK, pageDone)
 }
 
-// parseCallback reads the answer of RFC 6749 §4.1.2 or the error of §4.1.2.1.
+// parseCallback reads the response of RFC 6749 §4.1.2 or the error of §4.1.2.1.
 // An error means that it does not belong to this login.
-func parseCallback(q url.Values, state Secret, issuer string) (callbackAnswer, error) {
+func parseCallback(q url.Values, state Secret, issuer string) (callbackResponse, error) {
 	for name, values := range q {
 		if len(values) > 1 {
 			// "Request and response parameters MUST NOT be included more than once" (§3.1)
-			return callbackAnswer{}, fmt.Errorf("the address has the parameter %s twice", redact.Text(name))
+			return callbackResponse{}, fmt.Errorf("the address has the parameter %s twice", redact.Text(name))
 		}
 	}
 	if subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(state.Reveal())) != 1 {
-		return callbackAnswer{}, errors.New("that address is not the answer to this login")
+		return callbackResponse{}, errors.New("that address does not belong to this login")
 	}
 	// "Clients MUST … reject the response if the issuer identifier does not match"
 	// (RFC 9207 §2.4): a code of another server must not reach ours, nor may another
 	// server end the login.
 	if iss := q.Get("iss"); issuer != "" && iss != "" && iss != issuer {
-		return callbackAnswer{}, errors.New("that address is the response of another server")
+		return callbackResponse{}, errors.New("that address comes from another server")
 	}
 	if code := q.Get("error"); code != "" {
-		return callbackAnswer{err: &AuthorizationError{
+		return callbackResponse{err: &AuthorizationError{
 			Code: redact.Text(code), Description: redact.Text(q.Get("error_description"), state.Reveal()),
 		}}, nil
 	}
 	code := q.Get("code")
 	if !isVSChars(code) {
-		return callbackAnswer{}, errors.New("that address has no code in it")
+		return callbackResponse{}, errors.New("that address has no code in it")
 	}
-	return callbackAnswer{code: Secret(code)}, nil
+	return callbackResponse{code: Secret(code)}, nil
 }

@@ -42,7 +42,7 @@ func TestConfigErrors(t *testing.T) {
 		{"control character", func(c *oauth.Config) {
 			c.ClientSecret, c.Provider.AuthMethod = "hunter2\n", oauth.AuthClientSecretBasicPlain
 		}, "ClientSecret", "control characters"},
-		{"scopes in one string", func(c *oauth.Config) { c.Scopes = []string{"openid offline_access"} }, "Scopes", "element of its own"},
+		{"scopes in one string", func(c *oauth.Config) { c.Scopes = []string{"openid offline_access"} }, "Scopes", "separate element"},
 		{"hash", func(c *oauth.Config) { c.DPoP = newProver(t); c.Provider.ThumbprintHash = crypto.MD4 }, "Provider.ThumbprintHash", "not available"},
 		{"user agent", func(c *oauth.Config) { c.UserAgent = "a\r\nb" }, "UserAgent", "header"},
 		{"negative margin", func(c *oauth.Config) { c.StaleBefore = -1 }, "StaleBefore", "negative"},

@@ -11,66 +11,66 @@ import (
 )
 
 var (
-	// ErrLoginRequired means that no token can be had until the user logs in
+	// ErrLoginRequired means that there is no token until the user logs in
 	// again. Errors that match it are of type [*LoginRequiredError].
 	ErrLoginRequired = errors.New("oauth: log in again")
 
-	// ErrNoSession means that there is no session: nobody has logged in yet, or
-	// somebody has logged out. From a token source it comes with
+	// ErrNoSession means that there is no session, because no user has logged in yet or
+	// the user has logged out. A token source's error also matches
 	// [ErrLoginRequired].
 	ErrNoSession = errors.New("oauth: no session")
 
-	// ErrOutcomeUnknown means that a token request may have reached the server,
-	// and its response never came. If the server rotates refresh tokens, it may
-	// have replaced the one that is stored; the next renewal shows.
+	// ErrOutcomeUnknown means that a token request may have reached the server, but
+	// its response was lost. If the server rotates refresh tokens, it may
+	// have replaced the stored one; the next renewal finds out.
 	ErrOutcomeUnknown = errors.New("oauth: the response to the token request was lost")
 
-	// ErrMalformedAnswer is matched by a [*ServerError] whose cause is a response
-	// that is not what RFC 6749 §5 describes.
-	ErrMalformedAnswer = errors.New("malformed response")
+	// ErrMalformedResponse means that the server's response does not follow
+	// RFC 6749 §5. A [*ServerError] wraps it.
+	ErrMalformedResponse = errors.New("malformed response")
 
-	// ErrNotRevoked means that the session was forgotten here while its tokens
-	// stay valid at the server, because there is no way to revoke them: neither
+	// ErrNotRevoked means that the session was deleted locally, but its tokens
+	// remain valid at the server, because neither
 	// Config.Revoke nor Provider.RevocationURL is set.
-	ErrNotRevoked = errors.New("oauth: the session was forgotten, but its tokens were not revoked at the server and stay valid there")
+	ErrNotRevoked = errors.New("oauth: the session was deleted locally, but its tokens were not revoked at the server and stay valid there")
 
-	// ErrClosed means that the token source was closed, and the token it had has
-	// expired since.
+	// ErrClosed means that the token source is closed and its last token has
+	// expired.
 	ErrClosed = errors.New("oauth: the token source is closed")
 )
 
-// A Reason is why the user has to log in again.
+// A Reason is why the user must log in again.
 type Reason string
 
 const (
-	// ReasonNoSession means that nobody has logged in. The error matches [ErrNoSession].
+	// ReasonNoSession means that no user has logged in. The error matches [ErrNoSession].
 	ReasonNoSession Reason = "no_session"
 
-	// ReasonRejected means that the server does not accept the refresh token any more: it
+	// ReasonRejected means that the server no longer accepts the refresh token: it
 	// expired, was revoked, or was replaced. The error wraps the [*ServerError].
 	ReasonRejected Reason = "rejected"
 
-	// ReasonOutcomeUnknown means that the server does not accept the refresh token, after
+	// ReasonOutcomeUnknown means that the server rejected the refresh token after
 	// the response to an earlier request with it was lost. Most likely that response
-	// held its successor. The error matches [ErrOutcomeUnknown].
+	// contained its successor. The error matches [ErrOutcomeUnknown].
 	ReasonOutcomeUnknown Reason = "outcome_unknown"
 
-	// ReasonNoRefreshToken means that the login gave no refresh token, and the access
+	// ReasonNoRefreshToken means that the login returned no refresh token, and the access
 	// token has expired.
 	ReasonNoRefreshToken Reason = "no_refresh_token"
 
-	// ReasonWrongKey means that the refresh token is bound to another DPoP key than the
-	// one configured. It was not sent: some servers end a session for that.
+	// ReasonWrongKey means that the refresh token is bound to a different DPoP key from the
+	// one configured. It was not sent, because some servers end a session for that.
 	// Configuring the right key helps as well.
 	ReasonWrongKey Reason = "wrong_key"
 
-	// ReasonWrongClient means that the session was made by another provider or for another
+	// ReasonWrongClient means that the session belongs to another provider or
 	// client_id than those configured.
 	ReasonWrongClient Reason = "wrong_client"
 )
 
-// A LoginRequiredError says why the user has to log in again. It matches
-// [ErrLoginRequired]. Nothing was deleted: the session is still stored.
+// A LoginRequiredError says why the user must log in again. It matches
+// [ErrLoginRequired]. The session has not been deleted from the store.
 type LoginRequiredError struct {
 	Reason Reason
 	Detail string // what the user can do, in one sentence; may be ""
@@ -114,12 +114,12 @@ func (e *LoginRequiredError) Unwrap() []error {
 	return []error{ErrLoginRequired, e.Err}
 }
 
-// A ServerError is a refusal of the token endpoint (RFC 6749 §5.2), or a response
-// that makes no sense. It holds nothing of the request and no body; texts of the
-// server have credentials taken out and are cut at 512 characters.
+// A ServerError is an error response of the token endpoint (RFC 6749 §5.2), or a
+// malformed response. It contains nothing of the request and no body; the server's
+// texts are redacted and truncated to 512 characters.
 type ServerError struct {
-	// Code is the error code. Besides those of RFC 6749 and RFC 9449, servers
-	// have their own: Yandex OAuth has "Basic auth required" and "Malformed
+	// Code is the error code, of RFC 6749, RFC 9449 or the server's
+	// own: Yandex OAuth has "Basic auth required" and "Malformed
 	// Authorization header". "" if the response had none.
 	Code string
 
@@ -129,14 +129,14 @@ type ServerError struct {
 	// Status is the HTTP status.
 	Status int
 
-	// RetryAfter is how long the server asks to wait. 0 if it did not.
+	// RetryAfter is how long the server asks to wait. 0 if it does not.
 	RetryAfter time.Duration
 
 	// RequestID identifies the request to the server's support. May be "".
 	RequestID string
 
-	// Err says what was wrong with a response that is not an RFC 6749 error; it
-	// matches [ErrMalformedAnswer]. Otherwise nil.
+	// Err says what is wrong with a malformed response; it
+	// matches [ErrMalformedResponse]. Otherwise nil.
 	Err error
 }
 
@@ -169,11 +169,11 @@ func (e *ServerError) Error() string {
 
 func (e *ServerError) Unwrap() error { return e.Err }
 
-// Temporary reports whether the same request can succeed later without anybody
-// doing anything: status 408, 425, 429 or 5xx, the codes temporarily_unavailable,
+// Temporary reports whether the same request may succeed later without
+// intervention: status 408, 425, 429 or 5xx, the codes temporarily_unavailable,
 // server_error and slow_down, or another status of 400 or more without an error code,
-// as proxies give. A success that is no token response, such as the page of a captive
-// portal, and a redirect are not temporary.
+// as proxies return. A redirect is not temporary, nor is a success that is no token
+// response, such as the page of a captive portal.
 func (e *ServerError) Temporary() bool {
 	switch e.Status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -191,15 +191,15 @@ var codeHints = map[string]string{
 	"invalid_client":                 "check ClientID, ClientSecret and Provider.AuthMethod",
 	"unauthorized_client":            "the client is not allowed this grant: check its registration",
 	"unsupported_grant_type":         "the server does not renew tokens at this URL: check Provider.TokenURL",
-	"invalid_dpop_proof":             "check the clock, and that Provider.TokenURL is the URL the server knows itself by",
+	"invalid_dpop_proof":             "check the clock, and that Provider.TokenURL is the URL that the server expects",
 	"Basic auth required":            "set Provider.AuthMethod to AuthClientSecretBasicPlain or AuthClientSecretPost",
 	"Malformed Authorization header": "set Provider.AuthMethod to AuthClientSecretBasicPlain",
 }
 
-// An UnreachableError means that no connection to the authorization server was
-// made, so that no request was sent and nothing was spent: the name was not found,
-// nobody listens, the certificate is wrong, or the network is down. [errors.As]
-// finds the cause in it, for instance a *net.DNSError.
+// An UnreachableError means that no connection to the authorization server could be
+// made, so no request was sent and no token was used: the name was not found,
+// the connection was refused, the certificate is wrong, or the network is down. [errors.As]
+// finds the cause, for instance a *net.DNSError.
 type UnreachableError struct {
 	Err error
 }
@@ -211,14 +211,15 @@ func (e *UnreachableError) Error() string {
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // An InterruptedError means that the outcome of a request with the stored refresh token
-// is not known, and that none is made with it until the server would reject that one for
-// the age of its proof ([Provider.ProofLife]), in case it is still on its way. It matches
-// [ErrOutcomeUnknown]. A session that comes of that request meanwhile is found.
+// is unknown. The request may still be in transit, so no further one is sent with that
+// token until the server would reject its proof as too old ([Provider.ProofLife]). If
+// another process stores the resulting session in the meantime, it is adopted. The error
+// matches [ErrOutcomeUnknown].
 type InterruptedError struct {
-	// Until is when the next request may be made, by this machine's clock.
+	// Until is when the next request may be sent, by this machine's clock.
 	Until time.Time
 
-	// Err is what became of the request, nil if another process made it.
+	// Err is the error of the request, or nil if another process sent it.
 	Err error
 
 	wait time.Duration // the time until then
@@ -244,12 +245,12 @@ func (e *InterruptedError) Unwrap() []error {
 	return []error{ErrOutcomeUnknown, e.Err}
 }
 
-// A PersistError means that the token is good and could not be saved: as far as the
-// store knows, the new refresh token, if there is one, is in memory only. The token
-// source goes on serving the token and trying to save, until the store has it or says
-// that there is no session any more.
+// A PersistError means that the token is valid but could not be saved. A new refresh
+// token, if there is one, is in memory only, as far as the store reports. The token
+// source keeps serving the token and retrying the save, until the store has it or reports
+// that the session is gone.
 type PersistError struct {
-	Err error // what the store said
+	Err error // the store's error
 }
 
 func (e *PersistError) Error() string {
@@ -258,10 +259,10 @@ func (e *PersistError) Error() string {
 
 func (e *PersistError) Unwrap() error { return e.Err }
 
-// A StoreError means that the store could not be read or locked, or that it did not
-// take an imported session. No token request was made.
+// A StoreError means that the store could not be read or locked, or that it could not
+// save an imported session. No token request was sent.
 type StoreError struct {
-	Err error // what the store said
+	Err error // the store's error
 }
 
 func (e *StoreError) Error() string { return "oauth: session store: " + e.Err.Error() }
@@ -270,20 +271,20 @@ func (e *StoreError) Unwrap() error { return e.Err }
 // A ConfigError is a mistake in a [Config].
 type ConfigError struct {
 	Field  string // for instance "Provider.TokenURL"
-	Reason string // what is wrong with it, and what would be right
+	Reason string // what is wrong and how to fix it
 }
 
 func (e *ConfigError) Error() string { return "oauth: Config." + e.Field + ": " + e.Reason }
 
-// An AuthorizationError is the server's refusal of a login (RFC 6749 §4.1.2.1):
+// An AuthorizationError means that the server rejected a login (RFC 6749 §4.1.2.1):
 // the user denied access, or the request was not acceptable.
 type AuthorizationError struct {
 	Code        string // for instance "access_denied"
-	Description string // of the server, with credentials taken out; may be ""
+	Description string // the server's, redacted; may be ""
 }
 
 func (e *AuthorizationError) Error() string {
-	s := "oauth: the authorization server refused the login: " + e.Code
+	s := "oauth: the authorization server rejected the login: " + e.Code
 	if e.Description != "" {
 		s += ": " + e.Description
 	}

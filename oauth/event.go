@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// An EventKind is what happened.
+// An EventKind is the type of an [Event].
 type EventKind string
 
 const (
@@ -20,8 +20,8 @@ const (
 	// a renewal it is told when the store is not locked any more, as what else happened
 	// meanwhile: Event.Time is when it happened.
 	EventRetry EventKind = "retry"
-	// EventRenewFailed means that a renewal failed. A token that is still valid goes on
-	// being served.
+	// EventRenewFailed means that a renewal failed. A token that is still valid continues
+	// to be served.
 	EventRenewFailed EventKind = "renew_failed"
 	// EventSaveFailed means that the session could not be saved; Err is a [*PersistError].
 	EventSaveFailed EventKind = "save_failed"
@@ -29,24 +29,24 @@ const (
 	EventSaved EventKind = "saved"
 	// EventInvalidated means that a resource rejected the token.
 	EventInvalidated EventKind = "invalidated"
-	// EventReplaced means that the store has the session of another login, made by
-	// another process or client: its tokens are served from now on.
+	// EventReplaced means that another process or client has logged in, and that the
+	// tokens of its session are served from now on.
 	EventReplaced EventKind = "replaced"
 	// EventWaiting means that a renewal has been waiting for the store's lock for
 	// two seconds: another process renews, or hangs.
 	EventWaiting EventKind = "waiting"
 	// EventLogin means that a user logged in, or a refresh token was imported.
 	EventLogin EventKind = "login"
-	// EventLogout means that the session was forgotten, by [Client.Logout] or by
+	// EventLogout means that the session was deleted, by [Client.Logout] or by
 	// another process.
 	EventLogout EventKind = "logout"
 )
 
-// A Cause is why a renewal was begun.
+// A Cause is why a renewal was started.
 type Cause string
 
 const (
-	// CauseStale means that the token nears its expiry; callers are not kept waiting.
+	// CauseStale means that the token is close to its expiry; callers do not wait.
 	CauseStale Cause = "stale"
 	// CauseInvalid means that there is no token, or it has expired; callers wait.
 	CauseInvalid Cause = "invalid"
@@ -56,21 +56,21 @@ const (
 	CauseRejected Cause = "rejected"
 )
 
-// An Event tells what the client did. It holds no secret.
+// An Event describes what the client did. It contains no secret.
 type Event struct {
 	Kind       EventKind
 	Time       time.Time
 	Cause      Cause         // of renewals; "" otherwise
-	Duration   time.Duration // of what ended with this event
+	Duration   time.Duration // of the operation that ended with this event
 	Attempt    int           // number of the attempt that failed, from 1. Set for EventRetry
 	Wait       time.Duration // time until the next attempt. Set for EventRetry
 	Generation uint64        // of the session after the event; 0 if unknown
 	Rotated    bool          // whether the server replaced the refresh token. Set for EventRenewed
-	Expiry     time.Time     // of the access token, where there is one
-	Err        error         // what failed
+	Expiry     time.Time     // of the access token, if there is one
+	Err        error         // the failure, or nil
 }
 
-// ErrorKind classifies Err for a metric's label: "" without an error, or
+// ErrorKind classifies Err for use as a metric label: "" without an error, or
 // "login_required", "outcome_unknown", "server", "server_temporary", "unreachable",
 // "persist", "store", "timeout", "canceled" or "other".
 func (e Event) ErrorKind() string {

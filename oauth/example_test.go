@@ -142,7 +142,7 @@ func ExampleProvider() {
 	fmt.Println(err)
 	// Output:
 	// oauth: Config.Provider.TokenURL: uses http to sso.example.com: only https keeps tokens secret (http is accepted for loopback addresses)
-	// oauth: Config.ClientSecret: is empty, and Provider.AuthMethod client_secret_basic needs one
+	// oauth: Config.ClientSecret: is empty, but Provider.AuthMethod client_secret_basic needs one
 }
 
 // A short-lived program renews in the foreground, and does not exit while a new

@@ -593,7 +593,7 @@ func TestRotatedTokenIsKeptFromABadAnswer(t *testing.T) {
 				c, _ := newClient(t, srv)
 				_, err := c.TokenSource().Token()
 				var server *oauth.ServerError
-				if !errors.As(err, &server) || !errors.Is(err, oauth.ErrMalformedAnswer) {
+				if !errors.As(err, &server) || !errors.Is(err, oauth.ErrMalformedResponse) {
 					t.Errorf("error %v", err)
 				}
 				if s, err := c.Session(t.Context()); err != nil || s.RefreshToken != "rt-new" || s.Generation != 2 {
@@ -640,7 +640,7 @@ func TestMalformedAnswers(t *testing.T) {
 			c, _ := newClient(t, srv)
 			_, err := c.TokenSource().Token()
 			var server *oauth.ServerError
-			if !errors.As(err, &server) || !errors.Is(err, oauth.ErrMalformedAnswer) || !strings.Contains(err.Error(), tt.want) {
+			if !errors.As(err, &server) || !errors.Is(err, oauth.ErrMalformedResponse) || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("error %v, want one with %q", err, tt.want)
 			}
 			if server.RequestID != "req-7" || server.Status != 200 || server.Temporary() {

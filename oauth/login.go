@@ -18,53 +18,53 @@ import (
 // LoginOptions change one [Client.Login].
 type LoginOptions struct {
 	// OpenURL shows the authorization page to the user, usually in a browser. It
-	// may return at once or when the page is left. It should return when ctx is
+	// may return at once or when the page is closed. It should return when ctx is
 	// canceled, shortly after the login completes. Its error is printed to Out
-	// together with the URL, and the login goes on waiting; without Out, it ends the
-	// login. Optional. Default: the URL is printed to Out.
+	// together with the URL, and the login continues; without Out, the login
+	// fails. Optional. Default: the URL is printed to Out.
 	OpenURL func(ctx context.Context, url string) error
 
 	// Headless is for hosts without a browser: OpenURL is not used, the URL is
 	// printed to Out, and the user opens it elsewhere and enters the address
-	// that their browser ended on, which is read from In as one line.
+	// of the last page, which is read from In as one line.
 	// Optional.
 	Headless bool
 
-	// In is where the user's line is read from. A read that is going on when ctx
-	// ends is abandoned, not interrupted. Required with Headless.
+	// In is where the user's line is read from. A read in progress when ctx
+	// is done is abandoned, not interrupted. Required with Headless.
 	In io.Reader
 
-	// Out is where the user is told what to do. Optional. Default: nothing is
+	// Out receives instructions for the user. Optional. Default: nothing is
 	// printed. Required with Headless and without OpenURL.
 	Out io.Writer
 
-	// FederationID preselects the identity federation of the user, at servers
-	// that have Provider.FederationHintParam. Optional.
+	// FederationID preselects the user's identity federation, if
+	// Provider.FederationHintParam is set. Optional.
 	FederationID string
 
-	// SubjectHint preselects the user, at servers that have
-	// Provider.SubjectHintParam. Optional.
+	// SubjectHint preselects the user, if
+	// Provider.SubjectHintParam is set. Optional.
 	SubjectHint string
 }
 
-// Login asks the user to log in and begins a session, in the place of the stored
-// one: the authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636), the
-// DPoP key bound to the code where the provider has dpop_jkt (RFC 9449 §10), and
-// a redirect to a port of the loopback interface (RFC 8252 §7.3) that is open
-// for just as long.
+// Login asks the user to log in and replaces the stored session by a new one. It uses
+// the authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636), binds the
+// code to the DPoP key if the provider has dpop_jkt (RFC 9449 §10), and listens for
+// the redirect on a port of the loopback interface (RFC 8252 §7.3) until the login
+// ends.
 //
 // The listener accepts only the response to this login and ignores everything
-// else. ctx bounds the login; only what the server has issued by then is still
-// saved, for 30 seconds at most. The store is locked once before the user is asked
-// for anything, so that a store that cannot be used, or is in use for 30 seconds, ends the
-// login at its beginning, with a [*StoreError].
+// else. ctx bounds the login, except for saving tokens that the server has already
+// issued, which takes 30 seconds at most. Login locks the store once before it asks the
+// user for anything. If that fails, or takes 30 seconds, Login returns a
+// [*StoreError] at once.
 //
-// A server may issue no refresh token. The session then has a Warning with the
+// If the server issues no refresh token, the session has a Warning with the
 // cause, and lasts as long as its access token.
 //
-// The error is an [*AuthorizationError] if the server rejected the login, one of those that
-// the package documentation lists, or ctx's. If the session cannot be saved, it
-// is returned together with a [*PersistError], and the token source serves it
+// The error is an [*AuthorizationError] if the server rejected the login, ctx's error, or one
+// listed in the package documentation. If the session cannot be saved, Login
+// returns it together with a [*PersistError], and the token source serves it
 // from memory.
 func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) {
 	if err := c.checkLogin(opts); err != nil {
@@ -110,7 +110,7 @@ func (c *Client) lookBeforeLogin(ctx context.Context) (replaced Session, _ error
 		if c.source.view.Load().flight != nil {
 			by = "a renewal of this client, whose server or signer is slow"
 		}
-		err = fmt.Errorf("it was in use for %v by %s: log in when that has ended: %w", saveTimeout, by, err)
+		err = fmt.Errorf("it was in use for %v by %s; retry the login afterwards: %w", saveTimeout, by, err)
 	}
 	return Session{}, &StoreError{err}
 }
@@ -120,9 +120,9 @@ func (c *Client) checkLogin(opts LoginOptions) error {
 	case c.authURL == nil:
 		return &ConfigError{"Provider.AuthURL", "is empty: a login needs it"}
 	case opts.Headless && (opts.In == nil || opts.Out == nil):
-		return errors.New("oauth: LoginOptions.Headless needs In and Out: the user has to read a URL and enter one")
+		return errors.New("oauth: LoginOptions.Headless needs In and Out, because the user must read a URL and enter one")
 	case opts.OpenURL == nil && opts.Out == nil:
-		return errors.New("oauth: LoginOptions need OpenURL or Out: otherwise nobody learns the URL")
+		return errors.New("oauth: LoginOptions needs OpenURL or Out to show the URL to the user")
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ func showURL(ctx context.Context, authURL string, cb *callback, opts LoginOption
 	switch {
 	case opts.Headless:
 		fmt.Fprintf(opts.Out, "Open this address in a browser on any computer and log in:\n\n%s\n\n"+
-			"The browser then shows an address that begins with %s, and perhaps that it cannot be opened.\n"+
+			"The browser then goes to an address that begins with %s, and may report that it cannot open it.\n"+
 			"Enter that address here: ", authURL, cb.redirectURI)
 		return func() {}
 	case opts.OpenURL == nil:
@@ -179,7 +179,7 @@ func showURL(ctx context.Context, authURL string, cb *callback, opts LoginOption
 		switch err := opts.OpenURL(ctx, authURL); {
 		case err == nil || ctx.Err() != nil:
 		case opts.Out == nil:
-			cb.fail(fmt.Errorf("oauth: no browser could be opened, and LoginOptions.Out is not set to show the URL: %w", err))
+			cb.fail(fmt.Errorf("oauth: no browser could be opened, and LoginOptions.Out is not set: %w", err))
 		default:
 			fmt.Fprintf(opts.Out, "No browser could be opened (%v). Open this address to log in:\n\n%s\n\n", err, authURL)
 		}
@@ -248,10 +248,10 @@ type byteReader struct{ r io.Reader }
 func (b byteReader) Read(p []byte) (int, error) { return b.r.Read(p[:min(len(p), 1)]) }
 
 // parsePasted takes the response out of the address that a browser ended on.
-func parsePasted(text string, cb *callback) (callbackAnswer, error) {
+func parsePasted(text string, cb *callback) (callbackResponse, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.RawQuery == "" {
-		return callbackAnswer{}, errors.New("that is not an address with a code in it")
+		return callbackResponse{}, errors.New("that is not an address with a code in it")
 	}
 	return parseCallback(u.Query(), cb.state, cb.issuer)
 }

@@ -438,7 +438,7 @@ func TestHeadlessLogin(t *testing.T) {
 		if strings.HasPrefix(line, "https://as.example/authorize?") {
 			_ = browser(t, func(cb *url.URL) { callback = cb })(t.Context(), line)
 		}
-		if callback != nil && strings.HasPrefix(line, "The browser then shows") {
+		if callback != nil && strings.HasPrefix(line, "The browser then goes") {
 			break
 		}
 	}
@@ -561,7 +561,7 @@ func TestLoginDuringASlowRenewal(t *testing.T) {
 				err := login()
 				var busy *oauth.StoreError
 				if !errors.As(err, &busy) || !errors.Is(err, context.DeadlineExceeded) ||
-					!strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "log in when that has ended") {
+					!strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "retry the login afterwards") {
 					t.Errorf("%v", err)
 				}
 				closeSource(t, renewing)

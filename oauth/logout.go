@@ -14,12 +14,12 @@ import (
 // renewed the session in the meantime.
 const maxRevocations = 3
 
-// Logout ends the session: at the server, by Config.Revoke or by the revocation
-// request of RFC 7009 (Provider.RevocationURL), and then in the store. If the
-// server cannot be told, the error says why and nothing is forgotten, so that
-// Logout can be called again. So it is with a session of another server or client,
-// whose tokens are never sent to this one. The store is tried before the server is told. Without a
-// session Logout does nothing. After [TokenSource.Close] it may lack the access token
+// Logout revokes the session at the server, with Config.Revoke or the revocation
+// request of RFC 7009 (Provider.RevocationURL), and then deletes it from the store. If
+// revocation fails, Logout returns the error and deletes nothing, so it
+// can be called again. The same applies to a session of another server or client,
+// whose tokens are never sent to this one. Logout checks that the store is writable before
+// it revokes. Without a session it does nothing. After [TokenSource.Close] it may lack the access token
 // that Config.Revoke needs.
 //
 // If there is no way to tell the server, the session is forgotten all the same,
@@ -52,7 +52,7 @@ func (c *Client) Logout(ctx context.Context) error {
 			if errors.Is(err, ErrNotRevoked) {
 				errNotRevoked = err
 			} else if err != nil {
-				return fmt.Errorf("oauth: the session was not revoked, and so not forgotten: %w", err)
+				return fmt.Errorf("oauth: the session was not revoked, and so not deleted: %w", err)
 			}
 		}
 		var renewed, leaving bool
@@ -78,7 +78,7 @@ func (c *Client) Logout(ctx context.Context) error {
 			}
 			err = &StoreError{err}
 			if errNotRevoked == nil && !s.IsZero() {
-				err = fmt.Errorf("oauth: the session was revoked, but could not be forgotten: %w", err)
+				err = fmt.Errorf("oauth: the session was revoked, but could not be deleted: %w", err)
 			}
 			return err
 		}
@@ -101,7 +101,7 @@ func (c *Client) Logout(ctx context.Context) error {
 		}
 		return errNotRevoked
 	}
-	return errors.New("oauth: the session was not forgotten, because other processes renewed it again and again: stop them first")
+	return errors.New("oauth: the session was not deleted, because other processes keep renewing it: stop them first")
 }
 
 // newest returns the stored session, or the one in memory if the store is behind.

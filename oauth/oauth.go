@@ -1,7 +1,7 @@
-// Package oauth keeps a user's access to an OAuth 2.0 service alive: it exchanges
-// a refresh token for access tokens (RFC 6749 §6) whenever one is needed, proves
+// Package oauth logs users in to an OAuth 2.0 service and keeps their sessions: it
+// exchanges a refresh token for access tokens (RFC 6749 §6) as they are needed, proves
 // possession of the key that the refresh token is bound to (DPoP, RFC 9449), and
-// loses neither.
+// saves every token that the server issues.
 //
 //	store, prover, err := filestore.Open("app", "default") // package filestore
 //	…
@@ -13,89 +13,89 @@
 //	})
 //	…
 //	defer client.TokenSource().Close()
-//	httpClient := client.HTTPClient() // renews by itself
+//	httpClient := client.HTTPClient() // renews tokens automatically
 //
-// A [TokenSource] fits wherever an oauth2.TokenSource is wanted. oauth2.NewClient
-// works as well, but caches each token until it expires: a token that a resource
-// rejected is then not replaced.
+// A [TokenSource] is an oauth2.TokenSource. oauth2.NewClient accepts one, but caches
+// each token until it expires, so it does not replace a token that a resource has
+// rejected.
 //
 // # Sessions
 //
 // A [Session] begins with [Client.Login], in a browser, or with [Client.Import]
-// of a refresh token from elsewhere. It lies in a [Store], which several
-// processes can share: whoever finds the token expired renews it under the
-// store's lock, and the others adopt the result without a request. Where the store is a
-// database of many machines, the lock is a lease: [LeaseStore] says what keeps sessions
-// safe from a machine that stops for longer than that.
+// of a refresh token from elsewhere. It is kept in a [Store], which several
+// processes can share. The first process to find the token expired renews it under
+// the store's lock, and the others adopt the result without a request. If the store is a
+// database shared by several machines, the lock is a lease: [LeaseStore] describes how
+// sessions stay safe if a machine pauses for longer than its lease.
 //
 // # Tokens
 //
-// A [TokenSource] serves a token in one of three states. While it is fresh, it
-// is served, and that takes no lock and no allocation. When it turns stale, it
-// is still served, while one renewal runs in the background. When it is invalid
-// (expired, or rejected by a resource), callers wait for the one renewal that
-// runs, each as long as its own context allows. A renewal that fails is reported
-// to all who waited, and not repeated before a cooldown; a token that has not
+// A [TokenSource] serves a token in one of three states. A fresh token is served
+// without a lock or an allocation. A stale one is
+// still served, while one renewal runs in the background. If it is invalid
+// (expired, or rejected by a resource), callers wait for one shared renewal, each
+// as long as its own context allows. A failed renewal is reported
+// to all its waiters, and not repeated before a cooldown; a token that has not
 // expired is served meanwhile.
 //
 // # Limits
 //
-// Whatever resources and servers do, the number of token requests of one source is
-// bounded, by the cause of the renewal:
+// The number of token requests of one source is always bounded, by the cause of the
+// renewal:
 //
-//   - stale or invalid: one renewal at a time. The first one that fails makes up to
+//   - stale or invalid: one renewal at a time. The first one that fails sends up to
 //     Config.MaxAttempts requests. After it the source rests for 1 s, then 2 s, and
 //     so on up to 1 minute, or as long as Retry-After asks (10 minutes at most),
-//     and each further renewal makes one request until one succeeds: 10 requests
+//     and each further renewal sends one request until one succeeds: 10 requests
 //     in the first minute, then 1 a minute. While no connection can be made, it
 //     rests for 5 s at most.
 //   - rejected by a resource: one renewal in 30 s.
 //   - forced by [TokenSource.Renew]: 10 renewals in a row, then one in 6 s, and none
 //     before the end of a Retry-After.
 //
-// A token that has expired when it arrives counts as a failure, and is asked for
-// once more before that. One that lives for less than a second counts as one
-// whose life is unknown.
+// A token that has already expired when it arrives is requested once more; if that
+// one has expired too, the renewal has failed. A token with a lifetime of less than a
+// second is treated as one of unknown lifetime.
 //
 // To each request, nonce challenges add at most 3 more, and a corrected clock one, or two
 // if the clock is set between the first correction and its request. A
 // wall clock that jumps ahead by more than the rest of a token's life costs a
-// renewal, and ends at most one rest a minute. Where processes that share a store see
+// renewal, and ends at most one rest a minute. If processes that share a store see
 // clocks that differ by hours, their own or those of several servers behind one name, each
-// serves the token that it received itself for as long as that is fresh: their number
-// times the requests of one is what they make at most.
+// serves the token that it received itself while that is fresh, and the limit
+// applies to each process.
 //
 // # Time
 //
-// Waits are measured by the monotonic clock or the wall clock, whichever saw more
-// time pass, so that neither a wall clock that is set nor a computer that sleeps
-// prolongs one. Proofs carry the time of the server, estimated from the Date of
-// its responses ([dpop.Clocks]). What is stored are times of the wall clock, and
-// the server's time beside them.
+// Waits are measured by both the monotonic clock and the wall clock, and end when
+// either says so. Setting the wall clock or suspending the computer
+// does not prolong them. Proofs carry the time of the server, estimated from the Date of
+// its responses ([dpop.Clocks]). Stored times are those of the wall clock,
+// together with the server's time.
 //
 // # Errors
 //
-// All errors can be told apart with [errors.Is] and [errors.As], and none holds a
+// All errors can be distinguished with [errors.Is] and [errors.As], and none contains a
 // secret:
 //
-//   - [ErrLoginRequired]: only the user can help; [*LoginRequiredError] says why.
-//   - [*ServerError]: the server rejected the request, or its response makes no sense; Temporary tells
+//   - [ErrLoginRequired]: the user must log in again; [*LoginRequiredError] says why.
+//   - [*ServerError]: the server rejected the request, or its response is malformed; Temporary reports
 //     whether waiting helps.
 //   - [*UnreachableError]: no request reached the server.
 //   - [ErrOutcomeUnknown]: requests were sent and their responses lost; an
-//     [*InterruptedError] says until when none is made for that.
+//     [*InterruptedError] says when the next request may be sent.
 //   - [*StoreError] and [*PersistError]: the session could not be read, or saved.
 //   - [*ConfigError]: a mistake in the [Config].
 //   - [*AuthorizationError]: the server rejected a login.
 //
 // # Servers
 //
-// [Provider] describes a server. [YandexCloud] and [YandexID] are ready-made;
-// nothing else in the package is particular to Yandex. The package follows
+// [Provider] describes a server. [YandexCloud] and [YandexID] are predefined;
+// nothing else in the package is specific to Yandex. The package follows
 // RFC 6749 (OAuth 2.0), RFC 7636 (PKCE, S256 only), RFC 8252 (loopback redirect)
-// and RFC 9449 (DPoP), and does without what they merely allow where it would risk a
-// credential: redirects, plain http (but to this machine), answers over 1 MiB,
-// trying out authentication methods.
+// and RFC 9449 (DPoP). To protect credentials, it does not follow redirects, use plain
+// http (except on loopback), read responses over 1 MiB or try
+// several authentication methods.
 package oauth
 
 import (
@@ -128,20 +128,20 @@ type Config struct {
 	// Optional. Required by every Provider.AuthMethod but AuthNone.
 	ClientSecret Secret
 
-	// Scopes are asked for at login. Optional. Default: Provider.Scopes.
+	// Scopes are requested at login. Optional. Default: Provider.Scopes.
 	Scopes []string
 
 	// DPoP signs a proof for every token request, which binds new refresh
-	// tokens to its key. A signature that does not come within RenewTimeout (at a login,
-	// ctx) is waited for no longer; until the signer returns from it, further requests
-	// fail in the same way. Optional. Default: tokens are not bound.
+	// tokens to its key. If the signer does not return within RenewTimeout (at a login,
+	// before ctx is done), the request fails, and so do further ones until it
+	// returns. Optional. Default: tokens are not bound.
 	DPoP *dpop.Prover
 
 	// Store keeps the session. Optional. Default: [NewMemoryStore].
 	Store Store
 
-	// HTTPClient makes the requests to the token endpoint. It is not changed;
-	// redirects are not followed, whatever its CheckRedirect says.
+	// HTTPClient sends the requests to the token endpoint. It is not modified, and
+	// its CheckRedirect is ignored, because redirects are not followed.
 	// Optional. Default: [http.DefaultClient].
 	HTTPClient *http.Client
 
@@ -149,42 +149,42 @@ type Config struct {
 	// Optional. Default: "ycauth-go".
 	UserAgent string
 
-	// Logger receives what Observer receives, as [LogEvents] writes it.
+	// Logger receives the same events as Observer, as [LogEvents] writes them.
 	// Optional. Default: nothing is logged.
 	Logger *slog.Logger
 
-	// Observer is told what happens, for metrics. It is called from the
-	// goroutine that does the work, must return soon, and must not call the token
+	// Observer receives events, for metrics. It is called from the
+	// goroutine that does the work, must return promptly, and must not call the token
 	// source. Optional.
 	Observer func(Event)
 
 	// StaleBefore is how long before its expiry a token turns stale and is
-	// renewed in the background. Optional. Default: a sixth of the life that the
-	// token had left when it was received; for 12 hours that is 2 hours.
+	// renewed in the background. Optional. Default: a sixth of the lifetime that
+	// remained when the token was received; for 12 hours that is 2 hours.
 	// Every process adds a jitter of up to a tenth of it.
 	StaleBefore time.Duration
 
-	// InvalidBefore is how long before its expiry a token is not served any more
-	// while a new one can be had: it has to last for the request that it is for.
+	// InvalidBefore is how long before its expiry a token is no longer served, so that
+	// it does not expire during a request. It is served until then if renewals fail.
 	// Optional. Default: 30 seconds, but at most a tenth of the token's life.
 	InvalidBefore time.Duration
 
 	// Synchronous makes callers wait for the renewal of a stale token, instead
-	// of renewing in the background. It suits programs that exit soon after.
-	// If the renewal fails, they get the stale token. Optional.
+	// of renewing in the background. It suits short-lived programs.
+	// If the renewal fails, callers get the stale token. Optional.
 	Synchronous bool
 
 	// RenewTimeout bounds one renewal until its last request is sent: the wait for
-	// other processes and for a person who has to touch a security key, and the
-	// attempts. A request that was sent is not cut off by it, since its response
-	// may hold a new refresh token. Optional. Default: 2 minutes.
+	// other processes and for the user to touch a security key, and the
+	// attempts. It does not interrupt a request that was sent, because the response
+	// may contain a new refresh token. Optional. Default: 2 minutes.
 	RenewTimeout time.Duration
 
 	// RequestTimeout bounds one attempt of a token request, signing excluded.
 	// Optional. Default: 30 seconds.
 	RequestTimeout time.Duration
 
-	// MaxAttempts bounds how often one token request is sent. Optional. Default: 4.
+	// MaxAttempts is how often one token request is sent at most. Optional. Default: 4.
 	MaxAttempts int
 
 	// Revoke, if set, is called by [Client.Logout] to end the session at the
@@ -193,9 +193,9 @@ type Config struct {
 	// Provider.RevocationURL is set.
 	Revoke func(ctx context.Context, s Session) error
 
-	// Clock tells the time of day, for tests and demonstrations. Waits are also
+	// Clock returns the current time, for tests and demonstrations. Waits are also
 	// measured by the runtime's monotonic clock. It must be fast and safe for
-	// concurrent use. Optional. Default: Provider.Clock, and [time.Now] without it.
+	// concurrent use. Optional. Default: Provider.Clock, or [time.Now] if that is nil.
 	Clock func() time.Time
 }
 
@@ -224,8 +224,8 @@ func (c *Client) String() string { return "oauth.Client(" + c.cfg.Provider.Name 
 // Format implements [fmt.Formatter] for every verb, for the same reason.
 func (c *Client) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
-// New checks cfg and returns a client. It makes no request. Every mistake that
-// it finds is in the error, as a [*ConfigError] each, joined by [errors.Join].
+// New checks cfg and returns a client. It sends no request. The error joins
+// ([errors.Join]) a [*ConfigError] for each mistake.
 func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, signing: make(chan struct{}, 1)}
 	c.cfg.Provider = cfg.Provider.clone()
@@ -290,7 +290,7 @@ func (c *Client) check() error {
 	c.checkClientAuthentication(wrong)
 	for _, scope := range c.cfg.Scopes {
 		if !isScopeToken(scope) {
-			wrong("Scopes", "one is empty or has characters outside RFC 6749 §3.3: give each scope as an element of its own")
+			wrong("Scopes", "one is empty or has characters outside RFC 6749 §3.3: pass each scope as a separate element")
 			break
 		}
 	}
@@ -305,7 +305,7 @@ func (c *Client) check() error {
 		}
 	}
 	if strings.ContainsFunc(c.cfg.UserAgent, func(r rune) bool { return r < ' ' || r > '~' }) {
-		wrong("UserAgent", "has characters that do not fit a header")
+		wrong("UserAgent", "has characters that are not allowed in a header")
 	}
 	for field, d := range map[string]time.Duration{
 		"StaleBefore": c.cfg.StaleBefore, "InvalidBefore": c.cfg.InvalidBefore,
@@ -331,7 +331,7 @@ func (c *Client) checkClientAuthentication(wrong func(field, format string, args
 	switch method := c.cfg.Provider.AuthMethod; method {
 	case AuthNone:
 		if secret != "" {
-			wrong("ClientSecret", "is set, and Provider.AuthMethod is none: choose client_secret_basic or client_secret_post")
+			wrong("ClientSecret", "is set, but Provider.AuthMethod is none: choose client_secret_basic or client_secret_post")
 		}
 		return
 	case AuthClientSecretPost, AuthClientSecretBasic:
@@ -347,7 +347,7 @@ func (c *Client) checkClientAuthentication(wrong func(field, format string, args
 		return
 	}
 	if secret == "" {
-		wrong("ClientSecret", "is empty, and Provider.AuthMethod %s needs one", c.cfg.Provider.AuthMethod)
+		wrong("ClientSecret", "is empty, but Provider.AuthMethod %s needs one", c.cfg.Provider.AuthMethod)
 	}
 }
 
@@ -358,13 +358,13 @@ func isScopeToken(s string) bool {
 	})
 }
 
-// TokenSource returns the client's token source, the same one at every call.
+// TokenSource returns the client's token source, which is the same for every call.
 func (c *Client) TokenSource() *TokenSource { return c.source }
 
-// HTTPClient returns a client for resources: every request carries a token of the
-// client's source, and a proof where the token is bound. A request that is rejected
-// because of its token, its nonce or its time is repeated where that helps, as
-// [dpop.Transport] describes. Credentials are sent over https, or to this machine.
+// HTTPClient returns an HTTP client for resources. It adds a token of the client's
+// source to every request, and a proof if the token is bound. It retries a request that
+// was rejected because of its token, nonce or time, as
+// [dpop.Transport] describes. It sends credentials only over https or to loopback.
 func (c *Client) HTTPClient() *http.Client {
 	t := &dpop.Transport{Source: c.source, Prover: c.cfg.DPoP, Nonces: &c.nonces, Clocks: &c.clocks, Clock: c.cfg.Clock}
 	if c.cfg.HTTPClient != nil {
@@ -374,7 +374,7 @@ func (c *Client) HTTPClient() *http.Client {
 }
 
 // Session returns the stored session. The error matches [ErrNoSession] if there is none, and is a
-// [*StoreError] if the store cannot tell.
+// [*StoreError] if the store could not be read.
 func (c *Client) Session(ctx context.Context) (Session, error) {
 	s, err := c.cfg.Store.Load(ctx)
 	if err != nil && !errors.Is(err, ErrNoSession) {
@@ -383,16 +383,16 @@ func (c *Client) Session(ctx context.Context) (Session, error) {
 	return s, err
 }
 
-// Import begins a session with a refresh token that was obtained elsewhere, in
-// the place of the stored one. It must have been issued to Config.ClientID, and
-// be bound to the key of Config.DPoP if it is bound. No request is made: the
-// first call of the token source shows whether the server accepts it.
+// Import replaces the stored session by one with a refresh token that was obtained
+// elsewhere. The token must have been issued to Config.ClientID, and
+// if it is bound, to the key of Config.DPoP. Import sends no request; the
+// first call of the token source shows whether the server accepts the token.
 //
 // If the session cannot be saved, the error is a [*StoreError], and the token source
-// goes on with the session it had, unless the store has the new one all the same.
+// keeps its previous session, unless the store has the new one after all.
 func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 	if !isRefreshToken(refreshToken.Reveal()) {
-		return errors.New("oauth: the refresh token to import is empty, longer than 64 KiB or has characters that no token has: was it copied whole, without quotes and line breaks?")
+		return errors.New("oauth: the refresh token to import is empty, longer than 64 KiB or has characters that no token has: copy it whole, without quotes and line breaks")
 	}
 	s := Session{
 		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID, RefreshToken: refreshToken,
@@ -470,11 +470,11 @@ func (c *Client) owns(s Session) error {
 		return &LoginRequiredError{Reason: ReasonNoSession, Err: ErrNoSession}
 	case s.Provider != c.cfg.Provider.Name || s.ClientID != c.cfg.ClientID:
 		return &LoginRequiredError{Reason: ReasonWrongClient, Detail: fmt.Sprintf(
-			"the session is of %s and client %s, the configuration is for %s and %s",
+			"the session is for %s and client %s, the configuration for %s and %s",
 			s.Provider, s.ClientID, c.cfg.Provider.Name, c.cfg.ClientID)}
 	case s.TokenOrigin != "" && s.TokenOrigin != c.tokenOrigin:
 		return &LoginRequiredError{Reason: ReasonWrongClient, Detail: fmt.Sprintf(
-			"the session is of the server %s, the configuration is for %s", s.TokenOrigin, c.tokenOrigin)}
+			"the session is for the server %s, the configuration for %s", s.TokenOrigin, c.tokenOrigin)}
 	case s.KeyThumbprint != "" && s.KeyThumbprint != c.thumbprint:
 		detail := "no key is configured"
 		if c.thumbprint != "" {

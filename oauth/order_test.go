@@ -1519,7 +1519,7 @@ func TestTokenThatDiesDuringTheRequestIsReplaced(t *testing.T) {
 			time.Sleep(3 * time.Second)
 			return answer(200, tokenJSON("at", "", 2)), nil
 		}))
-		if tok, err := c.TokenSource().Token(); !errors.Is(err, oauth.ErrMalformedAnswer) {
+		if tok, err := c.TokenSource().Token(); !errors.Is(err, oauth.ErrMalformedResponse) {
 			t.Errorf("%v, %v: it has expired", tok, err)
 		}
 	})

@@ -38,7 +38,7 @@ var (
 		{"Войти не удалось", "Причину сообщает программа. Это окно можно закрыть."},
 	}}
 	pageRepeated = pages{markNote, [2]page{
-		{"Already answered", "This login has its answer. You can close this window."},
+		{"Already received", "This login is already complete. You can close this window."},
 		{"Ответ уже получен", "Этот вход уже завершён. Это окно можно закрыть."},
 	}}
 	pageForeign = pages{markNote, [2]page{

@@ -11,36 +11,36 @@ import (
 // An AuthMethod is how a client authenticates at the token endpoint. The values
 // are those of token_endpoint_auth_method (RFC 7591 §2), and one more.
 //
-// It is never found out by trying: a grant that is sent twice is a grant that is
-// spent.
+// The package never tries several methods, because sending a grant twice may
+// invalidate it.
 type AuthMethod string
 
 const (
-	// AuthNone is for public clients: client_id stands in the body
+	// AuthNone is for public clients and sends only client_id, in the body
 	// (RFC 6749 §3.2.1). It is the default.
 	AuthNone AuthMethod = "none"
 
-	// AuthClientSecretPost puts client_id and client_secret into the body
+	// AuthClientSecretPost sends client_id and client_secret in the body
 	// (RFC 6749 §2.3.1).
 	AuthClientSecretPost AuthMethod = "client_secret_post"
 
-	// AuthClientSecretBasic is HTTP Basic with identifier and secret encoded as
-	// form values first, as RFC 6749 §2.3.1 demands.
+	// AuthClientSecretBasic is HTTP Basic with identifier and secret form-encoded
+	// first, as RFC 6749 §2.3.1 requires.
 	AuthClientSecretBasic AuthMethod = "client_secret_basic"
 
 	// AuthClientSecretBasicPlain is HTTP Basic without that encoding, for
-	// servers that decode the base64 and nothing more. Yandex OAuth is one. An
+	// servers that only decode the base64, such as Yandex OAuth. An
 	// identifier with a colon cannot be sent this way.
 	AuthClientSecretBasicPlain AuthMethod = "client_secret_basic_plain"
 )
 
 // A Provider describes an authorization server. [YandexCloud] and [YandexID] are
-// ready-made; any server that speaks RFC 6749 can be described by hand.
+// predefined; any other server that implements RFC 6749 can be described too.
 //
 // URLs must be https, or http to a loopback address.
 type Provider struct {
 	// Name is stored with each session, as is the origin of TokenURL, so that a
-	// session is never used at another server than the one that made it. Required.
+	// session is used only at the server that issued it. Required.
 	Name string
 
 	// TokenURL is the token endpoint (RFC 6749 §3.2). Required.
@@ -54,11 +54,11 @@ type Provider struct {
 	// Optional. Default: [AuthNone].
 	AuthMethod AuthMethod
 
-	// Scopes are asked for where [Config.Scopes] is nil. Optional.
+	// Scopes are requested if [Config.Scopes] is nil. Optional.
 	Scopes []string
 
-	// ThumbprintHash computes dpop_jkt, which binds the authorization code to
-	// the client's key (RFC 9449 §10): [crypto.SHA256] by the RFC, SHA-512 at
+	// ThumbprintHash is the hash of dpop_jkt, which binds the authorization code to
+	// the client's key (RFC 9449 §10): [crypto.SHA256] in the RFC, SHA-512 at
 	// Yandex Cloud. Optional. Default: 0, dpop_jkt is not sent.
 	ThumbprintHash crypto.Hash
 
@@ -76,20 +76,20 @@ type Provider struct {
 	// (RFC 8252 §7.3). Optional. Default: /auth/callback.
 	CallbackPath string
 
-	// OfflineScope is the scope without which the server issues no refresh
-	// token; it serves to explain why none came. Optional.
+	// OfflineScope is the scope that the server requires to issue a refresh
+	// token. It is used to explain why there is none. Optional.
 	OfflineScope string
 
-	// RefreshTokenLife is how long a refresh token lives from its issue, where
-	// token responses do not say (refresh_token_expires_in). Optional. Default:
+	// RefreshTokenLife is the lifetime of a refresh token, if
+	// token responses do not include it (refresh_token_expires_in). Optional. Default:
 	// unknown.
 	RefreshTokenLife time.Duration
 
-	// RotationGrace is how long the server accepts a refresh token that it has
-	// replaced already, from a client to which the response was lost. A server with
+	// RotationGrace is how long the server still accepts a refresh token that it has
+	// replaced, for clients that lost the response. A server with
 	// reuse detection and no such grace ends the session instead (RFC 9700 §4.14.2).
-	// So unless RotationGrace is set, a refresh token whose outcome is unknown is
-	// not sent again just because the access token is stale, but only when that is
+	// So unless RotationGrace is set, a refresh token is not sent again after a lost
+	// response just because the access token is stale, but only when that is
 	// about to expire, was rejected by a resource, or TokenSource.Renew is called.
 	// Optional. Default: none.
 	RotationGrace time.Duration
@@ -108,37 +108,37 @@ type Provider struct {
 	ProofLife, NonceLife time.Duration
 
 	// RevocationURL is the revocation endpoint (RFC 7009), which [Client.Logout]
-	// uses where Config.Revoke is not set. Optional.
+	// uses if Config.Revoke is nil. Optional.
 	RevocationURL string
 
-	// Issuer is the server's issuer identifier (RFC 8414 §2). If it is set, an
-	// authorization response whose iss parameter is another one does not belong to
-	// the login (RFC 9207 §2.4). Optional.
+	// Issuer is the server's issuer identifier (RFC 8414 §2). If it is set,
+	// authorization responses with a different iss parameter are
+	// ignored (RFC 9207 §2.4). Optional.
 	Issuer string
 
-	// RefreshTokenSwitch says in one sentence where refresh tokens can be
-	// switched on, for the same explanation. Optional.
+	// RefreshTokenSwitch is a sentence that says where to enable refresh tokens.
+	// It is used to explain why there is none. Optional.
 	RefreshTokenSwitch string
 
-	// Clock tells the server's time where that is not the time of day: a server in a
-	// test, whose clock the test moves. Clients share it unless [Config.Clock] is set.
-	// Optional. Default: the time of day.
+	// Clock returns the server's time, for a test server whose clock the test
+	// moves. Clients share it unless [Config.Clock] is set.
+	// Optional. Default: [time.Now].
 	Clock func() time.Time
 }
 
 // YandexCloudClientID is the public client of Yandex Cloud's own CLI. It has no
-// secret, and any loopback port as redirect URI.
+// secret, and its redirect URI may have any loopback port.
 const YandexCloudClientID = "yc.oauth.public-sdk"
 
 // YandexCloud is the authorization server of Yandex Cloud. Its access tokens are
-// IAM tokens (12 hours at most, of type Bearer); its refresh tokens live 31 days
-// and are bound to the DPoP key of the client. A refresh token that is used with
-// less than 7 days left is replaced by a new one.
+// IAM tokens (12 hours at most, of type Bearer); its refresh tokens are valid for 31 days
+// and bound to the DPoP key of the client. The server replaces a refresh token that is
+// used with less than 7 days left.
 //
 // The endpoints are those of the region Russia; for another one, change the
 // URLs and the Issuer of the result. Sessions belong to the origin of TokenURL, so
-// a session of one region is never sent to another. That dpop_jkt is computed with SHA-512 was observed, not
-// documented: set ThumbprintHash to change it, or to 0 to leave dpop_jkt out.
+// a session of one region is never sent to another. The use of SHA-512 for dpop_jkt is
+// undocumented, but was observed. Set ThumbprintHash to change it, or to 0 to omit dpop_jkt.
 func YandexCloud() Provider {
 	return Provider{
 		Name:                "yandex-cloud",
@@ -152,18 +152,18 @@ func YandexCloud() Provider {
 		FederationHintParam: "yc_federation_hint",
 		SubjectHintParam:    "yc_sub_hint",
 		OfflineScope:        "offline_access",
-		RefreshTokenSwitch:  `an administrator switches refresh tokens on in Yandex Cloud Organization, "Security settings", "Enable refresh tokens"`,
+		RefreshTokenSwitch:  `an administrator enables refresh tokens in Yandex Cloud Organization, "Security settings", "Enable refresh tokens"`,
 	}
 }
 
 // YandexID is Yandex OAuth at oauth.yandex.com, for applications registered
 // there. Its tokens are not bound to a key, and every response has a new refresh
-// token, which lives as long as the access token. Client identifier and password
+// token, with the same lifetime as the access token. Client identifier and password
 // go into the Authorization header; set AuthMethod to [AuthClientSecretPost] to
 // send them in the body instead.
 //
-// Yandex Cloud rejects tokens of Yandex ID that were issued after 2026-06-01:
-// use [YandexCloud] there.
+// Yandex Cloud rejects tokens of Yandex ID that were issued after 2026-06-01.
+// Use [YandexCloud] there.
 func YandexID() Provider {
 	return Provider{
 		Name:       "yandex-id",

@@ -286,7 +286,7 @@ func TestLogout(t *testing.T) {
 			}
 		})
 		err := c.Logout(t.Context())
-		if broken := (*oauth.StoreError)(nil); !errors.As(err, &broken) || !strings.Contains(err.Error(), "was revoked, but could not be forgotten") {
+		if broken := (*oauth.StoreError)(nil); !errors.As(err, &broken) || !strings.Contains(err.Error(), "was revoked, but could not be deleted") {
 			t.Errorf("%v", err)
 		}
 	})

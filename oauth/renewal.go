@@ -156,7 +156,7 @@ var errBehind error = &StoreError{fmt.Errorf("%w: it was behind", ErrLeaseLost)}
 // errDeadOnArrival is the failure of a server whose tokens live shorter than its
 // responses take.
 var errDeadOnArrival error = &ServerError{
-	Status: http.StatusOK, Err: fmt.Errorf("%w: the access token had expired when it arrived", ErrMalformedAnswer),
+	Status: http.StatusOK, Err: fmt.Errorf("%w: the access token had expired when it arrived", ErrMalformedResponse),
 }
 
 // satisfied reports whether what was read makes the renewal needless.

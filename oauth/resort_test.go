@@ -153,7 +153,7 @@ func TestRefreshTokenIsSalvagedFromWhatIsNoJSON(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			srv := newFakeServer(func(int, fakeRequest) (*http.Response, error) { return answer(200, body), nil })
 			c, _ := newClient(t, srv)
-			if _, err := c.TokenSource().Token(); !errors.Is(err, oauth.ErrMalformedAnswer) {
+			if _, err := c.TokenSource().Token(); !errors.Is(err, oauth.ErrMalformedResponse) {
 				t.Errorf("error %v", err)
 			}
 			wantStored(t, c, "rt-new")

@@ -90,7 +90,7 @@ func (c *Client) parseAnswer(resp *http.Response, body []byte, readErr error, g 
 	}
 	return response, &ServerError{
 		Status: resp.StatusCode, RequestID: wire.RequestID(resp.Header, secrets...),
-		Err: fmt.Errorf("%w: %s", ErrMalformedAnswer, reason),
+		Err: fmt.Errorf("%w: %s", ErrMalformedResponse, reason),
 	}
 }
 
@@ -316,21 +316,21 @@ func parseRefusal(resp *http.Response, body []byte, readErr error, secrets []str
 		RequestID:  wire.RequestID(resp.Header, secrets...),
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		e.Err = fmt.Errorf("%w: a redirect, which is not followed, so that no credential goes elsewhere: check Provider.TokenURL", ErrMalformedAnswer)
+		e.Err = fmt.Errorf("%w: a redirect, which is not followed, so that no credential goes elsewhere: check Provider.TokenURL", ErrMalformedResponse)
 		return e
 	}
 	if readErr != nil {
-		e.Err = fmt.Errorf("%w: %s", ErrMalformedAnswer, redact.Text(brief(readErr.Error()), secrets...))
+		e.Err = fmt.Errorf("%w: %s", ErrMalformedResponse, redact.Text(brief(readErr.Error()), secrets...))
 		return e
 	}
 	text := bytes.TrimSpace(bytes.TrimPrefix(body, []byte(byteOrderMark)))
 	if len(text) == 0 || !wire.IsJSON(resp.Header) && text[0] != '{' {
-		e.Err = fmt.Errorf("%w: no RFC 6749 error", ErrMalformedAnswer) // a proxy's page, or nothing: the status says it all
+		e.Err = fmt.Errorf("%w: no RFC 6749 error", ErrMalformedResponse) // a proxy's page, or nothing: the status says it all
 		return e
 	}
 	code, description, err := parseErrorAnswer(body, secrets)
 	if err != nil {
-		e.Err = fmt.Errorf("%w: not an RFC 6749 error: %w", ErrMalformedAnswer, err)
+		e.Err = fmt.Errorf("%w: not an RFC 6749 error: %w", ErrMalformedResponse, err)
 		return e
 	}
 	e.Code, e.Description = code, description

@@ -10,21 +10,20 @@ import (
 
 // A Secret is a token, a password or another credential. Printing one with any
 // verb of package fmt, encoding it with encoding/json or logging it with slog
-// yields "REDACTED" instead of the credential (and "" for an empty one), so that
-// whole structures can be logged without thought.
+// yields "REDACTED" (or "" for an empty one), so that
+// whole structs can be logged safely.
 //
-// Four things are out of a type's reach: fmt reads unexported fields of somebody
-// else's structure by reflection; formats the mistake %p (which go vet reports) without
-// asking the value; does not ask what lies behind a pointer in a structure either, if the
-// verb does not fit a pointer, such as %s; and encoding/json writes the keys of a map as
-// they are.
+// Four cases bypass a type's methods: fmt reads unexported fields of other
+// packages' structs by reflection; it formats the mistake %p (which go vet reports)
+// without calling them; it does not call them for a value behind a pointer in a struct,
+// if the verb does not fit a pointer, such as %s; and encoding/json writes map keys
+// unchanged.
 type Secret string
 
-// Reveal returns the credential itself. It is the one way out, easy to search
-// for.
+// Reveal returns the credential itself.
 func (s Secret) Reveal() string { return string(s) }
 
-// String implements [fmt.Stringer], with the mark in the credential's place.
+// String implements [fmt.Stringer]. It returns "REDACTED" instead of the credential.
 func (s Secret) String() string {
 	if s == "" {
 		return ""
@@ -44,9 +43,9 @@ func (s Secret) Format(f fmt.State, verb rune) {
 // GoString implements [fmt.GoStringer].
 func (s Secret) GoString() string { return fmt.Sprintf("%q", s.String()) }
 
-// MarshalText implements [encoding.TextMarshaler], and so the encoding of JSON,
-// XML and YAML packages, with the mark in the credential's place. A session is
-// written by [Session.Encode].
+// MarshalText implements [encoding.TextMarshaler], which JSON, XML and YAML packages
+// use. It returns "REDACTED" instead of the credential. To write a session, use
+// [Session.Encode].
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // LogValue implements [slog.LogValuer].

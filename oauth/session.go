@@ -17,27 +17,27 @@ import (
 // token, and the access token that it was last exchanged for. The zero value
 // means that there is none.
 type Session struct {
-	// Provider and ClientID say who issued the refresh token, and to whom: it is
-	// of no use elsewhere, and must not be sent there.
+	// Provider and ClientID name the issuer of the refresh token and the client that
+	// it was issued to. It must not be sent to any other server.
 	Provider string
 	ClientID string
 
 	// RefreshToken is "" in a session that cannot be renewed; Warning says why.
 	RefreshToken Secret
 
-	// AccessToken, TokenType and Expiry are what the server answered last.
-	// AccessToken is "" in a session that was imported and not used since. A zero
-	// Expiry means that the server did not tell.
+	// AccessToken, TokenType and Expiry are from the server's latest response.
+	// AccessToken is "" in a session that was imported and not used since. Expiry is
+	// zero if the server did not send it.
 	AccessToken Secret
 	TokenType   string
 	Expiry      time.Time
 
 	// Obtained is when the access token was requested; with Expiry it gives the
-	// token's life. Both are by the clock of the process that requested it.
+	// token's lifetime. Both are by the clock of the process that requested it.
 	Obtained time.Time
 
 	// Issued is the same moment by the server's clock (its Date header). Zero if the
-	// server did not say.
+	// server did not send it.
 	Issued time.Time
 
 	// TokenThumbprint names the DPoP key that an access token of type DPoP is bound
@@ -45,7 +45,7 @@ type Session struct {
 	TokenThumbprint string
 
 	// TokenOrigin is the origin (scheme, host and port) of the token endpoint that
-	// issued the tokens. "" if the session is older than this member.
+	// issued the tokens. "" if the session is older than this field.
 	TokenOrigin string
 
 	// Scopes were granted, in the server's order.
@@ -55,21 +55,21 @@ type Session struct {
 	// SHA-256 JWK thumbprint (RFC 7638). "" if it is not bound.
 	KeyThumbprint string
 
-	// RefreshExpiry is when the refresh token expires, by what the server or
-	// Provider.RefreshTokenLife says. Zero if neither does.
+	// RefreshExpiry is when the refresh token expires, according to the server or
+	// Provider.RefreshTokenLife. Zero if unknown.
 	RefreshExpiry time.Time
 
-	// Identity is the user, as far as the server named one.
+	// Identity is the user, as far as the server identified one.
 	Identity Identity
 
 	// Created is when the user logged in, or the token was imported.
 	Created time.Time
 
-	// Generation counts the changes of the session, from 1. Whoever holds a
-	// lower one holds an older session.
+	// Generation counts the changes of the session, starting at 1. A copy with a
+	// lower Generation is older.
 	Generation uint64
 
-	// Warning says why a login gave no refresh token. "" if all is well.
+	// Warning says why the server issued no refresh token at login. "" if it did.
 	Warning Warning
 
 	// extra holds members of the stored form that this release does not know, so
@@ -81,17 +81,17 @@ type Session struct {
 // change: package fmt would print a map in an unexported field, secrets and all.
 type unknownMembers struct{ m map[string]json.RawMessage }
 
-// An Identity names the user who logged in, by the id_token that came with the
-// tokens (OpenID Connect Core 1.0 §2, §5.1). It is for display. The token came
+// An Identity names the logged-in user, as the id_token of the token response
+// does (OpenID Connect Core 1.0 §2, §5.1). It is for display only. The id_token came
 // over TLS from the token endpoint and its signature was not verified (§3.1.3.7),
-// so it must not decide about access.
+// so do not base access decisions on it.
 type Identity struct {
 	Subject string `json:"subject,omitempty"` // sub: the user's identifier at the server
 	Name    string `json:"name,omitempty"`    // name, else preferred_username
 	Email   string `json:"email,omitempty"`   // email
 }
 
-// A Warning is the cause of a session that cannot be renewed.
+// A Warning is the reason why a session cannot be renewed.
 type Warning string
 
 const (
@@ -99,8 +99,8 @@ const (
 	// offline_access) was not requested or not granted.
 	WarnNoOfflineScope Warning = "no_offline_scope"
 
-	// WarnRefreshTokensOff means that the scope was granted, and still no refresh token
-	// came. In Yandex Cloud the organization has refresh tokens switched off.
+	// WarnRefreshTokensOff means that the scope was granted, but the server issued no
+	// refresh token. In Yandex Cloud, refresh tokens are disabled in the organization.
 	WarnRefreshTokensOff Warning = "refresh_tokens_off"
 )
 
@@ -147,7 +147,7 @@ const maxGeneration = 1 << 62
 // ErrSessionFormat is matched by errors of [DecodeSession].
 var ErrSessionFormat = errors.New("oauth: not a stored session")
 
-// Encode gives the form in which a [Store] keeps the session: a JSON object with
+// Encode returns the encoding in which a [Store] keeps the session: a JSON object with
 // the members
 //
 //	version         number, 1
@@ -169,8 +169,8 @@ var ErrSessionFormat = errors.New("oauth: not a stored session")
 //	generation      number
 //	warning         string
 //
-// of which all but version, provider, client_id and generation can be missing.
-// It holds the secrets: keep it where only the user can read it.
+// All but version, provider, client_id and generation are optional.
+// The encoding contains the secrets in plain text: keep it where only the user can read it.
 func (s Session) Encode() ([]byte, error) {
 	st := storedSession{
 		Version: sessionVersion, Provider: s.Provider, ClientID: s.ClientID,

@@ -16,42 +16,42 @@ import (
 // change the session.
 //
 // Implementations must be safe for concurrent use. They must not share memory
-// with their callers: a caller may change the Scopes of a session that it got or
-// gave. A Store that holds connections or files open implements [io.Closer],
-// which its owner calls, not the client. Package storetest checks that a Store
-// keeps this contract.
+// with their callers, because a caller may change the Scopes of a session that it
+// received or passed. A Store that keeps connections or files open implements [io.Closer];
+// its owner must close it, because the client does not. Package storetest tests this
+// contract.
 type Store interface {
 	// Load returns the stored session as it is now, without waiting for an
 	// Update that is in progress. The error matches [ErrNoSession] if there is
 	// none, and ctx's error if ctx has ended.
 	//
-	// That there is none means that somebody logged out, or nobody logged in: a token
-	// source then forgets its session, even one that could not be saved, unless that
-	// began with a login of its own that was never saved. So a Store must not say so
-	// when it cannot tell, for instance because its disk or server is away.
+	// ErrNoSession means that no user is logged in. A token source then discards its
+	// session, even one that could not be saved, unless that comes from its own login
+	// and was never saved. So a Store must return another error if it cannot tell,
+	// for instance because its disk or server is unavailable.
 	Load(ctx context.Context) (Session, error)
 
 	// Update calls fn once, with the stored session (the zero Session if there is
-	// none), and stores what fn returns. From before the read until after the
-	// write no other Update of the same session runs, in this process or
-	// another: that is what lets one process renew for all. Where the lock can be
-	// lost, because it is a lease that runs out while the process is paused, what
-	// fn returns then must never be stored over what the next holder stored, and the
-	// error says so. See [LeaseStore].
+	// none), and stores the result. From before the read until after the
+	// write no other Update of the same session may run, in this process or
+	// another, so that one process renews for all. If the lock can be
+	// lost, because it is a lease that expires while the process is paused, Update
+	// must then return an error and never overwrite the session of
+	// the next holder. See [LeaseStore].
 	//
-	// When Update returns nil, what fn returned is durable: it survives a crash
-	// of the process or the machine. An error means that it may not be. If fn
+	// When Update returns nil, the result of fn is durable: it survives a crash
+	// of the process or the machine. After an error it may not be. If fn
 	// returns an error, nothing is stored and Update returns that error. A zero
 	// Session from fn removes the stored one; a Session equal to the stored one
 	// need not be written.
 	//
 	// Waiting for other Updates ends with ctx. Once fn has returned a changed
-	// session, it is stored even if ctx has ended: it may hold the only copy of a
-	// new refresh token. Nothing slow should lie between the return of fn and the
-	// moment from which the new session survives the process. A process that dies
-	// inside of Update must not block the others. If it died after that moment,
-	// the next Update calls its fn with the new session, even where Load does not
-	// know of it yet.
+	// session, Update stores it even if ctx is canceled, because it may be the only copy
+	// of a new refresh token. After fn returns, the new session should survive a crash of
+	// the process as soon as possible. A process that dies
+	// during Update must not block the others. If it dies after that moment,
+	// the next Update calls its fn with the new session, even if Load does not
+	// return it yet.
 	Update(ctx context.Context, fn func(Session) (Session, error)) error
 }
 

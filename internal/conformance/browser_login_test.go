@@ -23,7 +23,7 @@ type wording struct {
 }
 
 var wordings = []wording{
-	{"en", english, "You are logged in", "The login failed", "Already answered", "Not this login"},
+	{"en", english, "You are logged in", "The login failed", "Already received", "Not this login"},
 	{"ru", russian, "Вы вошли", "Войти не удалось", "Ответ уже получен", "Другой вход"},
 }
 

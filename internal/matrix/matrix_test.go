@@ -165,9 +165,9 @@ func outcome(err error) string {
 		return "log in again: " + string(login.Reason)
 	case errors.Is(err, oauth.ErrOutcomeUnknown):
 		return "outcome unknown"
-	case errors.Is(err, oauth.ErrMalformedAnswer) && errors.As(err, &server) && server.Temporary():
+	case errors.Is(err, oauth.ErrMalformedResponse) && errors.As(err, &server) && server.Temporary():
 		return fmt.Sprintf("temporary %d", server.Status)
-	case errors.Is(err, oauth.ErrMalformedAnswer):
+	case errors.Is(err, oauth.ErrMalformedResponse):
 		return "malformed answer"
 	case errors.As(err, &server):
 		return server.Code
