@@ -212,7 +212,7 @@ func (a *app) makeKeyFile(_ context.Context, dir string, flags keyInitFlags) (ke
 	if err != nil {
 		return keyChoice{}, err
 	}
-	if err := makeKeyFolder(dir, path); err != nil {
+	if err := makeKeyDir(dir, path); err != nil {
 		return keyChoice{}, err
 	}
 	_, err = dpop.GenerateKeyFile(path)

@@ -93,12 +93,12 @@ func (a *app) defaultKeyFile(dir string) string {
 	return filepath.Join(dir, "keys", a.profileName+".pem")
 }
 
-// makeKeyFolder makes the folder of a key file, if it is ours.
-func makeKeyFolder(dir, path string) error {
+// makeKeyDir makes the folder of a key file, if it is ours.
+func makeKeyDir(dir, path string) error {
 	if filepath.Dir(path) != filepath.Join(dir, "keys") {
 		return nil
 	}
-	return filelock.MakeFolder(filepath.Dir(path))
+	return filelock.MakeDir(filepath.Dir(path))
 }
 
 // onCard is the choice of a key on a card.

@@ -197,7 +197,7 @@ func (a *app) keyForLogin(ctx context.Context, dir string, before keyChoice, fla
 	if path, err = filepath.Abs(path); err != nil {
 		return keyChoice{}, err
 	}
-	if err := makeKeyFolder(dir, path); err != nil {
+	if err := makeKeyDir(dir, path); err != nil {
 		return keyChoice{}, err
 	}
 	_, err = dpop.LoadOrGenerateKeyFile(path)

@@ -212,7 +212,7 @@ func profiles(dir string) ([]string, error) {
 func (a *app) readProfile(dir string, session oauth.Session) (p profile, found bool, err error) {
 	path := a.profilePath(dir)
 	// Anyone who can write there decides where IAM tokens are sent.
-	if err := filelock.CheckFolder(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := filelock.CheckDir(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return profile{}, false, exposedProfiles(err)
 	}
 	data, err := os.ReadFile(path)
@@ -288,7 +288,7 @@ func (a *app) saveProfile(dir string, p profile) error {
 	if err != nil {
 		return err
 	}
-	if err := filelock.MakeFolder(filepath.Dir(path)); err != nil {
+	if err := filelock.MakeDir(filepath.Dir(path)); err != nil {
 		return err
 	}
 	if err := durable.Replace(path, append(data, '\n'), 0o600); err != nil {

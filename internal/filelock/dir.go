@@ -31,11 +31,11 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// MakeFolder creates a directory that only its owner can enter (0700) and the
-// directories above it, where they are missing, and is [CheckFolder] for one that
+// MakeDir creates a directory that only its owner can enter (0700) and the
+// directories above it, where they are missing, and is [CheckDir] for one that
 // exists.
-func MakeFolder(dir string) error {
-	if err := CheckFolder(dir); !errors.Is(err, fs.ErrNotExist) {
+func MakeDir(dir string) error {
+	if err := CheckDir(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
@@ -45,17 +45,17 @@ func MakeFolder(dir string) error {
 		}
 		return &Error{Path: dir, Reason: reason, Err: cause(err)}
 	}
-	return CheckFolder(dir)
+	return CheckDir(dir)
 }
 
 const readOnly = "file system is read-only: mount it for writing, or use a directory on another one"
 
-// CheckFolder reports why a directory is not this user's alone, as an [*Error].
+// CheckDir reports why a directory is not this user's alone, as an [*Error].
 // It matches [fs.ErrNotExist] if there is none.
 //
 // It looks at a name, which the owner of the directory above can give to another
-// directory right after. [OpenFolder] holds on to what it looked at.
-func CheckFolder(dir string) error {
+// directory right after. [OpenDir] holds on to what it looked at.
+func CheckDir(dir string) error {
 	fi, err := os.Stat(dir)
 	switch {
 	case err != nil:
@@ -66,9 +66,9 @@ func CheckFolder(dir string) error {
 	return CheckPrivate(dir, fi)
 }
 
-// OpenFolder is CheckFolder, and opens the directory that it checked.
-func OpenFolder(dir string) (*durable.Dir, error) {
-	if err := CheckFolder(dir); err != nil { // before it is opened: it may be a pipe
+// OpenDir is CheckDir, and opens the directory that it checked.
+func OpenDir(dir string) (*durable.Dir, error) {
+	if err := CheckDir(dir); err != nil { // before it is opened: it may be a pipe
 		return nil, err
 	}
 	d, err := durable.OpenDir(dir)

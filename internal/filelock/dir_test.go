@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-func TestMakeFolder(t *testing.T) {
+func TestMakeDir(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	for range 2 {
-		if err := MakeFolder(dir); err != nil {
+		if err := MakeDir(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -29,7 +29,7 @@ func TestMakeFolder(t *testing.T) {
 	}
 }
 
-func TestFolderRefused(t *testing.T) {
+func TestDirRejected(t *testing.T) {
 	root := t.TempDir()
 	file := filepath.Join(root, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -47,8 +47,8 @@ func TestFolderRefused(t *testing.T) {
 		"not mine":     {notMine(t), ErrInsecure, "belongs to user"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, errOpen := OpenFolder(tc.dir)
-			for _, err := range []error{MakeFolder(tc.dir), CheckFolder(tc.dir), errOpen} {
+			_, errOpen := OpenDir(tc.dir)
+			for _, err := range []error{MakeDir(tc.dir), CheckDir(tc.dir), errOpen} {
 				var e *Error
 				if !errors.As(err, &e) || e.Path != tc.dir || !strings.Contains(err.Error(), tc.text) {
 					t.Errorf("got %v, want an Error that says %q", err, tc.text)
@@ -60,7 +60,7 @@ func TestFolderRefused(t *testing.T) {
 		})
 	}
 	missing := filepath.Join(root, "missing")
-	if err := CheckFolder(missing); !errors.Is(err, fs.ErrNotExist) {
+	if err := CheckDir(missing); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no directory: %v does not match fs.ErrNotExist", err)
 	}
 }

@@ -18,10 +18,10 @@ func TestPipe(t *testing.T) {
 	if _, err := New(path).Acquire(t.Context()); !errors.As(err, &e) || e.Path != path {
 		t.Errorf("got %v, want an Error", err)
 	}
-	if err := MakeFolder(path); !errors.As(err, &e) {
+	if err := MakeDir(path); !errors.As(err, &e) {
 		t.Errorf("as a directory: got %v, want an Error", err)
 	}
-	if _, err := OpenFolder(path); !errors.As(err, &e) {
+	if _, err := OpenDir(path); !errors.As(err, &e) {
 		t.Errorf("as an open directory: got %v, want an Error", err)
 	}
 }

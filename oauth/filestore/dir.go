@@ -10,28 +10,29 @@ import (
 	"github.com/ycauth/ycauth-go/internal/filelock"
 )
 
-// DefaultDir returns where the sessions of a program belong: the directory
-// "sessions" in the directory app of [os.UserConfigDir]. On Linux that is
+// DefaultDir returns the default directory for the sessions of a program, app/sessions
+// in [os.UserConfigDir]. On Linux that is
 // $XDG_CONFIG_HOME/app/sessions, or ~/.config/app/sessions. It creates nothing.
 //
-// The error is that of os.UserConfigDir, for instance where $HOME is not set, or
-// matches [ErrProfileName], whose rules app must keep, too.
+// The name app follows the rules of a profile name; otherwise the error matches
+// [ErrProfileName]. Other errors are those of os.UserConfigDir, for instance if $HOME
+// is not set.
 func DefaultDir(app string) (string, error) {
 	if reason := filelock.CheckName(app); reason != "" {
 		return "", &Error{Path: app, Reason: reason, Err: ErrProfileName}
 	}
 	config, err := os.UserConfigDir()
 	if err != nil {
-		return "", &Error{Path: app, Reason: "has no directory, because the user has none for configuration: name one", Err: err}
+		return "", &Error{Path: app, Reason: "has no default directory, because the user has no configuration directory: pass an absolute path", Err: err}
 	}
 	return filepath.Join(config, app, "sessions"), nil
 }
 
-// Profiles returns the profiles that have a session in dir, sorted by name. There
-// are none where there is no such directory. The sessions are not read. Errors are
+// Profiles returns the profiles that have a session in dir, sorted by name. If dir does
+// not exist, there are none. It does not read the sessions. Errors are
 // of type [*Error].
 func Profiles(dir string) ([]string, error) {
-	if err := checkFolder(dir); err != nil {
+	if err := checkDir(dir); err != nil {
 		return nil, err
 	}
 	entries, err := os.ReadDir(dir)

@@ -11,31 +11,31 @@ import (
 )
 
 var (
-	// ErrProfileName is matched by the error of [New] about a profile's name.
-	ErrProfileName = errors.New("filestore: not a name for a profile")
+	// ErrProfileName means that a profile's name is not valid.
+	ErrProfileName = errors.New("filestore: not a valid profile name")
 
-	// ErrInsecure is matched by errors about a directory or file that others than
-	// the user of this process can access, or that belong to somebody else.
+	// ErrInsecure means that users other than that of this process own or can access
+	// a directory or file.
 	ErrInsecure = filelock.ErrInsecure
 
-	// ErrNotSynced is matched by errors of [Store.Update] and [Store.Discard] that
-	// come after the change was made: Load has the new session, or none after a
-	// removal, and so do other processes, but a failure of the power may bring the
-	// old one back. Callers that take an error of an [oauth.Store] to mean that
-	// nothing was stored are wrong about this one.
+	// ErrNotSynced means that [Store.Update] or [Store.Discard] has made the change,
+	// but it may not be durable. Load returns the new session, or none after a
+	// removal, in other processes too, but a power failure may restore the
+	// old one. So this error of an [oauth.Store] does not mean that
+	// nothing was stored.
 	ErrNotSynced = durable.ErrNotSynced
 )
 
-// An Error says what is wrong with a file or directory, and what helps. It never
-// holds content of a file. What it matches besides [ErrProfileName],
-// [ErrInsecure] and [ErrNotSynced]:
+// An Error says what is wrong with a file or directory, and what to do. It never
+// contains file content. Besides [ErrProfileName],
+// [ErrInsecure] and [ErrNotSynced], it can match
 //
-//   - [oauth.ErrSessionFormat]: the file is corrupt, cut off, of another
-//     version, or something else altogether. It was not overwritten. It matches
-//     [ErrSealed] or [ErrSealKey], too, if the session is sealed.
+//   - [oauth.ErrSessionFormat]: the file is corrupt, truncated, of another
+//     version, or not a session at all. It was not overwritten. The error also matches
+//     [ErrSealed] or [ErrSealKey] if the session is sealed.
 //   - errors of the operating system, such as [fs.ErrPermission].
 type Error struct {
-	Path   string // what it is about: a file, a directory, or the name of a profile
+	Path   string // a file, a directory, or the name of a profile
 	Reason string // what is wrong with it, and what to do
 	Err    error  // the cause; may be nil
 }

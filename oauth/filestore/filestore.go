@@ -5,16 +5,16 @@
 //	…
 //	client, err := oauth.New(oauth.Config{Store: store, DPoP: prover, …})
 //
-// [Open] keeps the key beside the sessions. [New] is for a key from elsewhere, such as
+// [Open] keeps the key next to the sessions. [New] is for a key from elsewhere, such as
 // a YubiKey.
 //
 // # Files
 //
-// The directory and those above it are created at the first Update that needs
-// them, with mode 0700. For the profile "work" it has
+// The first Update that needs the directory creates it and its parents,
+// with mode 0700. For the profile "work" it contains
 //
 //   - work.json, mode 0600: the session, as [oauth.Session.Encode] documents it.
-//     It holds the refresh token in the clear, unless the store was opened with
+//     It contains the refresh token in plain text, unless the store was opened with
 //     [WithSeal].
 //   - work.lock: the lock. While it is held, the file says by which process. Do
 //     not remove it while programs run that use the profile: they would no longer
@@ -29,49 +29,49 @@
 //     its session, see
 //     [Store.Interrupted].
 //
-// Windows has no such modes: there the access rules of the directory apply, and
-// the default directory, below the user's profile, is the user's own.
+// On Windows, which has no such modes, the access control lists of the directory apply.
+// The default directory is below the user's profile, which is private to the user.
 //
-// The directory must be on a file system that has locks, as local ones do.
-// Back-ups of it are of little use: servers that rotate refresh tokens reject an
-// old one, and may end the session for its sake.
+// The directory must be on a file system that supports locks, as local ones do.
+// Backups of it are of little use, because servers that rotate refresh tokens reject an
+// old one, and may end the session when they see it.
 //
 // # Processes
 //
-// An Update holds the lock of its profile from before it reads until after it
+// An Update locks its profile from before it reads until after it
 // has written. The operating system releases the lock of a process that dies. A
 // wait for the lock ends with its ctx, and the error then names the process that
-// holds the lock. The wait lasts at most 20 milliseconds longer than the lock is
-// held. Processes get it in no particular order.
+// holds the lock. The wait ends at most 20 milliseconds after the lock is
+// released. Processes get it in no particular order.
 //
-// The file of the next session is open and has room, 8 KiB more than the last one
-// needed, before fn is called: a full disk, a quota or a limit on the size of files
-// is an error before a refresh token is spent. On Linux, on file systems that know
-// fallocate(2), nobody can take the room meanwhile; elsewhere it is only looked
-// for, and network file systems may tell later. When fn returns, the
-// session is written to it at once, which is all it takes to survive the death of
-// the process. Then the file is flushed to the disk and takes the name of the old
-// one. So whatever dies, the process or the machine, there is the old session or
-// the new one, whole.
+// Before Update calls fn, it opens the file of the new session and reserves 8 KiB more
+// than the last one needed, so that a full disk, a quota or a file size limit is
+// an error before a refresh token is used. On Linux, on file systems that support
+// fallocate(2), the space is allocated; elsewhere it is only
+// checked, and network file systems may report an error later. When fn returns, the
+// session is written to the file at once, which suffices to survive a crash of
+// the process. Then the file is flushed to the disk and renamed to work.json.
+// After a crash of the process or the machine, the stored session is the complete old or
+// the complete new one.
 //
-// Load needs no lock. It reads work.json alone, never work.next: what is not
-// flushed yet could be gone after a failure of the power, and only the holder of
-// the lock can tell a file that was left from one that is being written.
+// Load needs no lock. It reads only work.json, never work.next: data that is not
+// flushed yet could be lost in a power failure, and only the holder of
+// the lock can distinguish a leftover file from one that is being written.
 //
 // # Directories of others
 //
 // Each call opens the directory, checks that it belongs to this user and that
-// nobody else can enter it, and reaches the files through the open directory. So
-// the owner of a directory above cannot have a session read from or written to a
-// directory of theirs. They can still move the directory away, or put another
-// private directory of this user in its place.
+// no other user can enter it, and accesses the files through the open directory. So
+// the owner of a parent directory cannot redirect sessions to their own
+// directory. They can still move the directory away, or replace it by another
+// private directory of this user.
 //
 // # Errors
 //
-// If others could read or change a directory or file, it is not used, and a file
-// that is no session of a version that this release knows is neither used nor
-// overwritten: Load and Update return an [*Error] that says what helps.
-// [Store.Discard] is the way out that loses the session.
+// A directory or file that others could read or change is not used, and a file
+// that is not a session of a known version is neither used nor
+// overwritten: Load and Update return an [*Error] that says what to do.
+// To discard such a file and lose the session, call [Store.Discard].
 package filestore
 
 import (
@@ -110,24 +110,24 @@ var _ oauth.Store = (*Store)(nil)
 
 // New returns the store of a profile. New does not create or open any file.
 //
-// A profile has 1 to 64 characters out of a-z, 0-9 and . _ - @, and begins with
-// none of . and -. Names of Windows devices, such as con, are rejected
-// everywhere, and so are upper case letters: on macOS and Windows, Work and work
+// A profile name has 1 to 64 characters out of a-z, 0-9 and . _ - @, and does not
+// begin with . or -. Names of Windows devices, such as con, are rejected on all systems,
+// and so are upper case letters, because on macOS and Windows, Work and work
 // would be the same file. The error then matches [ErrProfileName]. If dir exists
-// and cannot be used, the error is the one that Load would return. All errors
+// but cannot be used, the error is the one that Load would return. All errors
 // are of type [*Error].
 func New(dir, profile string, opts ...Option) (*Store, error) {
 	if reason := filelock.CheckName(profile); reason != "" {
 		return nil, &Error{Path: profile, Reason: reason, Err: ErrProfileName}
 	}
 	if dir == "" {
-		return nil, &Error{Path: dir, Reason: "is no directory: name one, for instance with DefaultDir"}
+		return nil, &Error{Path: dir, Reason: "is not a directory: pass one, for instance of DefaultDir"}
 	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, &Error{Path: dir, Reason: "cannot be made absolute", Err: err}
 	}
-	if err := checkFolder(abs); err != nil {
+	if err := checkDir(abs); err != nil {
 		return nil, err
 	}
 	s := &Store{
@@ -150,7 +150,7 @@ const (
 	lockSuffix = ".lock"
 )
 
-// String is the path of the data file, and the name of the type.
+// String returns the name of the type and the path of the data file.
 func (s *Store) String() string {
 	if s == nil {
 		return "filestore.Store(none)"
@@ -170,16 +170,16 @@ func (s *Store) Path() string { return s.path }
 
 func (s *Store) nextPath() string { return filepath.Join(s.dir, s.profile+nextSuffix) }
 
-// Load implements [oauth.Store]. It reads the file anew at every call. A new
-// session that a killed process wrote but could not put in its place is unknown to
-// Load until somebody calls Update: after a first login that was killed at that
-// moment, Load returns [oauth.ErrNoSession], and Update finds the session. Errors
+// Load implements [oauth.Store]. It reads the file at every call. If a process was
+// killed after it wrote a new session but before it renamed the file, Load does not
+// return that session until the next Update has recovered it. If that was the first
+// login, Load returns [oauth.ErrNoSession]. Errors
 // that match neither ctx's nor [oauth.ErrNoSession] are of type [*Error].
 func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 	if ctx.Err() != nil {
 		return oauth.Session{}, retry.Ended(ctx)
 	}
-	dir, err := filelock.OpenFolder(s.dir)
+	dir, err := filelock.OpenDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return oauth.Session{}, oauth.ErrNoSession
 	}
@@ -191,7 +191,7 @@ func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 	return session, err
 }
 
-// maxFile is larger than a session can get: an answer of an authorization server
+// maxFile is larger than any session, because a response of an authorization server
 // is at most 1 MiB. In bytes.
 const maxFile = 16 << 20
 
@@ -262,7 +262,7 @@ func (s *Store) readFile(dir *durable.Dir) ([]byte, error) {
 	// The open file is looked at, not the name: the name could change hands.
 	fi, err := f.Stat()
 	if err != nil {
-		return nil, failed(s.path, "cannot be looked at", err)
+		return nil, failed(s.path, "cannot be checked", err)
 	}
 	if !fi.Mode().IsRegular() {
 		return nil, &Error{Path: s.path, Reason: "is not a regular file: move it away"}
@@ -277,9 +277,9 @@ func (s *Store) readFile(dir *durable.Dir) ([]byte, error) {
 	return data, nil
 }
 
-// checkFolder accepts a directory that does not exist.
-func checkFolder(dir string) error {
-	if err := filelock.CheckFolder(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// checkDir accepts a directory that does not exist.
+func checkDir(dir string) error {
+	if err := filelock.CheckDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return wrap(err)
 	}
 	return nil

@@ -11,9 +11,9 @@ import (
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
-// Open returns what a program needs to keep a session: the store of a profile, and
-// a prover with the key that the session's tokens are bound to. The key is created
-// at the first call.
+// Open returns the store of a profile, and
+// a prover with the key that the session's tokens are bound to. The first call
+// creates the key.
 //
 //	store, prover, err := filestore.Open("app", "default")
 //	…
@@ -24,15 +24,15 @@ import (
 //		DPoP:     prover,
 //	})
 //
-// app is the name of the program, whose directory is then the one of [DefaultDir],
-// or the absolute path of a directory, for services that have no home directory.
-// In it, the session of the profile "default" is sessions/default.json, as [New]
+// app is the name of the program, which selects the parent of [DefaultDir],
+// or the absolute path of a directory, for services without a home directory.
+// There, the session of the profile "default" is sessions/default.json, as [New]
 // keeps it, and the key is keys/default.pem, as [dpop.GenerateKeyFile] writes it. The
-// directories are created with mode 0700. The program examples/ycauth keeps its
-// sessions in the same way: Open("ycauth", "default") returns the session of
-// its user, which both programs then renew in turns.
+// directories are created with mode 0700. The program examples/ycauth uses
+// the same layout: Open("ycauth", "default") returns the session of
+// its user, which both programs then share and renew.
 //
-// Open never creates a key beside a session that is bound to another one, because
+// Open does not create a key for a session that is bound to another one, because
 // that key is elsewhere, for instance on a YubiKey, or lost. The error then matches
 // [fs.ErrNotExist] and says so. Errors are of type [*Error] or [*dpop.KeyFileError].
 func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
@@ -49,7 +49,7 @@ func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
 		return nil, nil, err
 	}
 	keys := filepath.Join(dir, "keys")
-	if err := checkFolder(keys); err != nil {
+	if err := checkDir(keys); err != nil {
 		return nil, nil, err
 	}
 	path := filepath.Join(keys, profile+".pem")
@@ -61,7 +61,7 @@ func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
 			if key, err = dpop.LoadKeyFile(path); errors.Is(err, fs.ErrNotExist) {
 				err = missing
 			}
-		} else if err = filelock.MakeFolder(keys); err != nil {
+		} else if err = filelock.MakeDir(keys); err != nil {
 			err = wrap(err)
 		} else {
 			key, err = dpop.LoadOrGenerateKeyFile(path)
@@ -87,7 +87,7 @@ func (s *Store) needsKey(path string) error {
 	}
 	return &Error{
 		Path: path, Err: fs.ErrNotExist,
-		Reason: "is missing, and the session is bound to a key: if that is elsewhere, for instance on a YubiKey, use New and that key; " +
+		Reason: "is missing, but the session is bound to a key: if the key is elsewhere, for instance on a YubiKey, use New and that key; " +
 			"if it is lost, so is the session: call Store.Discard and log in again",
 	}
 }

@@ -132,7 +132,7 @@ func TestOpenWithoutKey(t *testing.T) {
 	}{
 		"no session":      {created: true},
 		"not bound":       {session: session(1), created: true},
-		"bound":           {session: bound, want: "is missing, and the session is bound to a key"},
+		"bound":           {session: bound, want: "is missing, but the session is bound to a key"},
 		"cannot be read":  {data: "{", want: "was not used and not overwritten"},
 		"sealed, no seal": {data: "ycauth-go sealed session, version 1, generation 1\n0123", want: "sealed"},
 	} {

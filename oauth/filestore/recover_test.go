@@ -258,7 +258,7 @@ func TestLeftAndDiskFails(t *testing.T) {
 				if !errors.As(err, &e) || !errors.Is(err, why) {
 					t.Errorf("got %v, want a *filestore.Error", err)
 				}
-				if kind != durable.OpenFile && !strings.Contains(err.Error(), "waits beside it") {
+				if kind != durable.OpenFile && !strings.Contains(err.Error(), "is next to it") {
 					t.Errorf("%v does not say where the new session is", err)
 				}
 			}
@@ -363,10 +363,10 @@ func TestErrorTellsTheState(t *testing.T) {
 		text        string
 		load, found uint64 // what Load finds, and what the next Update finds
 	}{
-		{durable.Write, "has the old session still", 1, 1},
-		{durable.SyncFile, "has the old session still, and the new one waits beside it", 1, 2},
-		{durable.Rename, "has the old session still, and the new one waits beside it", 1, 2},
-		{durable.SyncDir, "has the new session, but may not keep it", 2, 2},
+		{durable.Write, "still has the old session", 1, 1},
+		{durable.SyncFile, "still has the old session; the new one is next to it", 1, 2},
+		{durable.Rename, "still has the old session; the new one is next to it", 1, 2},
+		{durable.SyncDir, "has the new session, but may lose it", 2, 2},
 	} {
 		t.Run(string(tc.kind), func(t *testing.T) {
 			s := filled(t)
@@ -407,7 +407,7 @@ func TestErrorTellsTheState(t *testing.T) {
 		return nil
 	}})()
 	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) { return oauth.Session{}, nil })
-	if !errors.Is(err, why) || !errors.Is(err, filestore.ErrNotSynced) || !strings.Contains(err.Error(), "may come back") {
+	if !errors.Is(err, why) || !errors.Is(err, filestore.ErrNotSynced) || !strings.Contains(err.Error(), "may reappear") {
 		t.Errorf("a removal: got %v", err)
 	}
 }
@@ -467,7 +467,7 @@ func TestDirectoryRemovedDuringUpdate(t *testing.T) {
 		return session(2), os.RemoveAll(filepath.Dir(s.Path()))
 	})
 	var e *filestore.Error
-	if !errors.As(err, &e) || !strings.Contains(err.Error(), "no file has") || strings.Contains(err.Error(), "waits") {
+	if !errors.As(err, &e) || !strings.Contains(err.Error(), "which is lost") || strings.Contains(err.Error(), "next to it") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -11,26 +11,26 @@ import (
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
-// An Option changes what a [Store] does.
+// An Option configures a [Store].
 type Option func(*Store) error
 
 // WithSeal encrypts the session on disk with key, an AEAD such as AES-256-GCM.
 // [github.com/ycauth/ycauth-go/oauth/keyringstore.Key] keeps one in the keyring
-// of the operating system. Nonces are random: a key whose nonces have less than
-// 96 bits, unless they have none because it draws its own, is rejected, and so is a
-// nil key.
+// of the operating system. Nonces are random, so a key with nonces of less than
+// 96 bits is rejected, except for a nonce size of 0, which means that the AEAD
+// generates its own. A nil key is rejected, too.
 //
-// A session that was stored in the clear is read, and sealed by the next Update
-// that does not fail. A copy of the old file may remain on the disk, in its free
-// blocks. A sealed session cannot be read without its key: the errors are
+// A session that was stored in plain text is read, and sealed by the next successful
+// Update. A copy of the old file may remain in free blocks of the disk.
+// Without the key a sealed session cannot be read; the errors are
 // [ErrSealed] and [ErrSealKey].
 func WithSeal(key cipher.AEAD) Option {
 	return func(s *Store) error {
 		if key == nil {
-			return errors.New("a seal without a key: leave WithSeal out to store sessions in the clear")
+			return errors.New("the key of WithSeal is nil: omit WithSeal to store sessions in plain text")
 		}
 		if n := key.NonceSize(); n != 0 && n < minNonce {
-			return fmt.Errorf("a seal with nonces of %d bytes, which is not enough for random ones", n)
+			return fmt.Errorf("the key of WithSeal has nonces of %d bytes, which is too short for random ones", n)
 		}
 		s.key = func() cipher.AEAD { return key }
 		return nil
@@ -46,8 +46,8 @@ var (
 
 	// ErrSealKey means that the session was sealed with another key or for another
 	// profile, or was forged. Such an error matches [oauth.ErrSessionFormat], too.
-	// If the key is lost, the session is lost with it: call [Store.Discard] and log
-	// in again. A file that was cut off or damaged is none of these: no key helps.
+	// If the key is lost, so is the session: call [Store.Discard] and log
+	// in again. A truncated or damaged file matches neither error, because no key helps.
 	ErrSealKey = errors.New("the key does not open the sealed session")
 )
 
@@ -98,10 +98,10 @@ func (s *Store) unseal(data []byte) (oauth.Session, error) {
 	var generation uint64
 	_, err := fmt.Sscanf(string(line), sealedLine, &generation)
 	if !found || err != nil || !bytes.Equal(line, fmt.Appendf(nil, sealedLine, generation)) {
-		return oauth.Session{}, fmt.Errorf("%w: its first line is not one that this program knows", oauth.ErrSessionFormat)
+		return oauth.Session{}, fmt.Errorf("%w: its first line is unknown to this program", oauth.ErrSessionFormat)
 	}
 	if !isWhole(data) { // so is what a version before the first release sealed, which had no hash
-		return oauth.Session{}, fmt.Errorf("%w: the sealed session was cut off or damaged", oauth.ErrSessionFormat)
+		return oauth.Session{}, fmt.Errorf("%w: the sealed session is truncated or damaged", oauth.ErrSessionFormat)
 	}
 	if s.key == nil {
 		return oauth.Session{}, fmt.Errorf("%w (%w)", ErrSealed, oauth.ErrSessionFormat)
@@ -117,7 +117,7 @@ func (s *Store) unseal(data []byte) (oauth.Session, error) {
 	}
 	session, err := decodePlain(plain)
 	if err == nil && session.Generation != generation {
-		err = fmt.Errorf("%w: it has another generation than its first line", oauth.ErrSessionFormat)
+		err = fmt.Errorf("%w: its generation differs from that of its first line", oauth.ErrSessionFormat)
 	}
 	if err != nil {
 		return oauth.Session{}, err

@@ -139,7 +139,7 @@ func TestSealBroken(t *testing.T) {
 	lost := "if the key is lost, call Store.Discard and log in again"
 	content := one[:len(one)-sha256.Size]
 	two := bytes.Replace(one, []byte("generation 1"), []byte("generation 2"), 1)
-	const damaged = "the sealed session was cut off or damaged"
+	const damaged = "the sealed session is truncated or damaged"
 	for name, tc := range map[string]struct {
 		content []byte
 		cause   error
@@ -222,10 +222,10 @@ func TestSealedIsLeft(t *testing.T) {
 	}{
 		"no key":                           {nil, 0, filestore.ErrSealed, "open the store with its key"},
 		"no key, a session before":         {nil, 1, filestore.ErrSealed, "open the store with its key"},
-		"another key":                      {[]filestore.Option{filestore.WithSeal(aead(2))}, 0, filestore.ErrSealKey, "bring back the key"},
-		"another key, a session before":    {[]filestore.Option{filestore.WithSeal(aead(2))}, 1, filestore.ErrSealKey, "bring back the key"},
-		"another key, a session after":     {[]filestore.Option{filestore.WithSeal(aead(2))}, 9, filestore.ErrSealKey, "bring back the key"},
-		"another key that draws no nonces": {[]filestore.Option{filestore.WithSeal(withNonces(2))}, 1, filestore.ErrSealKey, "bring back the key"},
+		"another key":                      {[]filestore.Option{filestore.WithSeal(aead(2))}, 0, filestore.ErrSealKey, "restore the key"},
+		"another key, a session before":    {[]filestore.Option{filestore.WithSeal(aead(2))}, 1, filestore.ErrSealKey, "restore the key"},
+		"another key, a session after":     {[]filestore.Option{filestore.WithSeal(aead(2))}, 9, filestore.ErrSealKey, "restore the key"},
+		"another key that draws no nonces": {[]filestore.Option{filestore.WithSeal(withNonces(2))}, 1, filestore.ErrSealKey, "restore the key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sealed := in(t, filepath.Join(t.TempDir(), "sessions"), filestore.WithSeal(aead(1)))
@@ -375,7 +375,7 @@ type shortNonce struct{ cipher.AEAD }
 func (shortNonce) NonceSize() int { return 8 }
 
 func TestSealUnfit(t *testing.T) {
-	for text, key := range map[string]cipher.AEAD{"nonces of 8 bytes": shortNonce{aead(1)}, "without a key": nil} {
+	for text, key := range map[string]cipher.AEAD{"nonces of 8 bytes": shortNonce{aead(1)}, "the key of WithSeal is nil": nil} {
 		var e *filestore.Error
 		_, err := filestore.New(filepath.Join(t.TempDir(), "sessions"), "default", filestore.WithSeal(key))
 		if !errors.As(err, &e) || !strings.Contains(err.Error(), text) {

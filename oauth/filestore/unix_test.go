@@ -268,7 +268,7 @@ func TestLeftAndFileSizeLimit(t *testing.T) {
 		return current, nil
 	})
 	restore()
-	if !errors.Is(err, syscall.EFBIG) || !strings.Contains(err.Error(), "waits beside it") {
+	if !errors.Is(err, syscall.EFBIG) || !strings.Contains(err.Error(), "is next to it") {
 		t.Errorf("got %v, want EFBIG and where the new session is", err)
 	}
 	if g := found(t, s); g != 2 {

@@ -18,16 +18,16 @@ import (
 
 // Update implements [oauth.Store]. Errors that are neither fn's nor match ctx's
 // are of type [*Error]. If fn was called, such an error says which session is
-// stored: the old one; the old one, while the new one lies beside it and is what
-// the next Update finds; none, if the directory was removed meanwhile; or, if the error
-// matches [ErrNotSynced], the new one, which only a failure of the power can undo.
+// stored: the old one; the old one, with the new one next to it for
+// the next Update to recover; none, if the directory was removed meanwhile; or, if the error
+// matches [ErrNotSynced], the new one, which only a power failure can undo.
 //
-// A session that fn returns survives the death of the process as soon as it is
+// A session that fn returns survives a crash of the process as soon as it is
 // written, before it is flushed to the disk: the next Update, of this process or
-// another, finishes what the dead one began, and hands the new session to its fn.
+// another, completes the interrupted one and passes the new session to its fn.
 //
-// fn is not called where the next session would have no room: 8 KiB more than the
-// last one. That holds for an Update that would remove the session, too; Discard
+// Update does not call fn if there is no room for the next session, 8 KiB more than the
+// last one. This also applies to an Update that would remove the session; Discard
 // needs no room.
 func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
 	u, err := s.begin(ctx)
@@ -42,13 +42,13 @@ func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Sessio
 	if err := u.reserve(len(old) + headroom); err != nil {
 		return err
 	}
-	// If fn panics or the process dies, the empty file stays, and says so.
+	// If fn panics or the process dies, the empty file stays and records that.
 	next, err := fn(u.current)
 	if err != nil {
 		u.withdraw(errors.Is(err, oauth.ErrOutcomeUnknown))
 		return err
 	}
-	// From here on ctx has no say: next may hold the only copy of a new refresh
+	// From here on ctx is ignored, because next may hold the only copy of a new refresh
 	// token.
 	return u.finish(old, next)
 }
@@ -66,7 +66,7 @@ func (s *Store) Interrupted() (since time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// An update is an Update that is going on: it has the lock.
+// An update is an Update in progress, which has the lock.
 type update struct {
 	s       *Store
 	dir     *durable.Dir
@@ -84,10 +84,10 @@ func (s *Store) begin(ctx context.Context) (*update, error) {
 	if ctx.Err() != nil {
 		return nil, retry.Ended(ctx)
 	}
-	if err := filelock.MakeFolder(s.dir); err != nil {
+	if err := filelock.MakeDir(s.dir); err != nil {
 		return nil, wrap(err)
 	}
-	dir, err := filelock.OpenFolder(s.dir)
+	dir, err := filelock.OpenDir(s.dir)
 	if err != nil {
 		return nil, wrap(err)
 	}
@@ -103,13 +103,13 @@ func (s *Store) begin(ctx context.Context) (*update, error) {
 	return &update{s: s, dir: dir, release: release, begun: time.Now()}, nil
 }
 
-// apart reports that one of the other files is the data file under another name: what is
-// written to it would destroy the session.
+// apart reports that one of the other files is the data file under another name. Writing
+// to it would destroy the session.
 func (s *Store) apart(dir *durable.Dir, suffix string) error {
 	other, err := dir.Lstat(s.profile + suffix)
 	data, errData := dir.Lstat(s.profile + dataSuffix)
 	if err == nil && errData == nil && os.SameFile(other, data) {
-		return &Error{Path: filepath.Join(s.dir, s.profile+suffix), Reason: "is the file of the session under a second name: remove that name"}
+		return &Error{Path: filepath.Join(s.dir, s.profile+suffix), Reason: "is a second name of the session file: remove that name"}
 	}
 	return nil
 }
@@ -176,13 +176,13 @@ func (u *update) recover(left []byte) error {
 	case errors.Is(err, durable.ErrNotSynced):
 		return failed(u.s.path, mayNotKeep, err)
 	case err != nil:
-		return failed(u.s.path, "has the old session still, and the new one, of an Update that was interrupted, waits beside it: "+
+		return failed(u.s.path, "still has the old session; the new one, of an interrupted Update, is next to it: "+
 			"the next Update tries again to store it", err)
 	}
 	return nil
 }
 
-const mayNotKeep = "has the new session, but may not keep it"
+const mayNotKeep = "has the new session, but may lose it in a power failure"
 
 func (u *update) open() (*durable.Pending, error) {
 	p, err := u.dir.Prepare(u.s.profile+nextSuffix, u.s.profile+dataSuffix, 0o600)
@@ -199,7 +199,7 @@ func (u *update) left() (data []byte, since time.Time, err error) {
 	named, errNamed := u.dir.Lstat(u.s.profile + nextSuffix)
 	switch err := errors.Join(err, errNamed); {
 	case err != nil:
-		return nil, since, failed(u.s.nextPath(), "cannot be looked at", err)
+		return nil, since, failed(u.s.nextPath(), "cannot be checked", err)
 	case !fi.Mode().IsRegular(), !named.Mode().IsRegular():
 		return nil, since, &Error{Path: u.s.nextPath(), Reason: "is not a regular file: move it away"}
 	}
@@ -238,8 +238,8 @@ const headroom = 8 << 10
 func (u *update) reserve(size int) error {
 	if err := u.pending.Reserve(size); err != nil {
 		u.withdraw(false)
-		return failed(u.s.nextPath(), "has no room for the next session, so the Update did not begin: "+
-			"free some space on the disk, or raise the limit", err)
+		return failed(u.s.nextPath(), "has no room for the next session, so the Update was not started: "+
+			"free some disk space, or raise the limit", err)
 	}
 	return nil
 }
@@ -317,7 +317,7 @@ func (u *update) commit(data []byte) error {
 		return failed(u.s.path, mayNotKeep, err)
 	case err != nil:
 		if _, lost := u.dir.Lstat(u.s.profile + nextSuffix); lost != nil {
-			return failed(u.s.path, "does not have the new session, which no file has, "+
+			return failed(u.s.path, "does not have the new session, which is lost, "+
 				"because the directory, or the file in it, was removed meanwhile", err)
 		}
 		return failed(u.s.path, waits, err)
@@ -346,7 +346,7 @@ func (u *update) empties() {
 }
 
 func (u *update) rejected(err error) error {
-	return &Error{Path: u.s.path, Reason: "has the old session still, because the new one could not be read back", Err: err}
+	return &Error{Path: u.s.path, Reason: "still has the old session, because the new one could not be read back", Err: err}
 }
 
 // remove removes the data file.
@@ -359,14 +359,14 @@ func (u *update) remove() error {
 	case err == nil:
 		return nil
 	case errors.Is(err, durable.ErrNotSynced):
-		return failed(u.s.path, "was removed, but may come back", err)
+		return failed(u.s.path, "was removed, but may reappear after a power failure", err)
 	}
 	return failed(u.s.path, "cannot be removed", err)
 }
 
-// Discard removes the session without reading it. It is the way out where the
-// file holds no session, or others can read it; where there is no file it does
-// nothing. It waits for Updates like one, and its errors are like those of
+// Discard removes the session without reading it, for instance because the
+// file is not a session, or others can read it. If there is no file, it does
+// nothing. It waits for the lock like Update, and its errors are like those of
 // Update.
 func (s *Store) Discard(ctx context.Context) error {
 	u, err := s.begin(ctx)
@@ -388,7 +388,7 @@ func (s *Store) unreadable(path string, err error) error {
 	case errors.Is(err, ErrSealed):
 		remedy = "was not used and not overwritten: open the store with its key, or call Store.Discard and log in again"
 	case errors.Is(err, ErrSealKey):
-		remedy = "was not used and not overwritten: bring back the key that it was sealed with; if the key is lost, " +
+		remedy = "was not used and not overwritten: restore the key that it was sealed with; if the key is lost, " +
 			"call Store.Discard and log in again"
 	}
 	if !errors.Is(err, oauth.ErrSessionFormat) {

@@ -176,7 +176,7 @@ func (v *vault) key(ctx context.Context) (cipher.AEAD, error) {
 // createLocked is create, in one process at a time. A call that hangs keeps the
 // lock: what it writes late must not replace the key that somebody else created.
 func (v *vault) createLocked(ctx context.Context) ([]byte, error) {
-	if err := filelock.MakeFolder(v.lockDir); err != nil {
+	if err := filelock.MakeDir(v.lockDir); err != nil {
 		return nil, err
 	}
 	release, err := v.lock.Acquire(ctx)
