@@ -371,7 +371,7 @@ func TestNewRefuses(t *testing.T) {
 		{"no public key", stub{}, nil, "<nil>"},
 		{"symmetric key", stub{pub: []byte("secret")}, nil, "[]uint8"},
 		{"private key for a public one", stub{pub: p256Key()}, nil, "*ecdsa.PrivateKey"},
-		{"RS256 with ECDSA", p256Key(), []Option{WithAlgorithm(jose.RS256)}, "signs with ES256, it cannot sign with RS256"},
+		{"RS256 with ECDSA", p256Key(), []Option{WithAlgorithm(jose.RS256)}, "signs with ES256 and cannot sign with RS256"},
 		{"ES384 with P-256", p256Key(), []Option{WithAlgorithm(jose.ES384)}, "cannot sign with ES384"},
 		{"PS384 with RSA", rsaKey(), []Option{WithAlgorithm(jose.PS384)}, "cannot sign with PS384"},
 		{"HS256", rsaKey(), []Option{WithAlgorithm(jose.HS256)}, "cannot sign with HS256"},

@@ -30,26 +30,25 @@ const (
 
 // Clocks estimates how far the clock of each origin (scheme, host and port) is
 // from ours, from the Date header of its responses (RFC 9110 §6.6.1), so that the
-// iat of a proof is right by the clock that it is checked against. Only proofs need
+// iat of a proof is right by the server's clock. Only proofs need
 // this: expires_in and Retry-After in seconds are durations, counted by our own
 // clock.
 //
-// A correction of less than 5 seconds is not made, unless the server rejected a
+// A correction of less than 5 seconds is applied only after the server rejected a
 // proof without it. A Date more than 400 days from our clock is ignored.
 //
-// Every estimate is anchored to the monotonic clock: our wall clock may be set back
-// after the look at a Date without harm. If it moves ahead, that may also be time
-// that the computer slept through, so the correction stays, and the next Date
-// mends it.
+// Every estimate is anchored to the monotonic clock, so it stays right if our wall clock
+// is set back. If the wall clock moves ahead, the computer may have been suspended, so
+// the correction stays until the next Date updates it.
 //
-// A server whose Date was not seen yet gets the smallest correction that any other
+// A server whose Date is not known yet gets the smallest correction that any other
 // server needs. If our own clock is wrong, it is wrong by the same amount for every
 // server with a right one. But if one of them agrees with our clock, ours is probably
 // right, and the new server gets no correction.
 //
-// The zero value is ready. A Clocks is safe for concurrent use, and may be shared
-// by all clients of a program. It keeps at most 128 origins, dropping the one that
-// was not heard from for longest.
+// The zero value is ready to use. A Clocks is safe for concurrent use, and may be shared
+// by all clients of a program. It keeps at most 128 origins, dropping the least
+// recently used one.
 type Clocks struct {
 	mu      sync.Mutex
 	m       map[string]*serverClock
@@ -82,13 +81,12 @@ func (s *serverClock) setBack(now clock.Instant) time.Duration {
 	return max(0, -now.Set(s.at))
 }
 
-// Learn takes the Date header out of a response of the server of u. It was received
-// at this time, by the clock that the proofs are made with, and roundTrip after the
+// Learn reads the Date header of a response of the server of u. received is when the
+// response arrived, by the clock that the proofs use, and roundTrip the time since the
 // request was sent, by a monotonic clock. Learn should see every response.
 //
-// A response that took more than 10 seconds says too little about the present and is
-// ignored, and so is one that a cache kept for a while, which its Age header shows
-// (RFC 9111 §5.1), and one with several Date headers.
+// Learn ignores a response that took more than 10 seconds, one from a cache, which has
+// an Age header (RFC 9111 §5.1), and one with several Date headers.
 func (c *Clocks) Learn(u *url.URL, h http.Header, received time.Time, roundTrip time.Duration) {
 	dates := h.Values("Date")
 	if age := h.Get("Age"); len(dates) != 1 || (age != "" && age != "0") {
@@ -116,7 +114,7 @@ func (c *Clocks) Learn(u *url.URL, h http.Header, received time.Time, roundTrip 
 	}
 }
 
-// Correction returns what to add to now, our time, for the iat of a proof to the
+// Correction returns the duration to add to now, our time, for the iat of a proof to the
 // server of u.
 func (c *Clocks) Correction(u *url.URL, now time.Time) time.Duration {
 	i := clock.At(now)
@@ -141,13 +139,12 @@ func (c *Clocks) least(now clock.Instant) time.Duration {
 	return least
 }
 
-// Rejected is told that the server of u rejected a proof, and reports whether one made
-// now would fare better, with now plus [Clocks.Correction] for its iat. The rejected
-// proof was made age ago, by a monotonic clock, with this iat. Learn must have seen the
-// rejection before.
+// Rejected records that the server of u rejected a proof with this iat, created age ago by
+// a monotonic clock. It reports whether to retry with a new proof, whose iat is now plus
+// [Clocks.Correction]. Learn must have seen the rejection before.
 //
-// If the Date of the server was used already, it may be that of a proxy with a
-// wrong clock, so that our own clock is tried once.
+// If the proof already used the Date of the server, that may be from a proxy with a
+// wrong clock, so our own clock is tried once.
 func (c *Clocks) Rejected(u *url.URL, iat time.Time, age time.Duration, now time.Time) bool {
 	// The correction that gives the same proof now. Our clock may have been set since.
 	used := iat.Add(age).Sub(now.Round(0))

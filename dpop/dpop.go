@@ -2,18 +2,17 @@
 // of Possession, RFC 9449.
 //
 // A refresh or access token that is bound to a key is worthless without it. The
-// holder proves possession of the key with every request, by a small signed JWT,
-// the DPoP proof. This package makes proofs ([Prover]), attaches them to the
+// client proves possession of the key with every request, by a small signed JWT,
+// the DPoP proof. This package creates proofs ([Prover]), attaches them to the
 // requests of a [net/http.Client] ([Transport]), remembers the nonces that servers
 // demand in them ([Nonces]) and how far the servers' clocks are from ours ([Clocks]),
-// keeps a key in a file ([LoadOrGenerateKeyFile]) and checks proofs on the server's
-// side ([Verifier]).
+// keeps a key in a file ([LoadOrGenerateKeyFile]) and verifies proofs on the server
+// ([Verifier]).
 //
 // # Keys
 //
 // Any [crypto.Signer] can be the key: one from a file, from a YubiKey (package
-// piv of this module), from a cloud KMS. The algorithm follows from the kind of
-// key:
+// piv of this module), from a cloud KMS. The kind of key determines the algorithm:
 //
 //	P-256    ES256
 //	P-384    ES384
@@ -21,7 +20,7 @@
 //	Ed25519  EdDSA
 //	RSA      PS256, at 2048 bits or more (WithAlgorithm chooses RS256)
 //
-// A signer that can wait for a person to type a PIN or touch a token should
+// A signer that may wait for the user to type a PIN or touch a token should
 // implement [ContextSigner], so that the wait ends with the request's context.
 //
 // A program without a key of its own generates one at its first start with
@@ -58,17 +57,18 @@
 //
 // # Servers
 //
-// [Verifier] makes every check of RFC 9449 §4.3 that can be made with what
-// [Expected] says of the request, and remembers the proofs it has seen. It rejects a
+// [Verifier] makes every check of RFC 9449 §4.3 that is possible with the data in
+// [Expected], and remembers the proofs it has seen. It rejects a
 // proof with a [*ProofError], which names the check and the error code for the
 // response. The server itself must check the access token, and reject one that is
-// bound to a key and came with another scheme than DPoP (§7.2).
+// bound to a key but came with a scheme other than DPoP (§7.2).
 //
 // # Errors
 //
-// No error of this package holds a key, a token, a proof, or more of a URL than its
-// host. A [*KeyFileError] says what is wrong with a file and what helps, and a
-// [*SigningError] that the signer failed and the network did not. Errors of a signer, of a token source and of a context are wrapped, for [errors.Is] and
+// No error of this package contains a key, a token, a proof, or more of a URL than its
+// host. A [*KeyFileError] says what is wrong with a file and what to do. A
+// [*SigningError] means that the signer failed, not the network. Errors of a signer,
+// of a token source and of a context are wrapped, for [errors.Is] and
 // [errors.As].
 package dpop
 
@@ -108,7 +108,7 @@ type ContextSigner interface {
 	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) (signature []byte, err error)
 }
 
-// A Prover makes DPoP proofs with one key. It is safe for concurrent use if its
+// A Prover creates DPoP proofs with one key. It is safe for concurrent use if its
 // signer is.
 type Prover struct {
 	signer  func() crypto.Signer // not the Signer itself, as fmt reads the fields of a struct that holds a Prover
@@ -118,7 +118,7 @@ type Prover struct {
 	lastURL atomic.Pointer[normalized]
 }
 
-// An Option changes what [New] makes.
+// An Option configures a [Prover].
 type Option func(*options)
 
 type options struct {
@@ -127,7 +127,7 @@ type options struct {
 }
 
 // WithAlgorithm signs with alg instead of the key's usual algorithm, for servers
-// that announce a list without it (dpop_signing_alg_values_supported, RFC 9449
+// that do not list it in dpop_signing_alg_values_supported (RFC 9449
 // §5.1). Only RSA keys have a choice: [jose.PS256] or [jose.RS256].
 func WithAlgorithm(alg jose.SignatureAlgorithm) Option {
 	return func(o *options) { o.algorithm = alg }
@@ -145,14 +145,15 @@ func WithCertificateChain(chain []*x509.Certificate) Option {
 	return func(o *options) { o.chain = chain }
 }
 
-// ErrNoSigner is the error of [New] for a signer that is nil, or a nil pointer of any
-// type: it was used although loading or opening the key had failed.
+// ErrNoSigner is the error of [New] for a signer that is nil or a nil pointer,
+// which usually means that an error of loading or opening the key was ignored.
 var ErrNoSigner = errors.New("dpop: no signer (nil): check the error of what loads or opens the key")
 
 // New returns a Prover that signs with signer. It fails with [ErrNoSigner] if signer
-// is nil or a nil pointer. It also fails if there is no JWS algorithm for the kind of key, if the key is too short or is no point of its
-// curve, if it does not fit the algorithm asked for, or if the first certificate
-// of a chain is for another key. It does not sign anything.
+// is nil or a nil pointer. It also fails if there is no JWS algorithm for the kind of
+// key, if the key is too short or is not a point of its
+// curve, if it does not fit the requested algorithm, or if the first certificate
+// of a chain is for another key. New does not sign anything.
 func New(signer crypto.Signer, opts ...Option) (*Prover, error) {
 	if v := reflect.ValueOf(signer); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, ErrNoSigner // the Public of most types panics for a nil pointer
@@ -228,7 +229,7 @@ func algorithmFor(pub crypto.PublicKey, want jose.SignatureAlgorithm) (algorithm
 		return alg, fmt.Errorf("dpop: cannot use a key of type %T: use ECDSA (P-256, P-384, P-521), Ed25519 or RSA", pub)
 	}
 	if want != "" && want != alg.name {
-		return alg, fmt.Errorf("dpop: this key signs with %s, it cannot sign with %s", alg.name, want)
+		return alg, fmt.Errorf("dpop: this key signs with %s and cannot sign with %s", alg.name, want)
 	}
 	return alg, nil
 }
@@ -263,15 +264,15 @@ func samePublicKey(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-// Algorithm is the JWS algorithm of the proofs, for instance ES256.
+// Algorithm returns the JWS algorithm of the proofs, for instance ES256.
 func (p *Prover) Algorithm() jose.SignatureAlgorithm { return p.alg.name }
 
-// JWK is the public key as it appears in the header of every proof. It never
-// holds private parts.
+// JWK returns the public key as it appears in the header of every proof. It never
+// contains private parts.
 func (p *Prover) JWK() jose.JSONWebKey { return p.jwk }
 
-// Thumbprint is the JWK thumbprint of the public key (RFC 7638), in unpadded
-// base64url. It names the key in dpop_jkt and in the cnf claim of tokens
+// Thumbprint returns the JWK thumbprint of the public key (RFC 7638), in unpadded
+// base64url. It identifies the key in dpop_jkt and in the cnf claim of tokens
 // (RFC 9449 §6.1, §10).
 //
 // RFC 9449 uses SHA-256. Yandex Cloud's dpop_jkt is computed with SHA-512.

@@ -20,15 +20,15 @@ import (
 // maxKeyFile is more than an RSA key of 16384 bits needs, in bytes.
 const maxKeyFile = 64 << 10
 
-// A KeyFileError says why a key file cannot be used, and what helps. It never
-// holds content of the file.
+// A KeyFileError says why a key file cannot be used, and what to do. It never
+// contains content of the file.
 type KeyFileError struct {
 	Path   string // as it was given
 	Reason string // for people: what is wrong, and what helps
 	Err    error  // the cause, for instance [fs.ErrNotExist], or nil
 }
 
-// Error is one line with the path, the reason and the cause.
+// Error returns one line with the path, the reason and the cause.
 func (e *KeyFileError) Error() string {
 	s := fmt.Sprintf("dpop: key file %q: %s", e.Path, e.Reason)
 	if e.Err != nil {
@@ -42,8 +42,8 @@ func (e *KeyFileError) Unwrap() error { return e.Err }
 
 // GenerateKeyFile generates a P-256 key and writes it to a new file, as PKCS#8
 // (RFC 5958) in PEM (RFC 7468), readable by the owner only (0600; on Windows the
-// access rules of the directory apply). A directory that does not exist is created,
-// for the owner only (0700). The file appears whole, and is on disk when
+// access control list of the directory applies). It creates a missing directory,
+// for the owner only (0700). The file appears complete, and is on disk when
 // GenerateKeyFile returns.
 //
 // It never overwrites a file, nor writes through a symbolic link: if path exists,
@@ -69,7 +69,7 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 			if reason := dangling(path); reason != "" {
 				return nil, &KeyFileError{path, reason, fs.ErrExist}
 			}
-			return nil, &KeyFileError{path, "there is a file already, and it is not overwritten: load it, or remove it if no session needs its key", fs.ErrExist}
+			return nil, &KeyFileError{path, "already exists and is not overwritten: load it, or remove it if no session needs its key", fs.ErrExist}
 		}
 		return nil, &KeyFileError{path, "cannot write", err}
 	}
@@ -80,13 +80,13 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 // 1 ("EC PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"), not encrypted, one to a
 // file of at most 64 KiB. The key must fit [New]. Symbolic links are followed.
 //
-// On Unix a file that its group or others can access is rejected, whatever it
-// holds: its key may have been copied already. So is a file that belongs to neither
-// the user of the process nor root: its owner has the key too, and could replace it.
+// On Unix a file that its group or others can access is rejected, because
+// its key may have been copied already. A file of a user other than that of the
+// process or root is rejected too, because its owner has the key and could replace it.
 // Errors are of type [*KeyFileError]; if there is no file, the error matches
 // [fs.ErrNotExist].
 //
-// A crash of [GenerateKeyFile] can leave the file under a second, temporary name.
+// A crash of [GenerateKeyFile] can leave a second, temporary name of the file.
 // LoadKeyFile removes that.
 func LoadKeyFile(path string) (crypto.Signer, error) {
 	data, err := readKeyFile(path)
@@ -103,13 +103,12 @@ func LoadKeyFile(path string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// LoadOrGenerateKeyFile is [LoadKeyFile], or [GenerateKeyFile] if there is no file
-// yet. Processes that race end with the same key. A file that cannot be used stays
-// as it is, and the error is that of LoadKeyFile. So does a symbolic link that leads to
-// no file: no key is generated.
+// LoadOrGenerateKeyFile calls [LoadKeyFile], or [GenerateKeyFile] if there is no file
+// yet. Concurrent processes get the same key. If the file cannot be used, or is a
+// dangling symbolic link, it is left unchanged, and the error is that of LoadKeyFile.
 //
 // On a file system without hard links (FAT, some network file systems) the file
-// does not appear at once, and a process that comes a moment after the first one
+// is not created atomically, and a concurrent process
 // can get an error.
 func LoadOrGenerateKeyFile(path string) (crypto.Signer, error) {
 	key, err := LoadKeyFile(path)
@@ -143,10 +142,10 @@ func readKeyFile(path string) ([]byte, error) {
 		return nil, &KeyFileError{path, reason, withoutPath(err)}
 	}
 	defer f.Close()
-	// The open file is looked at, not the name: the name could change hands.
+	// The open file is checked, not the name, which could refer to another file later.
 	fi, err := f.Stat()
 	if err != nil {
-		return nil, &KeyFileError{path, "cannot look at", err}
+		return nil, &KeyFileError{path, "cannot be checked", err}
 	}
 	me := os.Geteuid()
 	owner, stranger := strangerOf(fi, me)
@@ -158,7 +157,7 @@ func readKeyFile(path string) ([]byte, error) {
 			"it belongs to user %d, and this program runs as user %d: run it as its owner, or use a key of your own", owner, me)}
 	case exposed(fi.Mode()):
 		return nil, &KeyFileError{Path: path, Reason: fmt.Sprintf(
-			"others than its owner can access it (mode %04o): run chmod 600, and make a new key if somebody may have copied this one", fi.Mode().Perm())}
+			"users other than its owner can access it (mode %04o): run chmod 600, and create a new key if this one may have been copied", fi.Mode().Perm())}
 	case fi.Size() > maxKeyFile:
 		return nil, &KeyFileError{Path: path, Reason: "larger than 64 KiB, so not a key file"}
 	}

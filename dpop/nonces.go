@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// NonceHeader is the response header in which a server gives a nonce
+// NonceHeader is the response header in which a server sends a nonce
 // (RFC 9449 §8.1).
 const NonceHeader = "DPoP-Nonce"
 
@@ -32,18 +32,18 @@ type Nonces struct {
 	recent []string // origins, least recently learnt first
 }
 
-// Nonce returns the newest nonce of the server of u, or "" if it gave none.
+// Nonce returns the newest nonce of the server of u, or "" if it sent none.
 func (n *Nonces) Nonce(u *url.URL) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.m[origin(u)]
 }
 
-// Learn takes the nonce out of a response of the server of u, and reports whether
-// there was one that is new. It must see every response, the successful ones too,
+// Learn stores the nonce of a response of the server of u, and reports whether
+// it is new. Learn must see every response, including successful ones,
 // because a new nonce may come with "the HTTP 200 (OK) response from the previous
-// request" (RFC 9449 §8.2). A nonce that is malformed or longer than 4096 octets is
-// ignored, and so are several in one response.
+// request" (RFC 9449 §8.2). It ignores a nonce that is malformed or longer than 4096
+// octets, and several nonces in one response.
 func (n *Nonces) Learn(u *url.URL, h http.Header) bool {
 	if !hasNonce(h) {
 		return false

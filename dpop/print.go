@@ -13,7 +13,7 @@ import (
 // Types that hold or lead to a credential format themselves: fmt reads exported and
 // unexported fields alike, and follows pointers where a verb does not fit.
 
-// String is the algorithm and the SHA-256 thumbprint of the key.
+// String returns the algorithm and the SHA-256 thumbprint of the key.
 func (p *Prover) String() string {
 	if p == nil || p.signer == nil {
 		return "dpop.Prover(no key)"
@@ -32,7 +32,7 @@ func (p *Prover) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.String
 // LogValue implements [slog.LogValuer] with the text of String.
 func (p *Prover) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
-// String is a fixed text.
+// String returns a fixed text.
 func (t *Transport) String() string { return "dpop.Transport" }
 
 // Format implements [fmt.Formatter] for every verb with a fixed text, as fields lead
@@ -42,7 +42,7 @@ func (t *Transport) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.Str
 // LogValue implements [slog.LogValuer] with a fixed text.
 func (t *Transport) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
-// String is a fixed text.
+// String returns a fixed text.
 func (n *Nonces) String() string { return "dpop.Nonces" }
 
 // Format implements [fmt.Formatter] for every verb with a fixed text.
@@ -51,8 +51,8 @@ func (n *Nonces) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String
 // LogValue implements [slog.LogValuer] with a fixed text.
 func (n *Nonces) LogValue() slog.Value { return slog.StringValue(n.String()) }
 
-// String is what the proof will say. The access token is replaced by a mark, and a
-// URL that cannot be part of a proof is left out.
+// String returns the claims. The access token is redacted, and an invalid URL is
+// omitted.
 func (c Claims) String() string {
 	iat := "now"
 	if !c.IssuedAt.IsZero() {
@@ -71,8 +71,8 @@ func (c Claims) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 // LogValue implements [slog.LogValuer] with the text of String.
 func (c Claims) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// String shows what a proof is held against. The access token is replaced by a mark,
-// and a URL that cannot be part of a proof is left out.
+// String returns the expected values. The access token is redacted,
+// and an invalid URL is omitted.
 func (e Expected) String() string {
 	return fmt.Sprintf("{Method:%q URL:%q AccessToken:%s Thumbprint:%q}", e.Method, printURL(e.URL), mark(e.AccessToken), e.Thumbprint)
 }

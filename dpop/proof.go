@@ -20,17 +20,17 @@ const proofType = "dpop+jwt"
 // least 96.
 const jtiBytes = 16
 
-// Claims is what a proof says of the request that it is for (RFC 9449 §4.2). The
-// identifier jti is added by [Prover.Proof].
+// Claims describes the request that a proof is for (RFC 9449 §4.2).
+// [Prover.Proof] adds the identifier jti.
 type Claims struct {
 	// Method is the HTTP method, as sent (htm). Methods are case-sensitive (RFC
 	// 9110 §9.1).
 	Method string
 
 	// URL is the absolute http or https URL of the request (htu). One with user
-	// information (user:password@) is rejected: no server sees that part. Query and
-	// fragment are left out of the proof, and the rest is normalised as RFC 3986
-	// §6.2.2 and §6.2.3 say. International host names must be in their ASCII form.
+	// information (user:password@) is rejected, because servers do not see that part. Query
+	// and fragment are omitted from the proof, and the rest is normalized as in RFC 3986
+	// §6.2.2 and §6.2.3. International host names must be in their ASCII form.
 	URL string
 
 	// Nonce is the newest DPoP-Nonce that the server sent, at most 4096 octets.
@@ -42,42 +42,42 @@ type Claims struct {
 	// Optional. "" for requests to a token endpoint.
 	AccessToken string
 
-	// IssuedAt is the time of the proof (iat), cut to seconds. Callers who know
-	// that their clock differs from the server's can set the server's time.
+	// IssuedAt is the time of the proof (iat), truncated to seconds. Set it to the
+	// server's time if the local clock is known to differ.
 	// Optional. Default: now.
 	IssuedAt time.Time
 }
 
-// A SigningError is the error of a proof that could not be made because its signer
-// failed: the PIN was wrong, the card was removed, a person did not touch it in time,
-// or what the signer returned is no signature of its key.
+// A SigningError means that the signer failed: the PIN was wrong, the card was
+// removed, the user did not touch it in time,
+// or the signer returned an invalid signature.
 //
-// It says nothing about the network or the server. The request must not be repeated
-// without a person's decision, because each signature may cost one of the few tries
-// that a card allows for its PIN.
+// It does not come from the network or the server. Do not repeat the request
+// without asking the user, because each signature may use one of the few PIN attempts
+// that a card allows.
 type SigningError struct {
 	Err error // of the signer
 }
 
-// Error is one line with the signer's error.
+// Error returns one line with the signer's error.
 func (e *SigningError) Error() string { return fmt.Sprintf("dpop: signing the proof: %v", e.Err) }
 
 // Unwrap returns Err.
 func (e *SigningError) Unwrap() error { return e.Err }
 
-// Retryable returns false. It tells what repeats requests through a [Transport]
-// without knowledge of this package, as package refreshtoken does.
+// Retryable returns false. Code that retries requests without knowing this package,
+// such as package refreshtoken, calls it.
 func (e *SigningError) Retryable() bool { return false }
 
-// Proof makes the value of the DPoP header for one attempt of one request
-// (RFC 9449 §4.2), with a jti of its own. It is a credential for some seconds:
+// Proof returns the value of the DPoP header for one attempt of one request
+// (RFC 9449 §4.2), with a unique jti. It is a credential for some seconds:
 // do not log it, and do not send it twice.
 //
-// It fails if a claim cannot be part of a proof; with ctx's error, wrapped, if
-// ctx is done before the signature is begun; and with a [*SigningError], which wraps
-// the signer's error, if signing fails. A signer that is no [ContextSigner] does not learn
-// that ctx is done. A signature that is not one of the key's algorithm is an
-// error, but whether it is right is not checked.
+// Proof fails if a claim is invalid. If ctx is done before signing starts, the error
+// wraps ctx's. If signing fails, it is a [*SigningError], which wraps
+// the signer's error. Unless the signer is a [ContextSigner], ctx does not interrupt it.
+// The signature must have the format of the key's algorithm, but
+// is not verified.
 func (p *Prover) Proof(ctx context.Context, c Claims) (string, error) {
 	htu, err := p.normalize(c.URL)
 	if err != nil {

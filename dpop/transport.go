@@ -28,48 +28,48 @@ import (
 //
 // # Repeated requests
 //
-// A request that was rejected with 401 is sent again where that can help:
+// A request that was rejected with 401 is sent again if that may help:
 //
-//   - with the nonce that the response gives, if the server demands one
+//   - with the nonce of the response, if the server demands one
 //     (use_dpop_nonce, §9) and it differs from the one that was sent, three times at
 //     most;
 //   - with a corrected time, if the server rejected the proof (invalid_dpop_proof)
-//     and its clock differs from the one that the proof was made by, once, or twice
+//     and its clock differs from the one used for the proof, once, or twice
 //     if the clock of this computer was set meanwhile;
-//   - with another token, if the server gives no error code or blames the token
-//     (invalid_token, RFC 6750 §3.1) and Source, told by Invalidate, has another one, once. Any other
-//     code, for instance insufficient_user_authentication (RFC 9470), says that
-//     the token is valid, and is left to the caller.
+//   - with another token, once, if the server sends no error code or rejects the token
+//     (invalid_token, RFC 6750 §3.1) and Source returns another one after Invalidate.
+//     Any other code, for instance insufficient_user_authentication (RFC 9470), means
+//     that the token is valid, and is left to the caller.
 //
 // Otherwise the 401 is returned to the caller. A request with a body is sent again
 // only if it has GetBody, which [http.NewRequest] sets for the usual readers.
 //
-// [http.Transport] repeats an idempotent request by itself if a kept-alive
+// [http.Transport] itself retries an idempotent request if a kept-alive
 // connection turns out to be dead. If Base is an [*http.Transport], each of these
-// attempts gets a proof of its own. Through another Base the server may see one
+// attempts gets its own proof. Through another Base the server may see one
 // proof twice; if it rejects that, the request is sent once more.
 //
 // # Clocks
 //
-// Proofs are made by the clock of the server, as far as the Date header of its
-// responses tells ([Clocks]), so that a wrong clock on this computer does not matter.
+// Proofs carry the server's time, estimated from the Date header of its
+// responses ([Clocks]), so a wrong clock on this computer does not matter.
 //
 // # Origins
 //
-// Credentials are sent over https, or to this computer. After a redirect to another
-// origin no more credentials are sent, not even back to the first one; [http.Client]
+// Credentials are sent only over https or to loopback. After a redirect to another
+// origin they are no longer sent, not even back to the first one; [http.Client]
 // does the same with headers that its caller set. A redirect within the origin gets
 // a proof for its own URL.
 //
-// The origin is that of the target URI (RFC 9110 §7.1): the Host of a request, if it
-// is set, stands in the place of the host in its URL, for redirects, nonces and clocks
+// The origin is that of the target URI (RFC 9110 §7.1): the Host of a request, if
+// set, replaces the host of its URL, for redirects, nonces and clocks
 // as in the proof. A redirect to the same Host at another address leaves the origin,
 // too.
 //
 // A Transport is safe for concurrent use, and must not be copied after first use.
 // The Request of the responses it returns is the caller's, without credentials.
 type Transport struct {
-	// Source gives the token for each request. Required. If it has a method
+	// Source returns the token for each request. Required. If it has a method
 	// TokenContext(context.Context) (*oauth2.Token, error), that is called with
 	// the request's context. If it has a method Invalidate(*oauth2.Token), that
 	// is called with a token that a server rejected. Package oauth's TokenSource
@@ -79,15 +79,15 @@ type Transport struct {
 	// Prover signs the proofs. Required for tokens of type DPoP.
 	Prover *Prover
 
-	// Base makes the requests. Optional. Default: [http.DefaultTransport].
+	// Base sends the requests. Optional. Default: [http.DefaultTransport].
 	Base http.RoundTripper
 
-	// Nonces are shared with other transports or clients that talk to the same
+	// Nonces can be shared with other transports or clients that use the same
 	// servers. Optional. Default: the transport has its own.
 	Nonces *Nonces
 
-	// Clocks are shared in the same way. Those of a client that renews tokens
-	// know from the first request on if the clock of this computer is wrong.
+	// Clocks can be shared in the same way. If they are shared with a client that renews
+	// tokens, a wrong local clock is corrected from the first request on.
 	// Optional. Default: the transport has its own.
 	Clocks *Clocks
 
@@ -111,8 +111,8 @@ const maxNonces = 3
 
 // RoundTrip implements [http.RoundTripper]. Its errors are those of Source, of
 // [Prover.Proof] (a [*SigningError] if the signer fails, also after a challenge of the
-// server) and of Base, and those of a Transport or request that cannot be
-// used. A 401 is a response, not an error.
+// server) and of Base, and errors for a misconfigured Transport or an invalid
+// request. A 401 is a response, not an error.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	closeBody := true
 	defer func() {

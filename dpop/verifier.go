@@ -24,28 +24,28 @@ import (
 const maxProof = 16 << 10
 
 var (
-	// ErrUseNonce is matched by the [*ProofError] of a proof whose nonce is
-	// missing or not one the server wants. The response to it is an error
-	// use_dpop_nonce with a DPoP-Nonce header (RFC 9449 §8, §9).
+	// ErrUseNonce means that the proof has no nonce, or one that the server does not
+	// accept. The server must respond with the error
+	// use_dpop_nonce and a DPoP-Nonce header (RFC 9449 §8, §9).
 	ErrUseNonce = errors.New("dpop: the proof needs a nonce from the server")
 
-	// ErrReplay is matched by the [*ProofError] of a proof that was seen before.
+	// ErrReplay means that the proof was seen before.
 	ErrReplay = errors.New("dpop: the proof was seen before")
 
-	// ErrWrongKey is matched by the [*ProofError] of a proof that is good but
-	// made with another key than the token is bound to.
-	ErrWrongKey = errors.New("dpop: the proof is of another key")
+	// ErrWrongKey means that the proof is valid, but for a different key from the one
+	// that the token is bound to.
+	ErrWrongKey = errors.New("dpop: the proof is for another key")
 
-	// ErrUnboundToken is matched by the [*ProofError] of a proof that came with an
-	// access token which is bound to no key. The scheme of such a token is Bearer.
+	// ErrUnboundToken means that the access token with the proof is not bound to a
+	// key. The scheme of such a token is Bearer.
 	ErrUnboundToken = errors.New("dpop: the access token is not bound to a key")
 
-	// ErrIssuedAt is matched by the [*ProofError] of a proof that is too old or
-	// from the future: usually a clock is wrong.
-	ErrIssuedAt = errors.New("dpop: the proof was not made just now")
+	// ErrIssuedAt means that the proof is too old or from the future, usually because
+	// a clock is wrong.
+	ErrIssuedAt = errors.New("dpop: the proof is too old or from the future")
 )
 
-// A ProofError says which check of RFC 9449 §4.3 a proof failed. It holds no
+// A ProofError says which check of RFC 9449 §4.3 a proof failed. It contains no
 // part of the proof.
 type ProofError struct {
 	Reason string // for people; fit for an error_description (RFC 6749 §5.2)
@@ -58,7 +58,7 @@ func (e *ProofError) Error() string { return "dpop: invalid proof: " + e.Reason 
 // Unwrap returns Err.
 func (e *ProofError) Unwrap() error { return e.Err }
 
-// Code is the OAuth error code for the response: use_dpop_nonce (RFC 9449 §8, §9),
+// Code returns the OAuth error code for the response: use_dpop_nonce (RFC 9449 §8, §9),
 // invalid_token for [ErrUnboundToken] (RFC 6750 §3.1), or invalid_dpop_proof (RFC
 // 9449 §5, §7.1).
 func (e *ProofError) Code() string {
@@ -71,39 +71,38 @@ func (e *ProofError) Code() string {
 	return codeInvalidProof
 }
 
-// A Verifier checks proofs as RFC 9449 §4.3 says, for authorization servers and
-// protected resources. The zero value is ready. A Verifier is safe for concurrent
+// A Verifier verifies proofs as described in RFC 9449 §4.3, for authorization servers and
+// protected resources. The zero value is ready to use. A Verifier is safe for concurrent
 // use; its fields must not be changed, nor the Verifier copied, after first use.
 //
 // It accepts proofs of up to 16 KiB, identifiers (jti) of up to 512 octets, and
 // RSA keys of 2048 to 4096 bits.
 type Verifier struct {
-	// Algorithms are the accepted JWS algorithms. Others than those of the
-	// default are never accepted.
+	// Algorithms are the accepted JWS algorithms, a subset of the default.
 	// Optional. Default: ES256, ES384, ES512, EdDSA, PS256, RS256.
 	Algorithms []jose.SignatureAlgorithm
 
-	// MaxAge is how long before now a proof may have been made.
+	// MaxAge is the maximum age of a proof.
 	// Optional. Default: 1 minute.
 	MaxAge time.Duration
 
-	// Leeway is how far ahead of ours the clock of the prover may be; it is
+	// Leeway is how far the clock of the prover may be ahead of ours; it is
 	// also added to MaxAge. Optional. Default: 10 seconds.
 	Leeway time.Duration
 
-	// CheckNonce reports whether a nonce is one that this server gave and still
-	// accepts. If it is set, a proof without a nonce is rejected with
+	// CheckNonce reports whether this server issued a nonce and still
+	// accepts it. If it is set, a proof without a nonce is rejected with
 	// [ErrUseNonce]. It must be safe for concurrent use, and is called after the
-	// signature was found to be right. Optional. Default: nonces are not looked at.
+	// signature was verified. Optional. Default: nonces are not checked.
 	CheckNonce func(nonce string) bool
 
-	// MaxReplays bounds how many proofs are remembered, so that one seen before
-	// is rejected while it would still be young enough. When that many are
-	// remembered, the oldest is forgotten early. Each takes up to 80 bytes. A server
-	// of several processes needs a common memory instead.
+	// MaxReplays is the maximum number of proofs to remember, so that a replay
+	// is rejected until the proof is too old. Beyond that number
+	// the oldest proof is forgotten early. Each takes up to 80 bytes. A server
+	// of several processes needs shared storage instead.
 	//
-	// A clock that is set ahead and put right makes nothing forgotten. One that is set
-	// back makes proofs young again that were forgotten before as too old.
+	// No proof is forgotten because the clock was set ahead and back again. If the
+	// clock is set back, proofs that were already forgotten as too old can be replayed.
 	// Optional. Default: 100 000, at most 8 MB.
 	MaxReplays int
 
@@ -113,45 +112,45 @@ type Verifier struct {
 	seen replays
 }
 
-// Expected is what a proof is held against: the request that it came with.
+// Expected describes the request that a proof must match.
 type Expected struct {
 	// Method and URL are those of the request, the URL as the client has it.
-	// Query and fragment do not matter, nor how the rest is written as long as
-	// RFC 3986 §6.2.2 and §6.2.3 hold it for the same.
+	// Query and fragment are ignored, and the rest is compared after the normalization
+	// of RFC 3986 §6.2.2 and §6.2.3.
 	Method, URL string
 
 	// AccessToken is the token that came with the request to a protected
 	// resource; the proof must carry its hash. Optional. "" at a token endpoint.
 	AccessToken string
 
-	// Thumbprint names the key that must have made the proof: the SHA-256 JWK
-	// thumbprint that the token is bound to (cnf.jkt, RFC 9449 §6). Required with an
-	// AccessToken: one without cnf.jkt is bound to no key, and is rejected with
-	// [ErrUnboundToken]. Optional at a token endpoint. "" accepts any key there: the
-	// one that a new token will be bound to.
+	// Thumbprint is the SHA-256 JWK thumbprint of the key that must have signed the
+	// proof, as the token has it (cnf.jkt, RFC 9449 §6). Required with an
+	// AccessToken, because a token without cnf.jkt is not bound to a key; without it the
+	// error is [ErrUnboundToken]. Optional at a token endpoint, where "" accepts any key,
+	// to bind a new token to.
 	Thumbprint string
 }
 
-// A VerifiedProof is what a proof said, after it was checked.
+// A VerifiedProof is the content of a proof that passed all checks.
 type VerifiedProof struct {
 	ID         string          // jti
 	Method     string          // htm
-	URL        string          // htu, normalised
+	URL        string          // htu, normalized
 	IssuedAt   time.Time       // iat
 	Nonce      string          // nonce; "" if it has none
 	Key        jose.JSONWebKey // the public key
 	Thumbprint string          // SHA-256 JWK thumbprint of Key (jkt, RFC 9449 §6.1)
 
 	// Certificates is the chain in the header (x5c), nil if there is none. The
-	// first is for Key; nothing else about them was checked: a server that needs
-	// them verifies them against roots of their own ([x509.Certificate.Verify]).
+	// first is for Key; nothing else was checked. A server that uses
+	// them must verify them against its own roots ([x509.Certificate.Verify]).
 	Certificates []*x509.Certificate
 }
 
-// VerifyRequest is [Verifier.Verify] for the one DPoP header of a request; a
-// request with none or several is rejected with a [*ProofError]. want.URL must
-// be given because a server behind a proxy does not see what the client asked
-// for. want.Method is taken from the request if it is empty.
+// VerifyRequest calls [Verifier.Verify] with the DPoP header of a request. It returns a
+// [*ProofError] if there is no such header, or more than one. want.URL is
+// required, because a server behind a proxy does not see the URL that the client
+// requested. If want.Method is empty, VerifyRequest uses the request's.
 func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof, error) {
 	headers := r.Header.Values("DPoP")
 	switch {
@@ -166,10 +165,10 @@ func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof
 	return v.Verify(headers[0], want)
 }
 
-// Verify checks one proof. Its errors are of type [*ProofError], but for that of
-// a want.URL which is no absolute URL.
+// Verify verifies one proof. Its errors are of type [*ProofError], except if
+// want.URL is not an absolute URL.
 //
-// A proof is remembered only if everything else about it is right, and from then
+// Only a proof that passes all other checks is remembered, and from then
 // on rejected with [ErrReplay].
 func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	wantURL, err := normalizeURL(want.URL)
