@@ -76,7 +76,7 @@ func wrongOperationID(id string) string {
 	case len(id) > maxOperationID:
 		return fmt.Sprintf("is longer than %d bytes", maxOperationID)
 	case strings.Trim(id, operationIDCharacters) != "":
-		return "holds a character other than letters of ASCII, digits, - and _"
+		return "has a character other than ASCII letters, digits, - and _"
 	}
 	return ""
 }

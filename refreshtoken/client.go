@@ -23,14 +23,14 @@ type Client struct {
 	err       error // a mistake in the options: every call returns it
 }
 
-// NewClient returns a Client that speaks REST through hc, which adds the
-// Authorization header. It is the HTTPClient of an oauth.Client, for example. One of
-// oauth2.NewClient goes on to send a token that the service rejected. hc is copied and
-// not changed; the copy does not follow redirects. hc.Timeout bounds each attempt, not
+// NewClient returns a Client that uses REST. hc must add the
+// Authorization header, as the HTTPClient of an oauth.Client does. One of
+// oauth2.NewClient keeps sending a token that the service has rejected. hc is copied and
+// not modified; the copy does not follow redirects. hc.Timeout bounds each attempt, not
 // a call with its retries.
 //
-// NewClient never fails. A mistake in an option is an [*ArgumentError] that every
-// call of the Client returns.
+// NewClient never fails. If an option is invalid, every
+// call of the Client returns an [*ArgumentError].
 func NewClient(hc *http.Client, opts ...Option) *Client {
 	cfg := newConfig(opts)
 	iam, operation, userAgent, err := cfg.restSettings()
@@ -43,9 +43,9 @@ type (
 	operation = tokenapi.Operation[APIError]
 )
 
-// New returns a Client over another transport than REST. It is for the modules of this
-// repository: a program calls [NewClient], or the NewClient of package grpctransport.
-// An option that is for REST only is a mistake.
+// New returns a Client with a transport other than REST. It is for the modules of this
+// repository; programs call [NewClient], or the NewClient of package grpctransport.
+// Options that are for REST only are invalid.
 func New(t tokenapi.Transport[Page, APIError], opts ...Option) *Client {
 	cfg := newConfig(opts)
 	err := cfg.onlyREST()

@@ -5,25 +5,25 @@ import (
 	"fmt"
 )
 
-// What an [*APIError] is, for errors.Is, by its Code. Other codes are compared with
-// APIError.Code. See [ErrGone] for a refresh token that is gone.
+// An [*APIError] matches these errors by its Code. For other codes, compare
+// APIError.Code. See [ErrGone] for a refresh token that no longer exists.
 var (
 	// ErrNotFound is CodeNotFound.
 	ErrNotFound = errors.New("not found")
-	// ErrPermissionDenied is CodePermissionDenied: the caller needs a role.
+	// ErrPermissionDenied is CodePermissionDenied. The caller needs a role.
 	ErrPermissionDenied = errors.New("permission denied")
-	// ErrUnauthenticated is CodeUnauthenticated: the IAM token was rejected.
+	// ErrUnauthenticated is CodeUnauthenticated. The IAM token was rejected.
 	ErrUnauthenticated = errors.New("unauthenticated")
-	// ErrUnavailable is CodeUnavailable, or a temporary [*TransportError]: the service
-	// could not be reached.
+	// ErrUnavailable is CodeUnavailable, or a temporary [*TransportError] because the
+	// service could not be reached.
 	ErrUnavailable = errors.New("unavailable")
 )
 
-// Code says what kind of failure an [APIError] is. The numbers and names are
+// Code is the kind of an [APIError]. The numbers and names are
 // those of google.rpc.Code.
 type Code int32
 
-// The codes of google.rpc.Code, but for OK (0), which no error has.
+// The codes of google.rpc.Code, except OK (0).
 const (
 	CodeCanceled           Code = 1
 	CodeUnknown            Code = 2
@@ -63,8 +63,8 @@ var codeNames = [...]string{
 	CodeUnauthenticated:    "UNAUTHENTICATED",
 }
 
-// String is the name in google.rpc.Code, such as "PERMISSION_DENIED", or
-// "CODE(42)" for a number that has none there.
+// String returns the name in google.rpc.Code, such as "PERMISSION_DENIED", or
+// "CODE(42)" for an unknown number.
 func (c Code) String() string {
 	if c < 0 || int(c) >= len(codeNames) {
 		return fmt.Sprintf("CODE(%d)", int32(c))

@@ -21,9 +21,8 @@ const (
 	methodRevokeEach = "RevokeEach"
 )
 
-// ErrPageTokenRepeated is wrapped by the [ResponseError] that ends a listing
-// whose server sends a page token for the second time: to follow it would be to
-// list the same pages for ever.
+// ErrPageTokenRepeated means that the server sent a page token for the second time,
+// so that the listing would never end. A [ResponseError] wraps it.
 var ErrPageTokenRepeated = errors.New("the server repeats a page token")
 
 // Trace identifies an exchange to the support of the provider. Either may be
@@ -47,35 +46,35 @@ func (t Trace) quoted() string {
 	return ""
 }
 
-// An APIError is a failure that the service reported: the response to a request,
-// or the end of an operation. It is the google.rpc.Status of the response,
-// whichever transport brought it.
+// An APIError is a failure that the service reported, in the response to a request
+// or as the result of an operation. It contains the google.rpc.Status of the response,
+// over REST and gRPC alike.
 //
-// It is [ErrNotFound], [ErrPermissionDenied], [ErrUnauthenticated] or [ErrUnavailable]
-// by its Code, and [ErrGone] if it proves that the refresh token is gone.
+// It matches [ErrNotFound], [ErrPermissionDenied], [ErrUnauthenticated] or [ErrUnavailable]
+// by its Code, and [ErrGone] if it proves that the refresh token no longer exists.
 type APIError struct {
-	// Method is the call that failed: "List", "Revoke" or "Operation". An operation
-	// that ended with an error has "Revoke".
+	// Method is the call that failed: "List", "Revoke" or "Operation". It is "Revoke"
+	// for an operation that ended with an error.
 	Method string
-	// Code is the kind of failure. Where the response held no google.rpc.Status
+	// Code is the kind of failure. If the response had no google.rpc.Status
 	// (the page of a proxy, an empty body), it follows from HTTPStatus, and 404 is
-	// CodeUnimplemented, as over gRPC: there is no such method at this address.
+	// CodeUnimplemented, as over gRPC, because there is no such method at this address.
 	Code Code
 	// Message is the server's text for developers, without control characters
-	// and credentials, cut at 512 characters. It may be empty. One of more than
-	// 64 KiB is left out.
+	// and credentials, truncated to 512 characters. It may be empty. A message of more
+	// than 64 KiB is omitted.
 	Message string
-	// Details are the further messages of the google.rpc.Status as JSON, each
-	// with its "@type". Their strings are made fit as Message is. One that is too large
-	// or cannot be read is empty.
+	// Details are the details of the google.rpc.Status as JSON, each
+	// with its "@type". Their strings are sanitized like Message. A detail that is too
+	// large or cannot be read is empty.
 	Details []json.RawMessage
 	// HTTPStatus is the status of the response; 0 over gRPC, and for an operation
 	// that ended with an error.
 	HTTPStatus int
 	// RetryAfter is how long the server asks callers to wait, in a Retry-After
-	// header or a google.rpc.RetryInfo among the Details; 0 when it does not.
+	// header or a google.rpc.RetryInfo among the Details; 0 if it does not.
 	RetryAfter time.Duration
-	// OperationID is set where an operation ended with this error.
+	// OperationID is set if an operation ended with this error.
 	OperationID string
 	// Trace holds the identifiers that the server gave the exchange.
 	Trace
@@ -85,7 +84,7 @@ type APIError struct {
 	gone bool // [question.gone] found evidence of that
 }
 
-// Error names the method, the code and the server's message, and for
+// Error returns the method, the code and the server's message, and for
 // [CodePermissionDenied] the roles that the call needs.
 func (e *APIError) Error() string {
 	var b strings.Builder
@@ -124,34 +123,34 @@ func (e *APIError) remedy() string {
 	case e.Code == CodeUnauthenticated:
 		return "the IAM token is missing, expired or revoked: get a new one, or log in again"
 	case e.Code == CodePermissionDenied && e.Method == methodList:
-		return "to list the refresh tokens of another subject takes the role organization-manager.viewer, " +
+		return "to list the refresh tokens of another subject, the caller needs the role organization-manager.viewer, " +
 			"organization-manager.admin or iam.userAccounts.refreshTokenViewer"
 	case e.Code == CodePermissionDenied && e.Method == methodRevoke:
-		return "to revoke the refresh tokens of another subject takes the role " +
+		return "to revoke the refresh tokens of another subject, the caller needs the role " +
 			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker"
 	case e.Code == CodeUnimplemented:
 		return "there is no such method at this address: check the endpoint, and whether a proxy is in the way"
 	case e.Code == CodeNotFound && e.Method == methodRevoke && !e.gone:
-		return "this does not say that the refresh token is gone: check the endpoint, or list the refresh tokens"
+		return "this does not prove that the refresh token is gone: check the endpoint, or list the refresh tokens"
 	}
 	return ""
 }
 
-// Is reports whether target is the error of the Code, or [ErrGone] and the service
-// said that the refresh token does not exist. [errors.Is] calls it.
+// Is implements [errors.Is] for the error of the Code, and for [ErrGone] if the service
+// reported that the refresh token does not exist.
 func (e *APIError) Is(target error) bool {
 	return target != nil && target == e.Code.sentinel() || target == ErrGone && e.gone
 }
 
-// A ResponseError is a response that does not follow the API: a redirect,
-// something that is not JSON, a body that is cut off or larger than 16 MiB, a
-// member of the wrong type, more tokens in a page than were asked for, more than
-// 100,000 in an operation, an operation that contradicts itself, a page token
-// for the second time. It never holds the body.
+// A ResponseError means that a response does not follow the API: a redirect,
+// a body that is not JSON, truncated or larger than 16 MiB, a
+// member of the wrong type, more tokens in a page than requested, more than
+// 100,000 in an operation, an inconsistent operation, or a repeated page
+// token. It never contains the body.
 type ResponseError struct {
 	// Method is the call: "List", "Revoke" or "Operation".
 	Method string
-	// Reason says what is wrong, and what to do where that is known.
+	// Reason says what is wrong, and what to do if that is known.
 	Reason string
 	// HTTPStatus is the status of the response; 0 over gRPC.
 	HTTPStatus int
@@ -161,7 +160,7 @@ type ResponseError struct {
 	Trace
 }
 
-// Error names the method and what is wrong with the response.
+// Error returns the method and what is wrong with the response.
 func (e *ResponseError) Error() string {
 	var parts []string
 	if e.HTTPStatus != 0 {
@@ -176,24 +175,24 @@ func (e *ResponseError) Error() string {
 // Unwrap returns the cause, if there is one.
 func (e *ResponseError) Unwrap() error { return e.Err }
 
-// A TransportError is an exchange that ended without a whole response: no
-// connection, one that broke, no credentials to send, a ctx that ended.
+// A TransportError means that there was no complete response: the connection failed or
+// broke, there were no credentials to send, or ctx was done.
 //
-// It wraps the cause, and [ErrUnavailable] as well where another attempt may
+// It wraps the cause, and also [ErrUnavailable] if another attempt may
 // succeed.
 type TransportError struct {
 	// Method is the call: "List", "Revoke" or "Operation". It is "Wait" or "RevokeEach"
-	// where ctx ended between two calls.
+	// if ctx was done between two calls.
 	Method string
-	// Temporary says that the network failed, so that another attempt may succeed.
+	// Temporary means that the network failed, so another attempt may succeed.
 	Temporary bool
-	// Err is the cause, as it came. Error's text of it is without credentials.
+	// Err is the unmodified cause. Error redacts credentials in its text.
 	Err error
 
 	text string // set by the Client: Err without the secrets of the call
 }
 
-// Error names the method and the cause.
+// Error returns the method and the cause.
 func (e *TransportError) Error() string {
 	text := e.text
 	switch {
@@ -206,11 +205,11 @@ func (e *TransportError) Error() string {
 	return "refreshtoken: " + e.Method + ": " + text
 }
 
-// Format prints [TransportError.Error] for every verb: the cause can hold what a
-// server or a proxy sent, such as the debug data of an HTTP/2 GOAWAY frame.
+// Format prints [TransportError.Error] for every verb, because the cause can contain data
+// of a server or a proxy, such as the debug data of an HTTP/2 GOAWAY frame.
 func (e *TransportError) Format(f fmt.State, _ rune) { fmt.Fprint(f, e.Error()) }
 
-// MarshalText is [TransportError.Error], for JSON and other encodings.
+// MarshalText returns [TransportError.Error], for JSON and other encodings.
 func (e *TransportError) MarshalText() ([]byte, error) { return []byte(e.Error()), nil }
 
 // Unwrap returns the cause and, for a temporary error, [ErrUnavailable].
@@ -225,16 +224,16 @@ func (e *TransportError) Unwrap() []error {
 	return errs
 }
 
-// An ArgumentError is a mistake of the caller. Nothing was sent. It does not
-// repeat the value.
+// An ArgumentError means that an argument or option is invalid. Nothing was sent. It does
+// not contain the value.
 type ArgumentError struct {
 	// Field is the argument, such as "ListOptions.PageSize".
 	Field string
-	// Reason says what is wrong with it and what would be right.
+	// Reason says what is wrong with it and how to fix it.
 	Reason string
 }
 
-// Error names the argument and the reason.
+// Error returns the argument and the reason.
 func (e *ArgumentError) Error() string { return "refreshtoken: " + e.Field + " " + e.Reason }
 
 func inParentheses(parts ...string) string {

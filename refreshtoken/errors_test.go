@@ -33,7 +33,7 @@ func TestAPIError(t *testing.T) {
 		t.Errorf("got the details %s, want %s", got, want)
 	}
 	want := "refreshtoken: List: PERMISSION_DENIED: Permission denied for REDACTED (HTTP 403, request id req-1, retry after 2m0s); " +
-		"to list the refresh tokens of another subject takes the role organization-manager.viewer, organization-manager.admin or iam.userAccounts.refreshTokenViewer"
+		"to list the refresh tokens of another subject, the caller needs the role organization-manager.viewer, organization-manager.admin or iam.userAccounts.refreshTokenViewer"
 	if e.Error() != want {
 		t.Errorf("got  %s\nwant %s", e, want)
 	}

@@ -11,8 +11,8 @@ import (
 // A Filter selects the refresh tokens that a listing returns. The conditions are
 // joined by AND; the zero Filter selects every token.
 //
-// A value has 3 to 63 characters, none of which is a double quote, a backslash or
-// a control character: the expression has no way to write those.
+// A value has 3 to 63 characters. It must not contain a double quote, a backslash or
+// a control character, because the filter syntax cannot express them.
 type Filter struct {
 	// ClientID selects the tokens of an OAuth client, such as
 	// "yc.oauth.public-sdk". Optional.
@@ -20,8 +20,8 @@ type Filter struct {
 	// ClientInstanceInfo selects the tokens of an application instance, such as
 	// "yc/0.141.0". Optional.
 	ClientInstanceInfo string
-	// ProtectionLevels selects the tokens that have one of the levels, which may
-	// be levels that this package does not know. Optional.
+	// ProtectionLevels selects the tokens that have one of the levels, including
+	// levels that this package does not know. Optional.
 	ProtectionLevels []ProtectionLevel
 }
 
@@ -69,12 +69,11 @@ func (f Filter) levels() (string, error) {
 	return "protection_level IN (" + strings.Join(quoted, ", ") + ")", nil
 }
 
-// String is the filter as the API takes it:
+// String returns the filter in the syntax of the API:
 //
 //	client_instance_info="yc/0.141.0" AND protection_level IN ("NO_PROTECTION", "INSECURE_KEY_DPOP")
 //
-// For a filter with a value that the API does not take it is a text that no server
-// takes for an expression.
+// If a value is invalid, String returns a text that no server accepts as a filter.
 func (f Filter) String() string {
 	expr, err := f.expression()
 	if err != nil {
@@ -96,7 +95,7 @@ func checkFilterValue(field, s string) error {
 		return &ArgumentError{field, "is not valid UTF-8"}
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return r == '"' || r == '\\' || unicode.IsControl(r) }) {
-		return &ArgumentError{field, "holds a double quote, a backslash or a control character, " +
+		return &ArgumentError{field, "has a double quote, a backslash or a control character, " +
 			"which a filter cannot express: list without this condition and compare the tokens"}
 	}
 	if n := utf8.RuneCountInString(s); n < minFilterValue || n > maxFilterValue {

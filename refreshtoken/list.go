@@ -11,36 +11,36 @@ import (
 	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
-// ListOptions says what to list. The zero value lists every refresh token of the
+// ListOptions configures a listing. The zero value lists every refresh token of the
 // caller.
 type ListOptions struct {
-	// SubjectID is the account whose tokens are listed, in at most 50 characters.
+	// SubjectID is the account whose tokens are listed, at most 50 characters.
 	// For an account other than the caller's, the caller needs a role: see the
 	// package documentation. Optional. Default: the caller.
 	SubjectID string
-	// Filter selects among the tokens. Optional. Default: all.
+	// Filter selects tokens. Optional. Default: all.
 	Filter Filter
-	// PageSize is the most tokens that one response may hold, 0 to 1000. One that holds
-	// more is a [*ResponseError]. It does not limit the listing as a whole.
+	// PageSize is the maximum number of tokens in one response, 0 to 1000. A response
+	// with more is a [*ResponseError]. It does not limit the listing as a whole.
 	// Optional. Default: 100, chosen by the server.
 	PageSize int
-	// PageToken starts the listing at a later page: it is the NextPageToken of a
-	// [Page] with the same options, in at most 2000 characters.
+	// PageToken starts the listing at a later page. It is the NextPageToken of a
+	// [Page] with the same options, at most 2000 characters.
 	// Optional. Default: the first page.
 	PageToken string
-	// NoLookahead fetches a page when the loop gets to it, and not before. Otherwise
-	// the next page is fetched when the loop reaches the middle of this one, so that
-	// two pages are held in memory, and a loop that breaks after that has asked for one
-	// page more than it used. Optional. Default: false.
+	// NoLookahead fetches a page only when the loop gets to it. Otherwise
+	// the next page is fetched when the loop reaches the middle of this one, so
+	// two pages are in memory, and a loop that breaks after that has fetched one
+	// unused page. Optional. Default: false.
 	NoLookahead bool
 }
 
 // A Page is one response to a listing.
 type Page struct {
 	// RefreshTokens are the tokens, in the order of the server. There may be none,
-	// also on a page that is not the last.
+	// even on a page that is not the last.
 	RefreshTokens []*RefreshToken
-	// NextPageToken is the [ListOptions] PageToken of the page after this one, ""
+	// NextPageToken is the [ListOptions] PageToken of the next page, ""
 	// on the last.
 	NextPageToken string
 	// Trace holds the identifiers that the server gave the exchange.
@@ -49,17 +49,16 @@ type Page struct {
 
 // List iterates over the refresh tokens that opts selects (Yandex Cloud IAM API,
 // RefreshToken.List). While the loop works on one page, the next one is fetched,
-// unless opts say otherwise. Each range starts a new listing. The loop may break at any
-// time: a request in flight is canceled, and has ended when the loop exits. Only a
-// RoundTripper that ignores cancellation, such as the one of oauth2.NewClient with a
-// token source that hangs, is left behind after 100 ms.
+// unless opts.NoLookahead is set. Each range starts a new listing. No request is in flight
+// once the loop exits, because a break cancels it and waits for it to end. If a
+// RoundTripper ignores cancellation, such as the one of oauth2.NewClient with a
+// token source that hangs, the wait ends after 100 ms.
 //
 // An error comes with a nil token and ends the iteration; the tokens before it
-// are good. It is an [*ArgumentError], an [*APIError], a [*ResponseError] (which
-// wraps [ErrPageTokenRepeated] where the server would let the listing go round in
-// circles, and also comes after 100 pages in a row that hold no token and are not the
-// last) or a [*TransportError]. To go on after an error, iterate over
-// [Client.Pages] and keep the last NextPageToken.
+// are valid. It is an [*ArgumentError], an [*APIError], a [*TransportError] or a
+// [*ResponseError]. The latter wraps [ErrPageTokenRepeated] if the server repeats a page
+// token, and is also the error after 100 pages in a row without tokens. To continue after
+// an error, iterate over [Client.Pages] and keep the last NextPageToken.
 func (c *Client) List(ctx context.Context, opts ListOptions) iter.Seq2[*RefreshToken, error] {
 	opts.Filter = opts.Filter.clone() // the caller may change its own while iterating
 	return func(yield func(*RefreshToken, error) bool) {
@@ -80,8 +79,8 @@ func (c *Client) List(ctx context.Context, opts ListOptions) iter.Seq2[*RefreshT
 	}
 }
 
-// Pages is [Client.List] page by page, as the server sends them, empty ones
-// included. The next page is fetched as soon as the loop has this one.
+// Pages is like [Client.List], but iterates over the pages as the server sends them,
+// including empty ones. The next page is fetched as soon as the loop has this one.
 func (c *Client) Pages(ctx context.Context, opts ListOptions) iter.Seq2[*Page, error] {
 	opts.Filter = opts.Filter.clone()
 	return func(yield func(*Page, error) bool) {

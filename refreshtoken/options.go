@@ -10,7 +10,7 @@ import (
 	"github.com/ycauth/ycauth-go/internal/wire"
 )
 
-// Addresses of Yandex Cloud in Russia. Other regions have others, such as
+// The addresses of Yandex Cloud in Russia. Other regions have their own, such as
 // https://iam.api.yandexcloud.kz.
 const (
 	DefaultEndpoint          = "https://iam.api.cloud.yandex.net"
@@ -19,8 +19,8 @@ const (
 
 const defaultUserAgent = "ycauth-go"
 
-// An Option changes a [Client] from its defaults. A mistake in one is an
-// [*ArgumentError] that every call of the Client returns.
+// An Option configures a [Client]. If an option is invalid, every call of the Client
+// returns an [*ArgumentError].
 type Option func(*config)
 
 // config is what the options say. An empty string means that an option was not
@@ -40,16 +40,16 @@ type setting struct {
 	given bool
 }
 
-// WithEndpoint sets the address of the IAM API, and that of operations too where
-// [WithOperationEndpoint] is not given: an IAM token must not travel to a cloud
-// that the caller did not name. The address is https, or http to a loopback
+// WithEndpoint sets the address of the IAM API, and also that of operations unless
+// [WithOperationEndpoint] is given, so that the IAM token is not sent to another
+// cloud. The address is https, or http to a loopback
 // address. For [NewClient] only. Default: [DefaultEndpoint].
 func WithEndpoint(address string) Option {
 	return func(c *config) { c.endpoint = setting{address, true} }
 }
 
-// WithOperationEndpoint sets the address that [RevokeOperation.Wait] polls, with
-// the rules of [WithEndpoint]. For [NewClient] only.
+// WithOperationEndpoint sets the address that [RevokeOperation.Wait] polls. The rules of
+// [WithEndpoint] apply. For [NewClient] only.
 // Default: [DefaultOperationEndpoint].
 func WithOperationEndpoint(address string) Option {
 	return func(c *config) { c.operationEndpoint = setting{address, true} }
@@ -61,8 +61,8 @@ func WithUserAgent(userAgent string) Option {
 	return func(c *config) { c.userAgent = setting{userAgent, true} }
 }
 
-// WithTraceID sets the x-client-trace-id of every request, to find them together
-// in logs and with the support of the provider; "" sends none. Default: a random
+// WithTraceID sets the x-client-trace-id of every request, by which logs and the
+// provider's support can find them; "" sends none. Default: a random
 // UUID for each Client.
 func WithTraceID(id string) Option {
 	return func(c *config) { c.traceID = setting{id, true} }
@@ -70,33 +70,33 @@ func WithTraceID(id string) Option {
 
 // RetryPolicy bounds the attempts of one request.
 type RetryPolicy struct {
-	// Attempts is the most attempts made, the first included.
+	// Attempts is the maximum number of attempts, including the first.
 	// Optional. Default: 4. 1 means no retry.
 	Attempts int
 	// Initial is the wait before the second attempt, before jitter. Later waits
 	// grow by half each time.
 	// Optional. Default: 250 ms.
 	Initial time.Duration
-	// Max is the longest wait, except where the server asks for a longer one.
+	// Max is the longest wait, unless the server asks for a longer one.
 	// Optional. Default: 5 s.
 	Max time.Duration
-	// MaxRetryAfter is the longest wait that is accepted from the server. Where it
-	// asks for more, the call ends with its error, which says how long.
+	// MaxRetryAfter is the longest wait that the server may ask for. If it
+	// asks for more, the call returns the server's error with its RetryAfter.
 	// Optional. Default: 30 s.
 	MaxRetryAfter time.Duration
 }
 
-// WithRetry sets how often a request is made again.
+// WithRetry sets how requests are retried.
 func WithRetry(p RetryPolicy) Option { return func(c *config) { c.retry = p } }
 
-// Polling says how often [RevokeOperation.Wait] asks for the state of an operation. The
-// total time is bounded by the ctx of Wait alone.
+// Polling sets how often [RevokeOperation.Wait] requests the state of an operation. Only
+// the ctx of Wait bounds the total time.
 type Polling struct {
 	// Initial is the wait before the first request, before jitter. Later waits
 	// grow by half each time.
 	// Optional. Default: 500 ms.
 	Initial time.Duration
-	// Max is the longest wait, the first one and jitter included.
+	// Max is the longest wait, including the first one and jitter.
 	// Optional. Default: 5 s.
 	Max time.Duration
 }
@@ -104,8 +104,8 @@ type Polling struct {
 // WithPolling sets how often [RevokeOperation.Wait] polls.
 func WithPolling(p Polling) Option { return func(c *config) { c.polling = p } }
 
-// WithLogger sets where retries are logged, at debug level and without
-// credentials. Default: nowhere.
+// WithLogger logs retries to l, at debug level and without
+// credentials. Default: retries are not logged.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
 
 func newConfig(opts []Option) *config {
@@ -175,7 +175,7 @@ func parseEndpoint(option, address string) (*url.URL, error) {
 // outside ASCII are obsolete there.
 func checkHeader(option, s string) error {
 	if strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
-		return &ArgumentError{option, "holds a character that a header cannot carry: use printable ASCII"}
+		return &ArgumentError{option, "has a character that is not allowed in a header: use printable ASCII"}
 	}
 	return nil
 }
@@ -189,7 +189,7 @@ func (c *config) onlyREST() error {
 		{"WithEndpoint", c.endpoint}, {"WithOperationEndpoint", c.operationEndpoint}, {"WithUserAgent", c.userAgent},
 	} {
 		if o.set.given {
-			return &ArgumentError{o.name, "is an option of NewClient: other transports are given theirs when they are made"}
+			return &ArgumentError{o.name, "is an option of NewClient only: configure other transports when you create them"}
 		}
 	}
 	return nil

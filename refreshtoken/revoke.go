@@ -15,17 +15,17 @@ import (
 )
 
 // Revoke starts to revoke the refresh tokens that t selects (Yandex Cloud IAM API,
-// RefreshToken.Revoke), and returns without waiting for the end:
-// [RevokeOperation.Wait] does.
+// RefreshToken.Revoke). It does not wait for the end; call
+// [RevokeOperation.Wait] for that.
 //
-// All attempts of one Revoke carry the same idempotency key, so it may safely be
-// retried, and is. Where it fails for good with a [*TransportError] or with
-// [ErrUnavailable], whether the tokens are revoked is unknown: see
+// All attempts of one Revoke carry the same idempotency key, so retries are safe. If
+// Revoke fails with a [*TransportError] or
+// [ErrUnavailable], the tokens may or may not be revoked: see
 // [Target.WithIdempotencyKey], or revoke them again.
 //
-// The error is an [*ArgumentError], an [*APIError] (which wraps [ErrGone] where the
+// The error is an [*ArgumentError], an [*APIError] (which wraps [ErrGone] if the
 // refresh token does not exist), a [*ResponseError] or a [*TransportError]; none
-// holds a refresh token.
+// contains a refresh token.
 func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error) {
 	req, err := t.request()
 	if err != nil {
@@ -50,11 +50,11 @@ func (c *Client) Revoke(ctx context.Context, t Target) (*RevokeOperation, error)
 	return c.newOperation(methodRevoke, "", state, asked, clean)
 }
 
-// Operation returns the revocation with an ID, as [RevokeOperation.ID] told it
-// before, to wait for its end in another process for example. The ID has at most 256
-// characters, all of them ASCII letters, digits, "-" and "_". It may be that of another
-// operation of the cloud: that is found out where the response of the operation has an
-// "@type", and then [RevokeOperation.Wait] returns a [*ResponseError].
+// Operation returns the revocation with an ID from [RevokeOperation.ID],
+// for example to wait for it in another process. The ID has at most 256
+// characters: ASCII letters, digits, "-" and "_". If it is the ID of a different
+// kind of operation, [RevokeOperation.Wait] returns a [*ResponseError], provided that the
+// response of the operation has an "@type".
 //
 // The error is an [*ArgumentError], an [*APIError], a [*ResponseError] or a
 // [*TransportError].
@@ -84,7 +84,7 @@ func (c *Client) newOperation(method, id string, state *judged, asked question, 
 	return op, nil
 }
 
-// A RevokeOperation is a revocation under way at the server, or ended there. It is
+// A RevokeOperation is a revocation in progress or completed at the server. It is
 // safe for concurrent use.
 type RevokeOperation struct {
 	client *Client
@@ -97,26 +97,25 @@ type RevokeOperation struct {
 	state judged // valid: see [contradiction]
 }
 
-// RevokeResult is what a revocation did.
+// RevokeResult is the result of a revocation.
 type RevokeResult struct {
 	// OperationID is the ID of the operation.
 	OperationID string
-	// SubjectID is the account whose tokens were revoked; "" when the server did
-	// not say.
+	// SubjectID is the account whose tokens were revoked; "" if the server did
+	// not send it.
 	SubjectID string
-	// RefreshTokenIDs are the tokens that were revoked. There are none where the
+	// RefreshTokenIDs are the revoked tokens. There are none if the
 	// filter matched none.
 	RefreshTokenIDs []string
 	// Trace holds the identifiers that the server gave the last exchange.
 	Trace
 }
 
-// ID names the operation: see [Client.Operation]. It may be empty where the
+// ID returns the ID for [Client.Operation]. It may be empty if the
 // operation was done at once.
 func (op *RevokeOperation) ID() string { return op.status().ID }
 
-// Done reports whether the operation has ended, as far as is known without asking
-// the server.
+// Done reports whether the operation is known to have ended. It sends no request.
 func (op *RevokeOperation) Done() bool {
 	state := op.status()
 	return ended(&state.operation)
@@ -129,17 +128,17 @@ func (op *RevokeOperation) status() judged {
 	return op.state
 }
 
-// Wait polls the operation until it ends, and returns what it did. It returns at
-// once where the operation is known to have ended, with the same outcome each
+// Wait polls the operation until it ends, and returns its result. If the operation is
+// known to have ended, Wait returns at once, with the same result each
 // time. Wait may be called again after an error, and by several goroutines.
 //
-// An operation that failed is an [*APIError] with its OperationID, which wraps
-// [ErrGone] where the refresh token does not exist. One that succeeded without
-// naming the refresh token of [ByID], or any for [ByToken], is a [*ResponseError], and so
-// is one that was no revocation. The target of a revocation from [Client.Operation] is
-// not known, so that it wraps no ErrGone and may name any tokens, or none.
-// Where ctx ends first, a [*TransportError] wraps its error, and the operation goes
-// on at the server. A poll that failed is an error of [Client.Operation].
+// If the operation failed, the error is an [*APIError] with its OperationID, which wraps
+// [ErrGone] if the refresh token does not exist. It is a [*ResponseError] if the operation
+// succeeded without listing the refresh token of [ByID], or any for [ByToken], or was not
+// a revocation. The target of a revocation from [Client.Operation] is
+// not known, so its error never wraps ErrGone, and its result may list any tokens, or
+// none. If ctx is done first, a [*TransportError] wraps its error, and the operation
+// continues at the server. If a poll fails, the error is one of [Client.Operation].
 func (op *RevokeOperation) Wait(ctx context.Context) (*RevokeResult, error) {
 	if state := op.status(); ended(&state.operation) {
 		return op.outcome(&state)

@@ -19,9 +19,9 @@ const (
 	defaultTimeout = 2 * time.Minute
 )
 
-// RevokeEachOptions says how [Client.RevokeEach] goes about it.
+// RevokeEachOptions configures [Client.RevokeEach].
 type RevokeEachOptions struct {
-	// DryRun sends nothing, and reports what would be revoked.
+	// DryRun sends nothing, and reports the tokens that would be revoked.
 	// Optional. Default: false.
 	DryRun bool
 	// Concurrency is how many tokens are revoked at a time, at most 32.
@@ -37,27 +37,27 @@ type RevokeEachOptions struct {
 	Progress func(RevokeProgress)
 }
 
-// RevokeProgress is what became of one token.
+// RevokeProgress is the outcome of one token.
 type RevokeProgress struct {
 	// ID is that of the token.
 	ID string
-	// Err is why the token is not revoked; nil where it is, or would be.
+	// Err is why the token was not revoked; nil if it was, or would be.
 	Err error
-	// Done is the number of tokens so far, this one included, and Total that of all.
+	// Done is the number of tokens so far, including this one, and Total that of all.
 	Done, Total int
 }
 
-// RevokeReport is what became of all tokens. Each ID is in one of the lists, in
-// the order in which they were given.
+// RevokeReport is the outcome of all tokens. Each ID is in one of the lists, in
+// the order in which they were passed.
 type RevokeReport struct {
-	// DryRun says that Revoked are those that would be revoked.
+	// DryRun means that Revoked are the tokens that would be revoked.
 	DryRun bool
 	// Revoked are the tokens that the service reported as revoked.
 	Revoked []string
-	// Gone are the tokens that the service does not have ([ErrGone]): they expired,
+	// Gone are the tokens that no longer exist ([ErrGone]), because they expired
 	// or were revoked before.
 	Gone []string
-	// Failed are the tokens that may still be there.
+	// Failed are the tokens that may still exist.
 	Failed []RevokeFailure
 	// NotTried are the tokens that were not attempted, because ctx ended or every
 	// attempt would have failed the same way.
@@ -70,8 +70,8 @@ type RevokeFailure struct {
 	Err error
 }
 
-// Err joins the errors of Failed; nil where there are none. It may be nil with
-// tokens in NotTried: the error of [Client.RevokeEach] says why.
+// Err joins the errors of Failed; nil if there are none. It does not report tokens in
+// NotTried; the error of [Client.RevokeEach] says why they were not tried.
 func (r *RevokeReport) Err() error {
 	var errs []error
 	for _, f := range r.Failed {
@@ -81,16 +81,16 @@ func (r *RevokeReport) Err() error {
 }
 
 // RevokeEach revokes refresh tokens by their IDs, several at a time, and waits for
-// each. Have it report a dry run first.
+// each. Review a dry run first.
 //
-// It goes on where a token fails: see [RevokeReport]. It stops early where ctx
-// ends, or where the failure would be that of all: no credentials, or rejected ones
-// (a request that failed with [ErrUnauthenticated]; an operation that ended with it is
-// the failure of one token), or a server that asks to wait, with a Retry-After, for
-// longer than the [RetryPolicy] allows or after the last attempt. Then it returns that
+// It continues if a token fails: see [RevokeReport]. It stops early if ctx is
+// done, or if all tokens would fail in the same way: credentials are missing or
+// rejected (a request that failed with [ErrUnauthenticated]; an operation that ended with
+// it counts as the failure of one token), or the server asks with a Retry-After to wait
+// for longer than the [RetryPolicy] allows or after the last attempt. Then it returns that
 // error and the report so far. An [*ArgumentError], with a nil report, means that nothing
-// was sent: an ID that is empty or too long is named by its index. An ID that is given
-// twice counts once.
+// was sent; it gives the index of an ID that is empty or too long. Duplicate IDs count
+// once.
 func (c *Client) RevokeEach(ctx context.Context, ids []string, opts RevokeEachOptions) (*RevokeReport, error) {
 	ids, err := distinct(ids)
 	if err != nil {

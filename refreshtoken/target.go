@@ -8,11 +8,11 @@ import (
 	"github.com/ycauth/ycauth-go/internal/tokenapi"
 )
 
-// A Target says which refresh tokens [Client.Revoke] revokes. It comes from
+// A Target selects the refresh tokens that [Client.Revoke] revokes. Create one with
 // [ByID], [ByToken], [ByFilter] or [AllMine]; the zero Target is rejected, so that
 // a forgotten argument never means "all".
 //
-// A Target prints what it selects, in fmt, JSON and slog alike, and never a
+// In fmt, JSON and slog a Target prints its selection, and never a
 // refresh token.
 type Target struct {
 	kind           targetKind
@@ -32,16 +32,16 @@ const (
 	targetAllMine
 )
 
-// RevokeFilter selects refresh tokens by what they were issued for. Conditions
-// are joined by AND. At least one is needed: see [AllMine].
+// RevokeFilter selects refresh tokens by client and account. Conditions
+// are joined by AND. At least one is required: see [AllMine].
 type RevokeFilter struct {
-	// ClientID selects the tokens of an OAuth client, in at most 50 characters.
+	// ClientID selects the tokens of an OAuth client, at most 50 characters.
 	// Optional.
 	ClientID string
-	// SubjectID selects the tokens of an account, in at most 50 characters.
-	// Optional. Default: the account that makes the request.
+	// SubjectID selects the tokens of an account, at most 50 characters.
+	// Optional. Default: the account of the caller.
 	SubjectID string
-	// ClientInstanceInfo selects the tokens of an application instance, in at
+	// ClientInstanceInfo selects the tokens of an application instance, at
 	// most 1000 characters. Optional.
 	ClientInstanceInfo string
 }
@@ -57,17 +57,17 @@ func ByToken(token string) Target {
 }
 
 // ByFilter selects every refresh token that f matches. A filter without a
-// condition is rejected: [AllMine] is the way to say that.
+// condition is rejected; use [AllMine] instead.
 func ByFilter(f RevokeFilter) Target { return Target{kind: targetFilter, filter: f} }
 
-// AllMine selects every refresh token of the account that makes the request,
-// the one behind the current login included. Confirm with the user first.
+// AllMine selects every refresh token of the caller's account,
+// including that of the current login. Confirm with the user first.
 func AllMine() Target { return Target{kind: targetAllMine} }
 
 // WithIdempotencyKey returns t with the key that [Client.Revoke] sends instead of
-// a new random one. A Revoke that is repeated with the same target and key, after
-// a crash for example, is one revocation to the server. The key is a UUID
-// (RFC 9562), best of version 4.
+// a new random one. The server treats repeated calls with the same target and key, for
+// example after a crash, as one revocation. The key is a UUID
+// (RFC 9562), preferably of version 4.
 func (t Target) WithIdempotencyKey(key string) Target {
 	t.idempotencyKey = key
 	return t
@@ -119,7 +119,7 @@ func checkToken(token string) error {
 	}
 	// RFC 6749 Appendix A.17: a refresh token is 1*VSCHAR, and VSCHAR is %x20-7E.
 	if strings.ContainsFunc(token, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
-		return &ArgumentError{"ByToken", "holds a character other than printable ASCII, which no refresh token has: pass the token alone, as it was issued"}
+		return &ArgumentError{"ByToken", "has a character other than printable ASCII, which no refresh token has: pass the token alone, as it was issued"}
 	}
 	return checkText("ByToken", token, maxRefreshToken, "it takes a refresh token")
 }
@@ -143,7 +143,7 @@ func (f RevokeFilter) check() error {
 	return nil
 }
 
-// String says which refresh tokens t selects.
+// String describes the refresh tokens that t selects.
 func (t Target) String() string {
 	switch t.kind {
 	case targetID:
@@ -177,5 +177,5 @@ func (f RevokeFilter) terms() string {
 // Format prints [Target.String] for every verb.
 func (t Target) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
 
-// MarshalText is [Target.String], for JSON and other encodings.
+// MarshalText returns [Target.String], for JSON and other encodings.
 func (t Target) MarshalText() ([]byte, error) { return []byte(t.String()), nil }

@@ -2,7 +2,7 @@ package refreshtoken
 
 import "time"
 
-// ProtectionLevel tells how a refresh token is protected against theft: whether
+// ProtectionLevel is how a refresh token is protected against theft: whether
 // it is bound to a key by DPoP (RFC 9449), and where that key is kept.
 //
 // It is the name of the enum value in the API. A value that this package does not
@@ -11,7 +11,7 @@ type ProtectionLevel string
 
 // The levels of the Yandex Cloud IAM API, RefreshToken.
 const (
-	// ProtectionLevelUnspecified is also what a token without a level has.
+	// ProtectionLevelUnspecified is also the level of a token that has none.
 	ProtectionLevelUnspecified ProtectionLevel = "PROTECTION_LEVEL_UNSPECIFIED"
 	// NoProtection is a refresh token without DPoP.
 	NoProtection ProtectionLevel = "NO_PROTECTION"
@@ -31,11 +31,11 @@ var protectionLevels = [...]ProtectionLevel{
 // The token itself is not part of the description. Its JSON form is that of the
 // API.
 //
-// The texts are as the server sent them, control characters included, except that
-// what looks like a credential is replaced by "REDACTED", and an ID that does is
-// empty. Such a text no longer matches in a [Filter] or a [RevokeFilter].
+// The texts are as the server sent them, including control characters, except that
+// text that looks like a credential is replaced by "REDACTED", and such an ID is
+// empty. A redacted text no longer matches in a [Filter] or a [RevokeFilter].
 type RefreshToken struct {
-	// ID names the token: see [ByID].
+	// ID identifies the token: see [ByID].
 	ID string `json:"id"`
 	// ClientInstanceInfo describes the application that the token was issued to,
 	// such as "yc/0.141.0".
@@ -44,14 +44,14 @@ type RefreshToken struct {
 	ClientID string `json:"clientId,omitempty"`
 	// SubjectID is the account that the token was issued for.
 	SubjectID string `json:"subjectId,omitempty"`
-	// CreatedAt is when the token was created; zero when the server did not say.
+	// CreatedAt is when the token was created; zero if the server did not send it.
 	CreatedAt time.Time `json:"createdAt,omitzero"`
-	// ExpiresAt is when the token expires; zero when the server did not say.
+	// ExpiresAt is when the token expires; zero if the server did not send it.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
-	// LastUsedAt is when the token was last used to authenticate; zero when it
-	// was not, or when the server did not say.
+	// LastUsedAt is when the token was last used to authenticate; zero if it
+	// was not, or if the server did not send it.
 	LastUsedAt time.Time `json:"lastUsedAt,omitzero"`
-	// ProtectionLevel tells how the token is protected.
+	// ProtectionLevel is how the token is protected.
 	ProtectionLevel ProtectionLevel `json:"protectionLevel"`
 }
 

@@ -11,15 +11,15 @@ import (
 	"github.com/ycauth/ycauth-go/internal/redact"
 )
 
-// ErrGone is wrapped by the [*APIError] of a revocation whose refresh token the
-// service does not have: it expired, or was revoked before. [ErrNotFound] alone
-// says less, because an operation or an account can be missing too, and
-// so can a method at a wrong endpoint.
+// ErrGone means that the refresh token to revoke no longer exists, because it expired or
+// was revoked before. An [*APIError] wraps it. [ErrNotFound] alone
+// is not proof, because an operation, an account, or a method at a wrong endpoint can be
+// missing too.
 //
 // A NOT_FOUND is about the refresh token only if it says so, in one of these ways:
 //
 //   - A google.rpc.ResourceInfo among the details has the type of a refresh token, and
-//     no name other than the ID that was asked for.
+//     no name other than the requested ID.
 //   - The message says that a refresh token, or a token, is missing, expired or revoked,
 //     in an English sentence that this package knows, such as "there is no such refresh
 //     token" or "refresh token with ID aje1 not found".
@@ -27,15 +27,15 @@ import (
 // It is not if anything in it is about something else: the message or a description
 // names another thing, such as an account, or something that cannot be done; a
 // ResourceInfo has another type, or another ID; the reason of a google.rpc.ErrorInfo says
-// something else; or a detail cannot be read. Both transports see to it that a
+// something else; or a detail cannot be read. Both transports ensure that a
 // server sent the NOT_FOUND, as a google.rpc.Status with HTTP 404 or over gRPC.
 //
-// The documentation of the API does not say what the service sends for a refresh token
-// that it does not have, and the text that the live service sends is unverified. If it
-// is none of the above, the error is an ErrNotFound without ErrGone, and the
-// token has to be looked for with [Client.List].
+// The response of the service for a refresh token that does not exist is undocumented,
+// and the text of the live service is unverified. If it
+// is none of the above, the error is an ErrNotFound without ErrGone; use
+// [Client.List] to look for the token.
 //
-// Only a revocation of one token ([ByID], [ByToken]) can fail with it.
+// Only the revocation of one token ([ByID], [ByToken]) can return ErrGone.
 var ErrGone = errors.New("the refresh token is gone")
 
 // A question is what a revocation asked for. It decides what a response is about.

@@ -109,7 +109,7 @@ func (o *DialOptions) complete() error {
 		o.UserAgent = defaultUserAgent
 	}
 	if strings.ContainsFunc(o.UserAgent, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
-		return &refreshtoken.ArgumentError{Field: "DialOptions.UserAgent", Reason: "holds a character that metadata cannot carry: use printable ASCII"}
+		return &refreshtoken.ArgumentError{Field: "DialOptions.UserAgent", Reason: "has a character that is not allowed in metadata: use printable ASCII"}
 	}
 	if err := o.checkAddress("DialOptions.Endpoint", o.Endpoint); err != nil {
 		return err
