@@ -94,16 +94,16 @@ type Provider struct {
 	// Optional. Default: none.
 	RotationGrace time.Duration
 
-	// ProofLife is how long after its iat the server accepts a DPoP proof, at the most:
-	// the limit, and what the server adds for clocks that differ (RFC 9449 §11.1). A
-	// server that ignores the iat of a proof with a good nonce accepts it for longer:
-	// NonceLife is how long from its issue such a server accepts a nonce.
+	// ProofLife is how long after its iat the server accepts a DPoP proof at most,
+	// including the leeway for clock differences (RFC 9449 §11.1). NonceLife
+	// is how long the server accepts a nonce after issuing it; it is for servers that
+	// ignore the iat of a proof with a valid nonce.
 	//
-	// They matter where replicas share sessions in a [LeaseStore]: after a request
-	// without an outcome, none is made until the server would reject a proof that is as
-	// old as that one (and 15 seconds more, for clocks that differ), and any is possible
-	// then. Where neither is known, only the life of the access token says how long to
-	// wait, as RotationGrace describes, and a replica that is paused for longer can cost
+	// They matter if replicas share sessions in a [LeaseStore]. After a request with an
+	// unknown outcome, no other is sent until the server would reject the proof of
+	// that request as too old (plus 15 seconds, for clock differences). If
+	// neither is set, only the lifetime of the access token limits the wait, as
+	// RotationGrace describes, and a replica that is paused for longer can lose
 	// the session. Optional. Default: unknown.
 	ProofLife, NonceLife time.Duration
 
