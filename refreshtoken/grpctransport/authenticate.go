@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// TokenSource authenticates calls: *oauth.TokenSource does, as does any other
+// TokenSource authenticates calls. *oauth.TokenSource implements it, as does any other
 // credentials.PerRPCCredentials.
 type TokenSource interface {
 	// GetRequestMetadata returns the authorization metadata of a call.
@@ -25,25 +25,25 @@ type TokenSource interface {
 // *oauth.TokenSource is one, and bounds how often it does that.
 type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 
-// Authenticate returns dial options of a connection whose calls, to any service, src
-// authenticates. [Dial] includes them.
+// Authenticate returns dial options that authenticate all calls of a connection, to any
+// service, with src. [Dial] includes them.
 //
 // If the server rejects a token (the status Unauthenticated) and src has a method
-// Invalidate(*oauth2.Token), as *oauth.TokenSource has, src is told. If src then has
-// another token, the call is made once more. A stream is opened once more only if the
+// Invalidate(*oauth2.Token), as *oauth.TokenSource has, Authenticate calls it. If src then
+// has another token, the call is retried once. A stream is reopened only if the
 // program has received no message and no header metadata from it. If the program can
 // send several messages on the stream, it must not have sent any.
 //
-// grpc.WithPerRPCCredentials with the same src does not replace a rejected token: it
-// sends a revoked one until that expires. It must not be given as well.
+// Do not use grpc.WithPerRPCCredentials with the same src as well, because it
+// sends a revoked token until it expires.
 //
-// A call that has authorization metadata already keeps it, and is made once. It is
-// treated like the others if that metadata is the current one of src, as with
+// A call that already has authorization metadata keeps it, and is not retried, unless that
+// metadata is the current one of src, as with
 // yccredentials. The connection must have transport security.
 //
 // If src fails, the error of a call wraps that of src, and has the status
-// Unauthenticated unless that of src has one. The codes that gRFC A54 does not let
-// credentials fail with (InvalidArgument, NotFound, AlreadyExists, FailedPrecondition,
+// Unauthenticated unless the error of src has one. The codes that gRFC A54 forbids for
+// credentials (InvalidArgument, NotFound, AlreadyExists, FailedPrecondition,
 // Aborted, OutOfRange and DataLoss) become Unauthenticated as well.
 func Authenticate(src TokenSource) []grpc.DialOption { return authenticate(src, true) }
 

@@ -13,10 +13,10 @@ import (
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
-// NewClient returns a Client that speaks gRPC through conn, which adds the
-// authorization metadata and stays the caller's to close. A [Conn] of [Dial] leads
-// to both services that are needed, and so does what [Join] makes; with any other
-// connection, its server must have both, and [Authenticate] adds the authorization.
+// NewClient returns a Client that uses gRPC over conn, which must add the
+// authorization metadata. The caller must close conn. A [Conn] of [Dial] and a result of
+// [Join] reach both required services; the server of any other
+// connection must have both, and [Authenticate] adds the authorization.
 //
 // The options of refreshtoken that are for REST only (WithEndpoint,
 // WithOperationEndpoint, WithUserAgent) are rejected: every call of the Client

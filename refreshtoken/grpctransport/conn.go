@@ -10,8 +10,8 @@ import (
 // operationService is the service whose calls go to the operation endpoint.
 const operationService = "/yandex.cloud.operation.OperationService/"
 
-// Join makes one connection of two: calls of OperationService go to operation,
-// all others to iam. Both stay the caller's to close.
+// Join combines two connections: calls of OperationService go to operation,
+// all others to iam. The caller must close both.
 func Join(iam, operation grpc.ClientConnInterface) grpc.ClientConnInterface {
 	return &joined{iam, operation}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
-// Addresses of Yandex Cloud in Russia. Other regions have others, such as
+// The addresses of Yandex Cloud in Russia. Other regions have their own, such as
 // iam.api.yandexcloud.kz:443.
 const (
 	DefaultEndpoint          = "iam.api.cloud.yandex.net:443"
@@ -27,46 +27,46 @@ const (
 
 const defaultUserAgent = "ycauth-go"
 
-// DialOptions says where [Dial] connects to. The zero value is Yandex Cloud in
+// DialOptions configures [Dial]. The zero value connects to Yandex Cloud in
 // Russia.
 type DialOptions struct {
 	// Endpoint is the address of the IAM API, as host:port.
 	// Optional. Default: DefaultEndpoint.
 	Endpoint string
-	// OperationEndpoint is the address that operations are polled at, as host:port.
-	// Optional. Default: DefaultOperationEndpoint, or Endpoint where that is set:
-	// an IAM token must not travel to a cloud that the caller did not name.
+	// OperationEndpoint is the address for polling operations, as host:port.
+	// Optional. Default: DefaultOperationEndpoint, or Endpoint if that is set, so that
+	// the IAM token is not sent to another cloud.
 	OperationEndpoint string
-	// Plaintext leaves out TLS. It is rejected unless both endpoints are loopback
+	// Plaintext disables TLS. It is rejected unless both endpoints are loopback
 	// addresses.
 	// Optional. Default: false.
 	Plaintext bool
-	// TLS is the configuration of the client, for other roots for example. It is
+	// TLS is the configuration of the client, for example with other roots. It is
 	// cloned. Optional. Default: that of crypto/tls.
 	TLS *tls.Config
 	// UserAgent is sent before that of grpc-go, such as "mycli/1.2.0".
 	// Optional. Default: "ycauth-go".
 	UserAgent string
-	// Options are further options of the connections, such as interceptors. One
-	// for transport security has no effect. Optional.
+	// Options are further options of the connections, such as interceptors. Transport
+	// security options have no effect. Optional.
 	Options []grpc.DialOption
 }
 
-// A Conn is the connections to the IAM API and to operations, for [NewClient]. It
+// A Conn combines the connections to the IAM API and to operations, for [NewClient]. It
 // implements grpc.ClientConnInterface.
 type Conn struct {
 	grpc.ClientConnInterface
 	conns []*grpc.ClientConn
 }
 
-// Dial makes the connections of a Client, each authenticated by src, as
-// [Authenticate] describes. It does not wait for the network: the first call
-// connects. Close ends them.
+// Dial creates the connections of a Client, each authenticated by src, as
+// [Authenticate] describes. It does not wait for the network, because the first call
+// connects. Close closes them.
 //
 // The error is an *refreshtoken.ArgumentError, or that of grpc.NewClient.
 func Dial(src TokenSource, opts DialOptions) (*Conn, error) {
 	if src == nil {
-		return nil, &refreshtoken.ArgumentError{Field: "TokenSource", Reason: "is nil: it takes an *oauth.TokenSource, for example"}
+		return nil, &refreshtoken.ArgumentError{Field: "TokenSource", Reason: "is nil: pass an *oauth.TokenSource, for example"}
 	}
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func Dial(src TokenSource, opts DialOptions) (*Conn, error) {
 	return &Conn{Join(iam, operation), []*grpc.ClientConn{iam, operation}}, nil
 }
 
-// Close closes the connections. Calls that are going on fail.
+// Close closes the connections. Calls in progress fail.
 func (c *Conn) Close() error {
 	var errs []error
 	for _, conn := range c.conns {
