@@ -45,8 +45,8 @@ func known(name string) bool {
 }
 
 // Child must be called first in TestMain, with the subjects of all tests that
-// call [Run]. In a process that Run has started it plays that process's part and
-// exits. Anywhere else it returns at once.
+// call [Run]. In a process that Run has started it performs the role of that process and
+// exits. Otherwise it returns at once.
 func Child(all ...Subject) {
 	for _, s := range all {
 		subjects.Store(s.Name, s)

@@ -1,7 +1,7 @@
-// Package storetest checks that a Store keeps the contract of [oauth.Store],
-// with goroutines and with processes that exclude, see and survive each other.
+// Package storetest tests the contract of [oauth.Store], with concurrent goroutines
+// and processes that are stopped or killed.
 //
-// A test of a store is a [Subject], a call of [Child] in TestMain, and a call of
+// A test of a store needs a [Subject], a call of [Child] in TestMain, and a call of
 // [Run]:
 //
 //	var subject = storetest.Subject{
@@ -18,44 +18,43 @@
 //
 // # Processes
 //
-// Run starts the test binary again, several times over, with an environment
-// variable that Child looks for. Such a process opens the store, plays its part
-// (it counts, holds the lock, or writes until it is killed) and exits. It ends
-// too when the test does, whatever way that ends. What the store prints to
-// standard output is ignored.
+// Run starts the test binary several more times, with an environment
+// variable that Child looks for. Such a process opens the store, performs its role
+// (it counts, holds the lock, or writes until it is killed) and exits. It also ends
+// when the test does, however that ends. The standard output of the store is ignored.
 //
-// # What is checked
+// # Checks
 //
 // Every check is a subtest of Run:
 //
 //   - no session: Load's error matches oauth.ErrNoSession, Update's fn gets the
-//     zero Session, and can leave it so
-//   - what is stored comes back as it was, from the same value, from others for
+//     zero Session, and may return it
+//   - a stored session comes back unchanged, from the same value, from others for
 //     the same place and in other processes; large sessions too
-//   - a zero Session removes; an unchanged one stays
-//   - fn is called once; its error is returned as it is, and nothing is stored;
-//     a panic of fn gets through, stores nothing and frees the lock
-//   - fn runs in one place at a time: with 100 goroutines, several values and
+//   - a zero Session removes the stored one; an unchanged one stays
+//   - fn is called once; its error is returned unchanged, and nothing is stored;
+//     a panic of fn propagates, stores nothing and releases the lock
+//   - only one fn runs at a time, with 100 goroutines, several values and
 //     several processes
 //   - Load does not wait for an Update, in this process or another
-//   - a ctx that ends while Update waits for the lock ends the wait, without fn
-//   - a ctx that ends while fn runs does not keep the result from being stored
-//   - Load and Update return the error of a ctx that has ended
+//   - if ctx is canceled while Update waits for the lock, Update returns without fn
+//   - if ctx is canceled while fn runs, the result is still stored
+//   - Load and Update return the error of a canceled ctx
 //   - the Scopes of a session are not shared with callers
 //   - a process that is stopped for Subject.Hold while it has the lock saves, or
-//     is told that it did not; it never undoes what somebody else saved
-//   - the lock of a process that is killed is free, and nothing was stored
-//   - a writer that is killed at random moments leaves the session that it wrote
-//     last or the one before, whole, and a store that works
+//     gets an error; it never overwrites a session that another process saved
+//   - the lock of a killed process is free, and nothing was stored
+//   - a writer that is killed at random moments leaves a complete session, its
+//     last or the one before, and a working store
 //
 // With Subject.Break and Subject.PowerLoss:
 //
-//   - a store that cannot write says so, and works again when it can
-//   - what Update stored is there after a failure of the power
+//   - a store that cannot write returns an error, and works again when it can
+//   - after a power failure, the session that Update stored is still there
 //
 // The checks measure no time. They fail if a store hangs for minutes. A value
-// that Open returned is closed after its use if it is an io.Closer; a process has
-// four at most at the same time.
+// that Open returned is closed after use if it is an io.Closer; a process has
+// at most four open at the same time.
 package storetest
 
 import (
@@ -70,53 +69,52 @@ import (
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
-// A Subject is a Store to be checked.
+// A Subject is a Store to test.
 type Subject struct {
-	// Name tells the subjects of one test binary apart.
+	// Name identifies the subject in the test binary.
 	Name string
 
 	// Open returns a new Store for a place. Stores for the same place share one
-	// session, also with processes that open the place. It is called in this
+	// session, also with other processes that open the place. Open is called in this
 	// process and in others, from several goroutines.
 	Open func(place string) (oauth.Store, error)
 
-	// NewPlace returns a place that has no session, for the time of the test.
-	// Optional. Default: a path in a temporary directory, where nothing is yet.
+	// NewPlace returns a place without a session, for the duration of the test.
+	// Optional. Default: an unused path in a temporary directory.
 	NewPlace func(t *testing.T) string
 
-	// Unshared is for a store that keeps its session to itself: every value that
-	// Open returns has its own. What takes several values or processes is left
-	// out, and Child need not know the subject. Optional.
+	// Unshared is for a store whose values do not share a session: every value that
+	// Open returns has its own. Checks that need several values or processes are
+	// skipped, and the subject need not be passed to Child. Optional.
 	Unshared bool
 
 	// Kills is how often a writing process is killed. Optional. Default: 20.
 	Kills int
 
-	// Goroutines is how many Updates run at once in one process, at most. A store
-	// that takes a connection for each sets what its server allows. Optional.
+	// Goroutines is how many Updates run at once in one process, at most. If a store
+	// needs a connection for each, set the limit of its server. Optional.
 	// Default: 100.
 	Goroutines int
 
-	// Hold is how long a process is stopped while it has the lock. A store whose
-	// lock is a lease names more than the lease lasts, or the checks do not see
-	// what happens when it runs out. Optional. Default: 1 second.
+	// Hold is how long a process is stopped while it has the lock. If the
+	// lock is a lease, set more than its duration, or its expiry is not
+	// tested. Optional. Default: 1 second.
 	Hold time.Duration
 
-	// Break makes Updates of stores in this process, which may be open already,
-	// unable to write to the place until mend is called. Optional: without it, it
-	// is not checked what happens then.
+	// Break makes the place unwritable for Updates of stores in this process, even open
+	// ones, until mend is called. Optional. Without it, write errors are not tested.
 	Break func(t *testing.T, place string) (mend func())
 
-	// PowerLoss begins to watch the place. The power fails when cut is called,
-	// which returns another place, with what a failure may leave. Optional:
-	// without it, it is not checked what happens then.
+	// PowerLoss starts to watch the place. A call of cut simulates a power failure,
+	// and returns another place with the data that may be left. Optional.
+	// Without it, power failures are not tested.
 	PowerLoss func(t *testing.T, place string) (cut func() (left string))
 }
 
 // patience is how long a step may take that should take milliseconds.
 const patience = 30 * time.Second
 
-// Run runs all checks, each as a subtest with a place of its own.
+// Run runs all checks, each as a subtest with its own place.
 func Run(t *testing.T, subject Subject) {
 	t.Helper()
 	if !subject.Unshared && !known(subject.Name) {
