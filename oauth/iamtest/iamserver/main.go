@@ -1,12 +1,12 @@
-// Iamserver is the embedded IAM of package iamtest as a server on this computer, so
-// that command lines, services and programs of your own can be tried by hand, without
+// Iamserver runs the embedded IAM of package iamtest as a server on this computer, to
+// try command lines, services and your own programs without
 // an account:
 //
 //	go run ./oauth/iamtest/iamserver
 //	go run github.com/ycauth/ycauth-go/oauth/iamtest/iamserver@latest
 //
-// It prints what to export in another terminal. With that in a file, as by
-// "iamserver >iam.env", the other terminal needs
+// It prints the variables to export in another terminal. If you write them to a file, with
+// "iamserver >iam.env", run in the other terminal
 //
 //	until [ -s iam.env ]; do sleep 1; done # the file is empty until the server is built
 //	. ./iam.env
@@ -20,7 +20,7 @@
 // SIGTERM ends it, and removes the directory that it names for sessions. ("go run"
 // passes on Ctrl-C only: build the program to start it from a script.)
 //
-// To see renewals, let tokens live shortly and replace refresh tokens always:
+// To see renewals, use short-lived tokens and always replace refresh tokens:
 //
 //	go run ./oauth/iamtest/iamserver -access-life 1m -rotation always
 package main
@@ -93,14 +93,14 @@ func parse(args []string, stderr io.Writer) (opts iamtest.Options, seeds int, er
 	f := flag.NewFlagSet("iamserver", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.IntVar(&opts.Port, "port", 0, "`port` of 127.0.0.1 to listen at; 0 is any free one")
-	f.DurationVar(&opts.AccessLife, "access-life", 12*time.Hour, "how long IAM tokens live")
-	f.DurationVar(&opts.RefreshLife, "refresh-life", 31*24*time.Hour, "how long refresh tokens live")
+	f.DurationVar(&opts.AccessLife, "access-life", 12*time.Hour, "lifetime of IAM tokens")
+	f.DurationVar(&opts.RefreshLife, "refresh-life", 31*24*time.Hour, "lifetime of refresh tokens")
 	oneOf(f, &opts.Rotation, "rotation", "when a renewal replaces the refresh token", iamtest.RotateNearEnd, iamtest.RotateNever, iamtest.RotateAlways)
-	oneOf(f, &opts.Nonces, "nonces", "whether proofs need a nonce of the server's", iamtest.NoncesOff, iamtest.NoncesOptional, iamtest.NoncesRequired)
+	oneOf(f, &opts.Nonces, "nonces", "whether proofs need a nonce from the server", iamtest.NoncesOff, iamtest.NoncesOptional, iamtest.NoncesRequired)
 	f.BoolVar(&opts.AllowUnbound, "unbound", false, "accept token requests without a proof")
-	f.BoolVar(&opts.RefreshTokensOff, "no-refresh-tokens", false, "issue none, as an organization that has not enabled them")
+	f.BoolVar(&opts.RefreshTokensOff, "no-refresh-tokens", false, "issue none, like an organization that has not enabled them")
 	ahead := f.Duration("ahead", 0, "how far the server's clock is ahead of this computer's; negative is behind")
-	f.IntVar(&seeds, "seed", 2, "how many refresh tokens of earlier logins there are to list and revoke")
+	f.IntVar(&seeds, "seed", 2, "number of refresh tokens of earlier logins to list and revoke")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return opts, 0, err
@@ -111,7 +111,7 @@ func parse(args []string, stderr io.Writer) (opts iamtest.Options, seeds int, er
 		is   bool
 		text string
 	}{
-		{f.NArg() > 0, fmt.Sprintf("%q is too much: everything is a flag, see -help", f.Arg(0))},
+		{f.NArg() > 0, fmt.Sprintf("unexpected argument %q: use flags, see -help", f.Arg(0))},
 		{opts.Port < 0 || opts.Port > 65535, fmt.Sprintf("-port is %d: want 0 to 65535", opts.Port)},
 		{opts.AccessLife < time.Second, fmt.Sprintf("-access-life is %v: want a second or more", opts.AccessLife)},
 		{opts.RefreshLife < time.Second, fmt.Sprintf("-refresh-life is %v: want a second or more", opts.RefreshLife)},
