@@ -4,28 +4,28 @@
 //
 //	sdk, err := ycsdk.Build(ctx, yccredentials.Option(client.TokenSource()))
 //
-// It is a package of its own so that importers of oauth do not build the SDK.
+// It is a separate package so that importers of oauth do not build the SDK.
 //
 // # Rejected tokens
 //
-// The service can reject an IAM token that has not expired, because it was revoked
-// for example. With [Option], the token source then replaces it, and the SDK's call is
-// made once more. With the credentials of [New] alone nobody tells the token source,
-// and the SDK goes on to send the token until it expires, for up to 12 hours.
+// The service can reject an IAM token that has not expired, for example because it was
+// revoked. With [Option], the token source then replaces it, and the SDK's call is
+// retried once. With only the credentials of [New], the token source is not notified,
+// and the SDK keeps sending the token until it expires, for up to 12 hours.
 //
 // # Errors
 //
-// The SDK turns whatever its credentials fail with into the status Unauthenticated
-// with a text, unless the error has that status already. [Error] has it, so that
-// the cause stays within reach of [errors.Is] and [errors.As] in what a call of
-// the SDK returns:
+// The SDK turns any error of its credentials into the status Unauthenticated
+// with a text, unless the error already has that status. [Error] has it, so
+// [errors.Is] and [errors.As] find the cause in the error of a call of
+// the SDK:
 //
 //	if errors.Is(err, oauth.ErrLoginRequired) {
 //		// have the user log in again
 //	}
 //
-// Without an [*Error] in it, an Unauthenticated is the response of the service: it
-// rejected the token, and there is no other one.
+// An Unauthenticated error without an [*Error] in it comes from the service, which
+// rejected the token when there was no other one.
 package yccredentials
 
 import (
@@ -43,19 +43,19 @@ import (
 	"github.com/ycauth/ycauth-go/refreshtoken/grpctransport"
 )
 
-// TokenSource is what [Option] and [New] make credentials of: *oauth.TokenSource.
+// TokenSource provides the tokens for [Option] and [New]. *oauth.TokenSource implements it.
 type TokenSource interface {
 	// TokenContext returns a token that is valid now.
 	TokenContext(ctx context.Context) (*oauth2.Token, error)
 }
 
-// Option has the SDK authenticate with the tokens of src, and replace one that the
-// service rejects if src has a method Invalidate(*oauth2.Token), as
-// *oauth.TokenSource has. It stands for options.WithCredentials of [New] and for the
+// Option makes the SDK authenticate with the tokens of src. If src has a method
+// Invalidate(*oauth2.Token), as *oauth.TokenSource has, a token that the service rejects
+// is replaced. Option combines options.WithCredentials of [New] with the
 // interceptors of grpctransport.Authenticate.
 //
-// It adds to the dial options of the SDK. options.WithCustomDialOptions replaces them
-// and so must come before.
+// It adds to the dial options of the SDK. options.WithCustomDialOptions replaces them,
+// so it must come first.
 func Option(src TokenSource) options.Option {
 	return func(o *options.Options) {
 		o.Credentials = New(src)
@@ -67,12 +67,12 @@ func Option(src TokenSource) options.Option {
 }
 
 // New returns credentials for options.WithCredentials of the SDK, whose IAM tokens
-// come from src. They are safe for concurrent use if src is. Most programs take
-// [Option]: credentials do not learn that the service rejected a token.
+// come from src. They are safe for concurrent use if src is. Most programs should use
+// [Option], because credentials are not notified if the service rejects a token.
 //
-// The SDK asks them with every call, and caches nothing: it keeps a token to its
-// very end, while an *oauth.TokenSource renews it in good time. For that the tokens
-// come without the time of their expiry. Where that is needed, src has it.
+// The tokens are returned without their expiry, so that the SDK does not cache them and
+// asks for one with every call. Otherwise it would use a token until it expires, while an
+// *oauth.TokenSource renews it in time. Get the expiry from src if you need it.
 func New(src TokenSource) credentials.NonExchangeableCredentials {
 	return &tokenCredentials{src}
 }
@@ -117,13 +117,13 @@ func (s metadataSource) GetRequestMetadata(ctx context.Context, _ ...string) (ma
 	return map[string]string{"authorization": "Bearer " + tok.Token}, nil
 }
 
-// An Error says that there is no IAM token for a call, which was not made.
+// An Error means that there is no IAM token for a call, which was not sent.
 type Error struct {
 	// Err is the error of the token source, such as an oauth.ErrLoginRequired.
 	Err error
 }
 
-// Error is the text of the cause.
+// Error returns the text of the cause.
 func (e *Error) Error() string {
 	const text = "yccredentials: no IAM token"
 	if e.Err == nil {
@@ -135,5 +135,5 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// GRPCStatus is Unauthenticated: it is the status that the SDK hands on as it is.
+// GRPCStatus returns Unauthenticated, which the SDK passes on unchanged.
 func (e *Error) GRPCStatus() *status.Status { return status.New(codes.Unauthenticated, e.Error()) }

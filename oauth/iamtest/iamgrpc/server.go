@@ -18,7 +18,7 @@ import (
 	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
-// Options change what the server does. The zero value serves in plain text.
+// Options configures a server. The zero value serves in plain text.
 type Options struct {
 	// TLS is the configuration of the server, with a certificate.
 	// Optional. Default: nil, plain text.
@@ -28,7 +28,7 @@ type Options struct {
 // A Server is a gRPC server on a loopback address. Its methods are safe for
 // concurrent use.
 type Server struct {
-	// Address is where it listens, such as "127.0.0.1:40123".
+	// Address is the address of the server, such as "127.0.0.1:40123".
 	Address string
 
 	iam    iamapi.API
@@ -38,8 +38,8 @@ type Server struct {
 	once   sync.Once
 }
 
-// New starts a gRPC server in front of iam on a free port of 127.0.0.1. Close
-// ends it, before or after iam.
+// New starts a gRPC server for iam on a free port of 127.0.0.1. Close
+// stops it, before or after iam is closed.
 func New(iam *iamtest.Server, opts Options) (*Server, error) {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -62,8 +62,8 @@ func New(iam *iamtest.Server, opts Options) (*Server, error) {
 	return s, nil
 }
 
-// Start is [New] for tests: it ends the test if the server cannot start, and the
-// server when the test ends. It takes no Options, or one.
+// Start calls [New] in a test. It fails the test if the server cannot start, and closes the
+// server when the test ends. It takes at most one Options.
 func Start(t iamtest.TB, iam *iamtest.Server, opts ...Options) *Server {
 	t.Helper()
 	var o Options
@@ -84,8 +84,8 @@ func Start(t iamtest.TB, iam *iamtest.Server, opts ...Options) *Server {
 	return s
 }
 
-// Close ends the server: calls that are going on lose their connection. When it
-// returns, no goroutine of the server runs any more. It can be called more than
+// Close stops the server and closes its connections. When it
+// returns, no goroutine of the server is running. It can be called more than
 // once.
 func (s *Server) Close() {
 	s.once.Do(func() {
