@@ -281,8 +281,8 @@ func TestContradicts(t *testing.T) {
 	}{
 		{"nothing", func(*Attestation) {}, ""},
 		{"serial not told", func(a *Attestation) { a.Serial = 0 }, ""},
-		{"key", func(a *Attestation) { a.PublicKey = foreign.Public() }, "another key"},
-		{"no key", func(a *Attestation) { a.PublicKey = nil }, "another key"},
+		{"key", func(a *Attestation) { a.PublicKey = foreign.Public() }, "different key"},
+		{"no key", func(a *Attestation) { a.PublicKey = nil }, "different key"},
 		{"serial", func(a *Attestation) { a.Serial = 8 }, "YubiKey 8"},
 		{"slot", func(a *Attestation) { a.Slot = SlotSignature }, "slot 9c"},
 		{"firmware", func(a *Attestation) { a.Firmware.Patch = 1 }, "5.7.1"},

@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// Card is a YubiKey that is plugged in.
+// Card is a connected YubiKey.
 type Card struct {
 	// Serial is the serial number, as printed on the card.
 	Serial uint32
@@ -14,24 +14,24 @@ type Card struct {
 	// Firmware is the firmware version.
 	Firmware Version
 
-	// FormFactor is the shape; 0 where the card does not tell.
+	// FormFactor is the shape; 0 if the card does not report it.
 	FormFactor FormFactor
 
-	// Reader is the name of the PC/SC reader that the card is in. It changes with
-	// the port and the operating system: do not store it.
+	// Reader is the name of the card's PC/SC reader. Do not store it, because it depends
+	// on the port and the operating system.
 	Reader string
 }
 
-// String returns the card in words, such as "YubiKey 12345678, firmware 5.7.1".
+// String returns a description such as "YubiKey 12345678, firmware 5.7.1".
 func (c Card) String() string {
 	return fmt.Sprintf("YubiKey %d, firmware %v", c.Serial, c.Firmware)
 }
 
-// Cards lists the YubiKeys that are plugged in, ordered by reader. Each is opened
-// for a moment.
+// Cards lists the connected YubiKeys, ordered by reader. It opens each
+// briefly.
 //
-// An empty list comes with [ErrNoCard]. Cards that could be read are returned
-// even with an error, which then says what kept it from others: [ErrCardBusy], or
+// If there are none, the error is [ErrNoCard]. If some cards cannot be read, Cards returns
+// the others with an error: [ErrCardBusy], or
 // [ErrUnsupported] for a card without PIV. Further errors: [ErrNoService], ctx's.
 func Cards(ctx context.Context) ([]Card, error) { return std.cards(ctx) }
 
@@ -74,14 +74,14 @@ func (v Version) forgetsPINWhenAsked() bool { return v == Version{5, 3, 1} }
 // (Yubico, security advisory YSA-2017-01, CVE-2017-15361).
 func (v Version) weakRSA() bool { return v.atLeast(Version{4, 2, 6}) && !v.atLeast(Version{4, 3, 5}) }
 
-// FormFactor is the shape of a card: Yubico's number for it ("Configuration
-// reference"), 0 where it is not known.
+// FormFactor is Yubico's number for the shape of a card ("Configuration
+// reference"), 0 if unknown.
 type FormFactor byte
 
 // FormFactorFIPS is set in addition to the shape on the FIPS series.
 const FormFactorFIPS FormFactor = 0x80
 
-// String returns the shape in words, such as "USB-C Nano (FIPS)".
+// String returns a description such as "USB-C Nano (FIPS)".
 func (f FormFactor) String() string {
 	names := []string{
 		"unknown", "USB-A Keychain", "USB-A Nano", "USB-C Keychain", "USB-C Nano", "USB-C/Lightning", "USB-A Bio", "USB-C Bio",

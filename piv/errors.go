@@ -7,133 +7,133 @@ import (
 	"strings"
 )
 
-// What can be wrong with a card, a slot or a PIN. The functions of this package
+// Errors about a card, a slot or a PIN. The functions of this package
 // return them wrapped in an [*Error]; test with [errors.Is]. Their texts say what
-// happened and what a person can do about it; [Remedy] gives the second half alone.
+// happened and what the user can do about it; [Remedy] returns only the latter.
 var (
-	// ErrUnsupported: this build has no PC/SC (see "Without cgo" in the package
-	// documentation), or the card's firmware cannot do what was asked.
+	// ErrUnsupported means that this build has no PC/SC (see "Without cgo" in the package
+	// documentation), or that the card's firmware does not support the operation.
 	ErrUnsupported error = &faultError{
 		"not supported",
-		"see the package documentation for what each build and each firmware can do",
+		"see the package documentation for the features of each build and firmware",
 	}
 
-	// ErrNoService: the PC/SC service does not answer. It is also an ErrNoCard,
-	// because without the service no card can be seen.
+	// ErrNoService means that the PC/SC service does not respond. It also matches
+	// ErrNoCard, because without the service no card is visible.
 	ErrNoService error = &faultError{
 		"the PC/SC service is not running",
 		"start it (Linux: systemctl start pcscd.socket; Windows: the SCardSvr service)",
 	}
 
-	// ErrAccessDenied: the PC/SC service does not let this user in. On Linux polkit
-	// decides that, and many distributions let in only the person at the screen.
+	// ErrAccessDenied means that the PC/SC service denies this user access. On Linux polkit
+	// decides this, and many distributions allow only the user at the screen.
 	ErrAccessDenied error = &faultError{
 		"the PC/SC service denies access to the card",
 		"for ssh sessions and services on Linux, allow the polkit actions org.debian.pcsc-lite.access_pcsc and " +
 			"org.debian.pcsc-lite.access_card to the user, in a file in /etc/polkit-1/rules.d",
 	}
 
-	// ErrPCSC: the PC/SC service or the card failed in a way that has no error of
-	// its own here. The error's text has the PC/SC return code.
+	// ErrPCSC means that the PC/SC service or the card failed in a way that no other error
+	// of this package covers. The error's text has the PC/SC return code.
 	ErrPCSC error = &faultError{
 		"the PC/SC service could not reach the card",
-		"pull the YubiKey out, plug it in again and repeat; if that does not help, restart the PC/SC service",
+		"unplug the YubiKey, plug it in again and retry; if that does not help, restart the PC/SC service",
 	}
 
-	// ErrNoCard: no reader holds the card that was asked for.
+	// ErrNoCard means that the requested card is in no reader.
 	ErrNoCard error = &faultError{
 		"no such YubiKey is plugged in",
 		"plug it in, or correct the serial number",
 	}
 
-	// ErrSeveralCards: no serial number was given and there is more than one card.
+	// ErrSeveralCards means that no serial number was given and there is more than one card.
 	ErrSeveralCards error = &faultError{
 		"several YubiKeys are plugged in",
-		"say which one by its serial number",
+		"select one by its serial number",
 	}
 
-	// ErrCardBusy: another program holds the card, exclusively or in a transaction,
-	// for longer than ctx or [Options].BusyTimeout allowed to wait.
+	// ErrCardBusy means that another program used the card, exclusively or in a transaction,
+	// for longer than ctx or [Options].BusyTimeout allows to wait.
 	ErrCardBusy error = &faultError{
-		"another program holds the card",
-		"touch the YubiKey if it blinks for that program, or close it: usually gpg's scdaemon (gpgconf --kill scdaemon; " +
+		"another program is using the card",
+		"touch the YubiKey if it blinks for that program, or close the program: usually gpg's scdaemon (gpgconf --kill scdaemon; " +
 			"with pcsc-shared in scdaemon.conf it shares the card), yubikey-agent, or Yubico Authenticator",
 	}
 
-	// ErrCardRemoved: the card was there, and then was pulled out or lost its
-	// connection. It is looked for again, by its serial number, at the next use.
-	// It is also an ErrNoCard.
+	// ErrCardRemoved means that the card was removed or lost its
+	// connection. The next use looks for it again, by its serial number.
+	// It also matches ErrNoCard.
 	ErrCardRemoved error = &faultError{
 		"the YubiKey was removed",
-		"plug it in again and repeat",
+		"plug it in again and retry",
 	}
 
-	// ErrNoKey: the slot is empty.
+	// ErrNoKey means that the slot is empty.
 	ErrNoKey error = &faultError{
-		"the slot holds no key",
+		"the slot has no key",
 		"generate one, or choose another slot",
 	}
 
-	// ErrSlotOccupied: Generate found a key or a certificate in the slot. See
+	// ErrSlotOccupied means that Generate found a key or a certificate in the slot. See
 	// [KeySpec].Overwrite.
 	ErrSlotOccupied error = &faultError{
 		"the slot is in use",
-		"choose another slot; to overwrite it destroys the key that is there, for ever",
+		"choose another slot; overwriting destroys the existing key permanently",
 	}
 
-	// ErrKeyMismatch: the slot holds another key than the one asked for.
+	// ErrKeyMismatch means that the key in the slot is not the requested one.
 	ErrKeyMismatch error = &faultError{
-		"the slot holds another key",
-		"plug in the card that the key was made on, or enrol the new key",
+		"the slot has a different key",
+		"plug in the card that the key was generated on, or register the new key",
 	}
 
-	// ErrPINRequired: the key needs a PIN and there is nobody to ask for it, as
-	// [Options].Prompt is not set.
+	// ErrPINRequired means that the key needs a PIN, but [Options].Prompt is not set.
 	ErrPINRequired error = &faultError{
 		"a PIN is required",
-		"use a program that can ask for it, and a terminal or window that it can ask in",
+		"use a program that can ask for it, in a terminal or window",
 	}
 
-	// ErrPINBlocked: no tries are left.
+	// ErrPINBlocked means that no PIN attempts are left.
 	ErrPINBlocked error = &faultError{
 		"the PIN is blocked",
 		"unblock it with the PUK (ykman piv access unblock-pin)",
 	}
 
-	// ErrLastTry: one try is left, and nobody agreed to spend it; see [LastTryPrompt].
+	// ErrLastTry means that one PIN attempt is left, and its use was not confirmed; see
+	// [LastTryPrompt].
 	ErrLastTry error = &faultError{
-		"one PIN try is left and it was not spent",
-		"be sure of the PIN, then agree to the last try; or set a new PIN with the PUK (ykman piv access unblock-pin)",
+		"one PIN attempt is left, and it was not used",
+		"make sure that you know the PIN, then confirm the last attempt; or set a new PIN with the PUK (ykman piv access unblock-pin)",
 	}
 
-	// ErrTouchTimeout: the card waited for a touch and gave up, after about 15 s.
+	// ErrTouchTimeout means that the card waited for a touch in vain, for about 15 s.
 	ErrTouchTimeout error = &faultError{
-		"nobody touched the YubiKey in time",
-		"repeat, and touch it when it blinks",
+		"the YubiKey was not touched in time",
+		"retry, and touch it when it blinks",
 	}
 
-	// ErrManagementKey: the card did not accept the management key. See
+	// ErrManagementKey means that the card rejected the management key. See
 	// [KeySpec].ManagementKey.
 	ErrManagementKey error = &faultError{
-		"the card refused the management key",
-		"enter the right one, or have it stored on the card under the PIN (ykman piv access change-management-key --protect)",
+		"the card rejected the management key",
+		"enter the right one, or store it on the card, protected by the PIN (ykman piv access change-management-key --protect)",
 	}
 
-	// ErrAttestation: the card's statement about the key is missing, does not lead
-	// to a trusted root, or contradicts what the card itself says.
+	// ErrAttestation means that the card's statement about the key is missing, does not lead
+	// to a trusted root, or contradicts the card itself.
 	ErrAttestation error = &faultError{
 		"the key is not attested",
-		"only keys generated on a YubiKey (firmware 4.3 or newer) are; to believe another maker, trust its root certificate",
+		"only keys generated on a YubiKey (firmware 4.3 or newer) are; to accept another manufacturer, trust its root certificate",
 	}
 
-	// ErrRejected: the card answered a command with a status word that has no error
-	// of its own here. The error's text has it.
+	// ErrRejected means that the card responded with a status word that no other error of
+	// this package covers. The error's text has it.
 	ErrRejected error = &faultError{
 		"the card rejected the command",
-		"look up its status word in Yubico's documentation of PIV; if the slot was changed by another program, open the key again",
+		"look up its status word in Yubico's documentation of PIV; if another program changed the slot, open the key again",
 	}
 
-	// ErrClosed: the [Key] was closed.
+	// ErrClosed means that the [Key] was closed.
 	ErrClosed error = &faultError{"the key is closed", "open it again"}
 )
 
@@ -148,8 +148,7 @@ func (f *faultError) Is(target error) bool {
 	return target == ErrNoCard && (error(f) == ErrNoService || error(f) == ErrCardRemoved)
 }
 
-// Remedy returns what a person can do about err, or "" where this package has
-// no advice.
+// Remedy returns advice for the user about err, or "" if this package has none.
 func Remedy(err error) string {
 	var pin *WrongPINError
 	if errors.As(err, &pin) {
@@ -162,19 +161,19 @@ func Remedy(err error) string {
 	return ""
 }
 
-// Error is a failed operation on a card. It holds no secret.
+// Error describes a failed operation on a card. It contains no secret.
 type Error struct {
-	// Op is what was tried: "open", "sign", "generate", "attest" or "list".
+	// Op is the operation: "open", "sign", "generate", "attest" or "list".
 	Op string
 
-	// Serial is the card's serial number; 0 where none is known yet.
+	// Serial is the card's serial number; 0 if not known yet.
 	Serial uint32
 
-	// Slot is the slot concerned; 0 where none is.
+	// Slot is the slot concerned, or 0.
 	Slot Slot
 
 	// Err is the reason: one of this package's Err values or a [*WrongPINError],
-	// perhaps with the card's own words behind it, ctx's error, or the error of
+	// possibly with the card's own error, ctx's error, or the error of
 	// the [Prompt].
 	Err error
 }
@@ -197,23 +196,23 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// WrongPINError says that a PIN was not the card's. With no tries left it is an
-// [ErrPINBlocked] too. Nothing was signed; another call asks for the PIN anew.
+// WrongPINError means that the PIN is wrong. With no attempts left it also
+// matches [ErrPINBlocked]. Nothing was signed; another call asks for the PIN again.
 type WrongPINError struct {
-	// TriesLeft is how many tries the card still allows, by its own count.
+	// TriesLeft is how many attempts the card still allows, by its own count.
 	TriesLeft int
 
-	// NotSent is set when this package kept the PIN back, so that no try was
-	// spent: it was not 6 to 8 bytes long, or the card had already refused it.
+	// NotSent is set if this package did not send the PIN, so that no attempt was
+	// used, because it was not 6 to 8 bytes long or the card had already rejected it.
 	NotSent bool
 }
 
 func (e *WrongPINError) Error() string {
 	what := "wrong PIN"
 	if e.NotSent {
-		what = "a PIN that cannot be right was not sent to the card"
+		what = "the PIN cannot be right and was not sent to the card"
 	}
-	return fmt.Sprintf("%s, %s left; %s", what, plural(e.TriesLeft, "try", "tries"), e.remedy())
+	return fmt.Sprintf("%s, %s left; %s", what, plural(e.TriesLeft, "attempt", "attempts"), e.remedy())
 }
 
 func (e *WrongPINError) remedy() string {
@@ -223,11 +222,11 @@ func (e *WrongPINError) remedy() string {
 	case e.NotSent:
 		return "enter the card's PIN, 6 to 8 characters"
 	default:
-		return "repeat with the right PIN"
+		return "retry with the right PIN"
 	}
 }
 
-// Is makes a wrong PIN that was the last try an [ErrPINBlocked].
+// Is matches [ErrPINBlocked] if no attempts are left.
 func (e *WrongPINError) Is(target error) bool {
 	return target == ErrPINBlocked && e.TriesLeft == 0
 }
@@ -239,7 +238,7 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// because adds what exactly happened, in the words of whoever noticed it.
+// because adds the cause in detail.
 func because(kind, cause error) error {
 	if cause == nil {
 		return kind

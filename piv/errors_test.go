@@ -35,11 +35,11 @@ func TestSentinels(t *testing.T) {
 func TestErrorText(t *testing.T) {
 	cause := errors.New("no")
 	for want, err := range map[string]error{
-		"piv: list: no":                          &Error{Op: "list", Err: cause},
-		"piv: open slot 9e of YubiKey 5: no":     &Error{Op: "open", Serial: 5, Slot: SlotCardAuthentication, Err: cause},
-		"wrong PIN, 1 try left; repeat with":     &WrongPINError{TriesLeft: 1},
-		"wrong PIN, 0 tries left; unblock":       &WrongPINError{},
-		"was not sent to the card, 2 tries left": &WrongPINError{TriesLeft: 2, NotSent: true},
+		"piv: list: no":                             &Error{Op: "list", Err: cause},
+		"piv: open slot 9e of YubiKey 5: no":        &Error{Op: "open", Serial: 5, Slot: SlotCardAuthentication, Err: cause},
+		"wrong PIN, 1 attempt left; retry with":     &WrongPINError{TriesLeft: 1},
+		"wrong PIN, 0 attempts left; unblock":       &WrongPINError{},
+		"was not sent to the card, 2 attempts left": &WrongPINError{TriesLeft: 2, NotSent: true},
 	} {
 		if got := err.Error(); !strings.Contains(got, want) {
 			t.Errorf("Error() = %q, want %q", got, want)

@@ -21,7 +21,7 @@ import (
 type terminal struct{ in *bufio.Reader }
 
 func (t terminal) PIN(_ context.Context, r piv.PINRequest) (string, error) {
-	fmt.Fprintf(os.Stderr, "PIN of YubiKey %d (%d tries left): ", r.Serial, r.TriesLeft)
+	fmt.Fprintf(os.Stderr, "PIN of YubiKey %d (%d attempts left): ", r.Serial, r.TriesLeft)
 	line, err := t.in.ReadString('\n')
 	return strings.TrimRight(line, "\r\n"), err
 }
@@ -55,9 +55,9 @@ func ExampleOpen() {
 	var wrong *piv.WrongPINError
 	switch {
 	case errors.As(err, &wrong):
-		log.Fatalf("wrong PIN, %d tries left", wrong.TriesLeft)
+		log.Fatalf("wrong PIN, %d attempts left", wrong.TriesLeft)
 	case errors.Is(err, piv.ErrTouchTimeout):
-		log.Fatal("nobody touched the card")
+		log.Fatal("the card was not touched in time")
 	case err != nil:
 		log.Fatal(err)
 	}

@@ -15,28 +15,28 @@ import (
 	"time"
 )
 
-// Generate makes a key in a slot of the card and opens it. The private key never
-// leaves the card, and nobody can make a copy: plan for its loss.
+// Generate generates a key in a slot of the card and opens it. The private key never
+// leaves the card and cannot be copied, so plan for its loss.
 //
-// A slot that is in use is left alone, [ErrSlotOccupied], unless the spec says
-// Overwrite. In use means that there is a key or a certificate. Firmware before
-// 5.3 does not tell whether it holds an imported key without certificate, so a
-// signature is tried there, without the PIN but perhaps with a touch; a slot that
-// answers in an unknown way counts as in use.
+// If the slot has a key or a certificate, Generate changes nothing and returns
+// [ErrSlotOccupied], unless Overwrite is set. Firmware before
+// 5.3 does not report an imported key without a certificate, so Generate tries a
+// signature there, without the PIN but possibly with a touch; a slot with an
+// unexpected response counts as in use.
 //
-// With the key goes a certificate into the slot, since other programs take a slot
-// without one for empty. It names this package and certifies nothing.
+// Generate also stores a certificate in the slot, because other programs treat a slot
+// without one as empty. It names this package and certifies nothing.
 //
-// The card forgets the management key and the PIN afterwards, so that nobody else
+// The card forgets the management key and the PIN afterwards, so that no other program
 // can change its keys.
 //
-// RSA keys take the card many seconds. When ctx ends, Generate returns at once,
-// but the card may be at it already: look into the slot before the next try.
+// RSA keys take many seconds to generate. When ctx is done, Generate returns at once,
+// but the card may still generate the key, so check the slot before you retry.
 //
 // Its errors: [ErrSlotOccupied], [ErrManagementKey], [ErrUnsupported] (the
 // firmware lacks the algorithm), [ErrTouchTimeout] (the management key needs a
-// touch; the [Prompt] is told), those of [Open], and for the management key
-// under the PIN those of [Key.SignContext] that concern the PIN.
+// touch; the [Prompt] is notified), those of [Open], and for the management key
+// protected by the PIN those of [Key.SignContext] that concern the PIN.
 // Options.Fingerprint is not used.
 func Generate(ctx context.Context, o Options, spec KeySpec) (*Key, error) {
 	return std.generate(ctx, o, spec)
@@ -158,7 +158,7 @@ func (g *generating) create(s *session, c *conn, managementKey []byte, touch Tou
 		err = c.store(managementKey, g.opts.Slot, der)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the key was generated, but no certificate could be stored for it: %w", err)
+		return nil, fmt.Errorf("the key was generated, but its certificate could not be stored: %w", err)
 	}
 	return public, nil
 }
@@ -228,7 +228,7 @@ func (c *conn) vacant(slot Slot, touch announcer) error {
 	return c.noHiddenKey(slot, touch)
 }
 
-// noCertificate: a certificate alone is somebody's too. Firmware before 5.3 was
+// noCertificate: a certificate without a key also counts as in use. Firmware before 5.3 was
 // asked for it when its slot was read.
 func (c *conn) noCertificate(slot Slot) error {
 	_, err := c.certificate(slot)
@@ -264,7 +264,7 @@ func (c *conn) noHiddenKey(slot Slot, touch announcer) error {
 		case pcscCode(err) != 0:
 			return err
 		default:
-			return because(ErrSlotOccupied, fmt.Errorf("firmware %v does not tell by what; a signature was answered with: %w", c.card.Firmware, orSuccess(err)))
+			return because(ErrSlotOccupied, fmt.Errorf("firmware %v does not report by what; the response to a signature was: %w", c.card.Firmware, orSuccess(err)))
 		}
 	}
 	return nil

@@ -12,34 +12,34 @@ import (
 	"time"
 )
 
-// Options say which key is meant and how to reach the people who can unlock it.
-// [Reference.Options] makes them from a stored reference.
+// Options selects a key and says how to ask the user for the PIN.
+// [Reference.Options] returns them for a stored reference.
 type Options struct {
-	// Serial is the card's serial number. Optional. Default: the only card that
-	// is plugged in; with several, [ErrSeveralCards].
+	// Serial is the card's serial number. Optional. Default: the only connected card;
+	// if there are several, the error is [ErrSeveralCards].
 	Serial uint32
 
-	// Slot is where the key lives. Optional. Default: [SlotAuthentication].
+	// Slot is the slot of the key. Optional. Default: [SlotAuthentication].
 	Slot Slot
 
-	// Fingerprint is what the key must have (see [Fingerprint]); with another,
-	// [ErrKeyMismatch]. Optional. Default: any key will do.
+	// Fingerprint is the required [Fingerprint] of the key; for another key, the error is
+	// [ErrKeyMismatch]. Optional. Default: any key.
 	Fingerprint [sha256.Size]byte
 
-	// Prompt is asked for PINs and told of touches. Optional. Default: nobody,
-	// and keys that need a PIN return [ErrPINRequired].
+	// Prompt is asked for PINs and notified of touches. Optional. Default: none, and
+	// keys that need a PIN return [ErrPINRequired].
 	Prompt Prompt
 
-	// BusyTimeout is how long to wait for a card that another program holds,
-	// where ctx allows as much. Optional. Default: 30 s, which is longer than
+	// BusyTimeout is how long to wait for a card that another program is using, at most
+	// until ctx is done. Optional. Default: 30 s, which is longer than
 	// another program waits for a touch.
 	BusyTimeout time.Duration
 
-	// Trust says whose attestations to believe. Optional. Default: Yubico's.
+	// Trust is the set of trusted attestation issuers. Optional. Default: Yubico.
 	Trust Trust
 
-	// Reader is a part of the names of the PC/SC readers to look into; case does
-	// not matter. Cards in other readers are not touched. Optional. Default:
+	// Reader is a part of the names of the PC/SC readers to use, regardless of
+	// case. Cards in other readers are ignored. Optional. Default:
 	// "yubikey", which is in the name of every YubiKey on USB; a contactless
 	// reader has its own name.
 	Reader string
@@ -113,8 +113,8 @@ func (o Options) failed(op string, serial uint32, err error) error {
 	return &Error{Op: op, Serial: serial, Slot: o.Slot, Err: err}
 }
 
-// Key is a private key in a slot of a YubiKey. It is a [crypto.Signer], safe for
-// concurrent use: signatures are made one after the other, over a connection that
+// Key is a private key in a slot of a YubiKey. It is a [crypto.Signer] and safe for
+// concurrent use. Signatures are made one after the other, over a connection that
 // all keys of the process share.
 type Key struct {
 	sys         *system
@@ -128,7 +128,7 @@ type Key struct {
 var _ crypto.Signer = (*Key)(nil)
 
 // Open returns the key in a slot. It reads the public key and the policies and
-// lets go of the card again; no PIN is asked for.
+// releases the card again; it does not ask for the PIN.
 //
 // Its errors: [ErrNoCard], [ErrSeveralCards], [ErrCardBusy], [ErrNoKey],
 // [ErrKeyMismatch], [ErrNoService], [ErrUnsupported], ctx's.
@@ -176,7 +176,7 @@ func newKey(s *system, o Options, c *conn) (*Key, error) {
 // an [*rsa.PublicKey].
 func (k *Key) Public() crypto.PublicKey { return k.info.public }
 
-// Card returns the card that the key lives on, as it was when the key was opened.
+// Card returns the key's card, as of when the key was opened.
 // Its FormFactor is not set.
 func (k *Key) Card() Card { return k.card }
 
@@ -186,19 +186,19 @@ func (k *Key) PINPolicy() PINPolicy { return k.info.pin }
 // TouchPolicy returns when the key needs a touch.
 func (k *Key) TouchPolicy() TouchPolicy { return k.info.touch }
 
-// Reference returns what to store in order to open the same key again.
+// Reference returns a reference to store, with which to open the same key again.
 func (k *Key) Reference() Reference {
 	return Reference{Serial: k.card.Serial, Slot: k.opts.Slot, Fingerprint: k.fingerprint}
 }
 
-// String returns the key in words, such as "slot 9a of YubiKey 12345678".
+// String returns a description such as "slot 9a of YubiKey 12345678".
 func (k *Key) String() string {
 	return fmt.Sprintf("slot %v of YubiKey %d", k.opts.Slot, k.card.Serial)
 }
 
-// Sign implements [crypto.Signer]. It is [Key.SignContext] without a deadline:
-// with a PIN policy or a touch policy it waits for people. Its first argument is
-// not used; the card has randomness of its own.
+// Sign implements [crypto.Signer]. It is [Key.SignContext] without a deadline, so
+// with a PIN or touch policy it waits for the user indefinitely. Its first argument is
+// not used, because the card has its own randomness.
 func (k *Key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	return k.SignContext(context.Background(), digest, opts)
 }
@@ -253,9 +253,9 @@ func (c *conn) attestation(slot Slot, trust Trust) (*Attestation, error) {
 	return a, nil
 }
 
-// Close ends the use of the key; it does not fail. Signatures under way end as
-// they would, later ones return [ErrClosed]. An idle connection to the card is
-// let go at once.
+// Close closes the key; it never fails. Signatures in progress complete
+// normally, later ones return [ErrClosed]. An idle connection to the card is
+// closed at once.
 func (k *Key) Close() error {
 	k.closed.Store(true)
 	if r, ok := k.sys.whereabouts(k.card.Serial); ok {

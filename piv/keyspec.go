@@ -10,27 +10,27 @@ type KeySpec struct {
 	// Algorithm is the kind of key. Optional. Default: [AlgorithmP256].
 	Algorithm Algorithm
 
-	// PINPolicy says when the key needs the PIN. Optional. Default:
+	// PINPolicy is when the key needs the PIN. Optional. Default:
 	// [PINPolicyOnce].
 	PINPolicy PINPolicy
 
-	// TouchPolicy says when the key needs a touch. Optional. Default:
+	// TouchPolicy is when the key needs a touch. Optional. Default:
 	// [TouchPolicyCached], so that one touch covers a login, which takes several
-	// proofs. With never, no touch is needed, and the key does not count as
+	// proofs. With [TouchPolicyNever], the key does not count as
 	// secure; see [Attestation.Secure].
 	TouchPolicy TouchPolicy
 
-	// Overwrite allows to destroy the key that is in the slot, for ever. Optional.
+	// Overwrite permits Generate to replace, and so destroy, an existing key. Optional.
 	Overwrite bool
 
 	// ManagementKey is the card's management key, 16, 24 or 32 bytes. Optional.
-	// Default: the factory's; if the card refuses that one, the key that is
-	// stored on the card under the PIN, for which the Prompt is asked.
+	// Default: the factory key; if the card rejects that, the key that is
+	// stored on the card, protected by the PIN, for which the Prompt is asked.
 	ManagementKey ManagementKey
 }
 
-// ManagementKey is a card's management key. It does not print: every verb of package
-// fmt, encoding/json and log/slog show "REDACTED" in its place.
+// ManagementKey is a card's management key. All verbs of package fmt, encoding/json and
+// log/slog print it as "REDACTED".
 type ManagementKey []byte
 
 // String implements [fmt.Stringer].
@@ -70,22 +70,22 @@ func (k KeySpec) validate() error {
 	return nil
 }
 
-// PINPolicy says when a key needs the card's PIN. The numbers are those of the
+// PINPolicy is when a key needs the card's PIN. The numbers are those of the
 // card (Yubico, "PIV attestation", extension 1.3.6.1.4.1.41482.3.8).
 type PINPolicy byte
 
-// PIN policies. The zero value means unknown: firmware before 5.3 does not tell
+// PIN policies. The zero value means unknown, because firmware before 5.3 does not report
 // the policy of an imported key.
 const (
 	// PINPolicyNever: the key signs without a PIN.
 	PINPolicyNever PINPolicy = iota + 1
-	// PINPolicyOnce: one PIN serves until the card loses power, is reset, or
+	// PINPolicyOnce: the PIN stays verified until the card loses power, is reset, or
 	// another of its applications is used.
 	PINPolicyOnce
-	// PINPolicyAlways: every signature takes the PIN anew.
+	// PINPolicyAlways: every signature needs the PIN.
 	PINPolicyAlways
-	// PINPolicyMatchOnce and PINPolicyMatchAlways ask a YubiKey Bio for a
-	// fingerprint. Keys that have them can be listed and attested, not used.
+	// PINPolicyMatchOnce and PINPolicyMatchAlways need a fingerprint on a YubiKey Bio.
+	// This package can list and attest such keys, but not use them.
 	PINPolicyMatchOnce
 	PINPolicyMatchAlways
 )
@@ -95,16 +95,16 @@ func (p PINPolicy) String() string {
 	return policyName(byte(p), "unknown", "never", "once", "always", "match-once", "match-always")
 }
 
-// TouchPolicy says when a key needs its owner's touch.
+// TouchPolicy is when a key needs a touch.
 type TouchPolicy byte
 
 // Touch policies. The zero value means unknown.
 const (
 	// TouchPolicyNever: the key signs without a touch.
 	TouchPolicyNever TouchPolicy = iota + 1
-	// TouchPolicyAlways: every signature takes a touch.
+	// TouchPolicyAlways: every signature needs a touch.
 	TouchPolicyAlways
-	// TouchPolicyCached: a touch serves for 15 s.
+	// TouchPolicyCached: a touch is valid for 15 s.
 	TouchPolicyCached
 )
 
@@ -120,10 +120,10 @@ func policyName(p byte, names ...string) string {
 	return fmt.Sprintf("policy %d", p)
 }
 
-// Algorithm is the kind of a key pair.
+// Algorithm is the kind of a key.
 type Algorithm int
 
-// Algorithms that Generate knows. P-256 is the default.
+// Algorithms that Generate supports. P-256 is the default.
 const (
 	AlgorithmP256    Algorithm = iota + 1
 	AlgorithmP384              // firmware 4.3 or newer

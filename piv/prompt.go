@@ -2,59 +2,59 @@ package piv
 
 import "context"
 
-// Prompt is whoever can ask a person for a PIN or a touch: a terminal, a window,
-// or a service that has the PIN from its secret store. [Options] carries it.
+// Prompt asks the user for a PIN or a touch, in a terminal or a window. A service
+// may take the PIN from a secret store instead. Set it in [Options].
 //
-// The methods are called from other goroutines than the one that signs. For one
+// The methods are not called from the goroutine that signs. For one
 // card there is never more than one call of PIN and SpendLastTry in progress,
-// except for those whose ctx has ended: nobody waits for their answer any more, so
-// they should return, too. While PIN waits, Touch and Busy can be called for other
+// except for those whose ctx is done: their result is ignored, so
+// they should return too. While PIN waits, Touch and Busy can be called for other
 // keys of the card.
 type Prompt interface {
-	// PIN returns the card's PIN. Its error is returned by the signature that
-	// wanted the PIN, which is how a person cancels. The PIN is sent to the card
-	// once and then forgotten; this package neither keeps nor logs it.
+	// PIN returns the card's PIN. The signature returns its error, for instance if the
+	// user cancels. The PIN is sent to the card
+	// once; this package neither stores nor logs it.
 	//
-	// The card is not held while PIN waits: other programs can use it meanwhile.
+	// While PIN waits, other programs can use the card.
 	PIN(ctx context.Context, r PINRequest) (string, error)
 
 	// Touch is called when the card has been waiting for a touch for about
-	// 200 ms, or up to 3 s with an RSA key. It shows that and returns at once; done is called when the wait is
-	// over, for whatever reason. done may be nil.
+	// 200 ms, or up to 3 s with an RSA key. It tells the user and returns at once; done is
+	// called when the wait is over. done may be nil.
 	Touch(ctx context.Context, r TouchRequest) (done func())
 }
 
-// LastTryPrompt is a [Prompt] that can agree to spend the last try of a PIN.
-// With a Prompt that is none, the last try is never spent and signing returns
-// [ErrLastTry], so an automatic prompt cannot block a card.
+// LastTryPrompt is a [Prompt] that can confirm the use of the last PIN attempt.
+// If Prompt does not implement LastTryPrompt, the last attempt is never used and signing
+// returns [ErrLastTry], so an automatic prompt cannot block a card.
 type LastTryPrompt interface {
 	Prompt
 
-	// SpendLastTry is called before PIN when one try is left. A wrong PIN will
-	// block the card: only an explicit yes of a person who knows that may
-	// return true.
+	// SpendLastTry is called before PIN if one attempt is left. A wrong PIN will
+	// block the card, so it must return true only if the user, knowing that, explicitly
+	// agrees.
 	SpendLastTry(ctx context.Context, r PINRequest) (bool, error)
 }
 
-// BusyPrompt is a [Prompt] that is also told when another program keeps the card
-// from being used. With a Prompt that is none, such a wait shows nothing.
+// BusyPrompt is a [Prompt] that is also notified when another program blocks the card.
+// If Prompt does not implement BusyPrompt, such a wait is silent.
 type BusyPrompt interface {
 	Prompt
 
-	// Busy is called when another program has kept the card for about 500 ms. Most
-	// often that program waits for its own touch. Busy shows that and returns at
-	// once; done is called when the wait is over, for whatever reason. done may be
+	// Busy is called when another program has blocked the card for about 500 ms.
+	// Usually that program is waiting for a touch. Busy tells the user and returns at
+	// once; done is called when the wait is over. done may be
 	// nil.
 	Busy(ctx context.Context, r BusyRequest) (done func())
 }
 
-// BusyRequest says which card another program uses.
+// BusyRequest describes the card that another program uses.
 type BusyRequest struct {
-	// Serial is the card's serial number; 0 while a card is looked for without one.
+	// Serial is the card's serial number; 0 if the card is selected without one.
 	Serial uint32
 }
 
-// PINRequest says which PIN is wanted.
+// PINRequest describes the requested PIN.
 type PINRequest struct {
 	// Serial is the card's serial number. A card has one PIN for all slots.
 	Serial uint32
@@ -62,21 +62,21 @@ type PINRequest struct {
 	// Slot is the slot whose key is to be used.
 	Slot Slot
 
-	// TriesLeft is how many tries the card allows at least: with 1, a wrong PIN
-	// blocks it. The card told it in this visit; a right PIN since then may have
-	// made it more.
+	// TriesLeft is the minimum number of attempts left; if it is 1, a wrong PIN
+	// blocks the card. The card reported it just now, but a right PIN since then may have
+	// raised it.
 	TriesLeft int
 
-	// FactoryPIN is set when the card still has the PIN of the factory, 123456,
-	// which protects nothing. Firmware before 5.3 does not tell.
+	// FactoryPIN is set if the card still has the factory PIN, 123456,
+	// which protects nothing. Firmware before 5.3 does not report it.
 	FactoryPIN bool
 
-	// LastTry is set when TriesLeft is 1. PIN is then called only after
-	// SpendLastTry returned true.
+	// LastTry is set if TriesLeft is 1. PIN is then called only after
+	// SpendLastTry has returned true.
 	LastTry bool
 }
 
-// TouchRequest says which card blinks.
+// TouchRequest describes the card that waits for a touch.
 type TouchRequest struct {
 	// Serial is the card's serial number.
 	Serial uint32
@@ -85,7 +85,7 @@ type TouchRequest struct {
 	Slot Slot
 
 	// Policy is TouchPolicyAlways, TouchPolicyCached or, for an imported key on
-	// firmware before 5.3, unknown (0). Generate tries such a key there, to find out
+	// firmware before 5.3, unknown (0). Generate tries such a key to find out
 	// whether the slot is in use.
 	Policy TouchPolicy
 }

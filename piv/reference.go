@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Reference names one key on one card, to be kept in a configuration or beside a
-// session. It holds no secret. Its text, also in JSON, is
+// Reference identifies one key on one card, for storage in a configuration or with a
+// session. It contains no secret. Its text, also in JSON, is
 //
 //	yubikey:serial=12345678;slot=9a;sha256=q2Fc…
 //
@@ -25,8 +25,8 @@ type Reference struct {
 	// Slot is the key's slot.
 	Slot Slot
 
-	// Fingerprint tells the key from every other one that the slot may come to
-	// hold; see [Fingerprint].
+	// Fingerprint distinguishes the key from later ones in the same slot; see
+	// [Fingerprint].
 	Fingerprint [sha256.Size]byte
 }
 
@@ -40,15 +40,15 @@ func Fingerprint(public crypto.PublicKey) ([sha256.Size]byte, error) {
 	return sha256.Sum256(der), nil
 }
 
-// Options returns the options that open this key and no other: where the slot
-// holds another one, Open returns [ErrKeyMismatch].
+// Options returns the options that open only this key. If the slot
+// has another key, Open returns [ErrKeyMismatch].
 func (r Reference) Options(prompt Prompt) Options {
 	return Options{Serial: r.Serial, Slot: r.Slot, Fingerprint: r.Fingerprint, Prompt: prompt}
 }
 
 const referenceScheme = "yubikey:"
 
-// ParseReference reads the text of a [Reference].
+// ParseReference parses the text of a [Reference].
 func ParseReference(s string) (Reference, error) {
 	var r Reference
 	if err := r.parse(s); err != nil {

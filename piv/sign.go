@@ -36,17 +36,17 @@ func touchDelayOf(public crypto.PublicKey) time.Duration {
 // around it, it fits into the 3072 bytes that a card has for a command.
 const maxMessage = 3072 - 10
 
-// SignContext signs a digest, as [crypto.Signer] says: ECDSA signatures are
+// SignContext signs a digest, as [crypto.Signer] describes: ECDSA signatures are
 // ASN.1, RSA signatures PKCS #1 v1.5 or, with [*rsa.PSSOptions], PSS. An Ed25519
-// key signs a whole message with opts.HashFunc() == 0, and the card takes 3062 bytes
-// at most: a longer one, such as a proof with a certificate chain, is an
+// key signs a whole message with opts.HashFunc() == 0, of at most 3062 bytes. For a longer
+// one, such as a proof with a certificate chain, the error is
 // [ErrUnsupported]. ECDSA and RSA keys have no such limit.
 //
-// Signatures wait for each other, for other programs that hold the card, for the
-// PIN and for a touch. When ctx ends, SignContext returns at once with ctx's
-// error, wherever it waits. A command that the card is at cannot be stopped: a
-// card that waits for a touch goes on doing so for some 15 s, or until it is
-// touched; then the signature is discarded, and the next one begins.
+// Signatures wait for each other, for other programs that use the card, for the
+// PIN and for a touch. When ctx is done, SignContext returns at once with ctx's
+// error. An APDU in progress cannot be canceled, so a
+// card that waits for a touch continues to wait for some 15 s, or until it is
+// touched; then the signature is discarded, and the next one starts.
 //
 // Its errors, in an [*Error]: [ErrCardBusy], [ErrCardRemoved], [ErrKeyMismatch],
 // [ErrNoKey], [ErrPINRequired], [*WrongPINError], [ErrPINBlocked], [ErrLastTry],

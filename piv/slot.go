@@ -5,13 +5,13 @@ import (
 	"strconv"
 )
 
-// Slot is where a card keeps one key (NIST SP 800-73-4 part 1, table 4b; the
-// retired key management slots of Yubico's PIV too). Its text is two hexadecimal
+// Slot is a slot of a card for one key (NIST SP 800-73-4 part 1, table 4b, including
+// the retired key management slots of Yubico's PIV). Its text is two hexadecimal
 // digits.
 type Slot byte
 
-// The slots with names. Every slot can hold any key that signs; what sets them
-// apart is the PIN policy that the card gives a key when none is asked for.
+// The named slots. Every slot can contain any signing key; they differ
+// in the default PIN policy of the card.
 const (
 	SlotAuthentication     Slot = 0x9a
 	SlotSignature          Slot = 0x9c
@@ -27,7 +27,7 @@ const (
 	slotAttestation Slot = 0xf9
 )
 
-// ParseSlot reads a slot as the tools write it: "9a", "9c", "9d", "9e" or "82"
+// ParseSlot parses a slot as the tools write it: "9a", "9c", "9d", "9e" or "82"
 // to "95", in either case.
 func ParseSlot(s string) (Slot, error) {
 	n, err := strconv.ParseUint(s, 16, 8)

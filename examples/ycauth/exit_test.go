@@ -19,6 +19,7 @@ import (
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/filestore"
+	"github.com/ycauth/ycauth-go/oauth/keyringstore"
 	"github.com/ycauth/ycauth-go/piv"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
@@ -134,6 +135,8 @@ func TestMessagesNameFlags(t *testing.T) {
 		"concurrency": concurrency, "configuration": config,
 		"occupied slot": piv.ErrSlotOccupied,
 		"session":       &filestore.Error{Path: "x", Reason: "was not used: move the file away, or call Store.Discard, and log in again"},
+		"key is lost":   &filestore.Error{Path: "x", Reason: "was not used: if the key is lost, call Store.Discard and log in again"},
+		"slow keyring":  &keyringstore.Error{Service: "ycauth", Kind: keyringstore.ErrTimeout},
 	}
 	for _, code := range []string{
 		"invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_dpop_proof",

@@ -113,7 +113,7 @@ func (a *app) keyInitCommand() *cobra.Command {
 		Long: "Makes a key and chooses it for the profile. A profile that has a session keeps its\n" +
 			"key, without which the session is lost: log out first.\n\n" +
 			"On a YubiKey the key is made by the card and never leaves it. A slot that is in use\n" +
-			"is left alone. --overwrite destroys the key that is there, for ever, after a typed\n" +
+			"is left alone. --overwrite destroys the existing key permanently, after a typed\n" +
 			"confirmation or with --yes.",
 		Example: "  ycauth key init --key yubikey --slot 9c --touch-policy always",
 		Args:    noArgs,
@@ -257,6 +257,6 @@ func (a *app) confirmOverwrite(ctx context.Context, occupied error) (serial uint
 	if !errors.As(occupied, &where) || where.Serial == 0 {
 		return 0, occupied
 	}
-	statement := fmt.Sprintf("Slot %v of YubiKey %d is in use. The key in it is about to be destroyed, for ever.", where.Slot, where.Serial)
+	statement := fmt.Sprintf("Slot %v of YubiKey %d is in use. Its key is about to be destroyed permanently.", where.Slot, where.Serial)
 	return where.Serial, a.confirm(ctx, statement, fmt.Sprintf("overwrite %v", where.Slot), "the key was left alone")
 }

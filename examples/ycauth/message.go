@@ -21,8 +21,12 @@ var flagNames = strings.NewReplacer(
 	"RevokeEachOptions.Concurrency", "--concurrency",
 	"WithEndpoint", "--iam-endpoint", "WithOperationEndpoint", "--operation-endpoint",
 	"ByID is", "the ID is", "ByID has", "the ID has", "ByToken is", "the refresh token is", "ByToken holds", "the refresh token holds", "ByToken has", "the refresh token has",
-	"to overwrite it destroys", "--overwrite destroys",
+	"overwriting destroys", "--overwrite destroys",
+	"or keep sessions in files without a seal", "or log in without --keyring", "keep sessions in files without a seal", "log in without --keyring",
+	", or set a longer Options.Timeout", ", and try again", "set Options.LockDir", "set $HOME",
+	"pass an absolute path", "set YCAUTH_CONFIG_DIR",
 	"call Store.Discard, and log in again", "run \"ycauth logout --local\", and log in again",
+	"call Store.Discard and log in again", "run \"ycauth logout --local\" and log in again",
 )
 
 // message is the error's text for people: without the names of packages, with flags

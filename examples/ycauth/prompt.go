@@ -39,16 +39,16 @@ func (p cardPrompt) PIN(ctx context.Context, r piv.PINRequest) (string, error) {
 	}
 	switch {
 	case r.LastTry:
-		question += " (last try)"
+		question += " (last attempt)"
 	case r.TriesLeft == 2: // the usual card begins with 3
-		question += " (2 tries left)"
+		question += " (2 attempts left)"
 	}
 	return p.ask(ctx, func(t terminal) (string, error) { return p.a.readHidden(t, question+": ") })
 }
 
 // SpendLastTry asks for an explicit yes.
 func (p cardPrompt) SpendLastTry(ctx context.Context, r piv.PINRequest) (bool, error) {
-	question := fmt.Sprintf("One try is left: a wrong PIN blocks YubiKey %d. Type yes to go on: ", r.Serial)
+	question := fmt.Sprintf("One attempt is left: a wrong PIN blocks YubiKey %d. Type yes to continue: ", r.Serial)
 	answer, err := p.ask(ctx, func(t terminal) (string, error) { return readLine(t, question) })
 	return answer == "yes", err
 }

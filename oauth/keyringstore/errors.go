@@ -15,42 +15,42 @@ var (
 	// Service on it, no keychain, no logon session, or an unknown system.
 	ErrUnavailable = errors.New("there is no keyring")
 
-	// ErrLocked means that the keyring is locked, and was not unlocked when it
-	// asked for its password, or could not ask.
+	// ErrLocked means that the keyring is locked, because it could not ask for its
+	// password or the user did not enter it.
 	ErrLocked = errors.New("the keyring is locked")
 
-	// ErrTimeout means that the keyring did not answer within Options.Timeout.
-	ErrTimeout = errors.New("the keyring did not answer in time")
+	// ErrTimeout means that the keyring did not respond within Options.Timeout.
+	ErrTimeout = errors.New("the keyring did not respond in time")
 
 	// ErrKey means that the keyring's item is not a key of a version that this
-	// release knows, or that the keyring did not keep the key that it was given.
+	// release knows, or that the keyring did not store the key.
 	ErrKey = errors.New("the item in the keyring is not a key")
 
-	// ErrName means that [Key] was given an unfit service.
-	ErrName = errors.New("not a name for a service")
+	// ErrName means that the service name is invalid.
+	ErrName = errors.New("not a valid service name")
 
-	// ErrInsecure is matched by errors about a LockDir that others than the user
-	// of this process can access, or that belongs to somebody else.
+	// ErrInsecure means that users other than that of this process own or can access
+	// LockDir.
 	ErrInsecure = filelock.ErrInsecure
 )
 
-// An Error says why the keyring could not be used, and what helps. It never
-// holds a secret.
+// An Error says why the keyring could not be used, and what to do. It never
+// contains a secret.
 type Error struct {
 	Service string
 
 	// Kind is one of this package's Err variables; nil if it is none of these.
 	Kind error
 
-	// Err is what the keyring, or the operating system, said. It may be nil.
+	// Err is the error of the keyring or the operating system. It may be nil.
 	Err error
 }
 
 // remedies say what to do about a Kind.
 var remedies = map[error]string{
-	ErrUnavailable: "keep sessions in files without a seal, with package filestore alone, or run in a desktop session",
-	ErrLocked:      "unlock it and try again; where nobody can, keep sessions in files without a seal",
-	ErrTimeout:     "see whether it waits for its password somewhere, or set a longer Options.Timeout",
+	ErrUnavailable: "run in a desktop session, or keep sessions in files without a seal",
+	ErrLocked:      "unlock it and try again; if that is not possible, keep sessions in files without a seal",
+	ErrTimeout:     "check whether it is waiting for its password, or set a longer Options.Timeout",
 	ErrKey: "it was not used and not overwritten: if a newer release wrote it, update this program; otherwise remove the item " +
 		"\"" + user + "\" of this service from the keyring, and log in again",
 }

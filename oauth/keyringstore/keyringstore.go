@@ -9,16 +9,16 @@
 //	…
 //	client, err := oauth.New(oauth.Config{Store: store, …})
 //
-// The sessions themselves lie in files, encrypted. So the keyring is used once,
+// The sessions themselves are in encrypted files. The keyring is used once,
 // when the program opens its store, and never between the rotation of a refresh
-// token and its saving: a keyring that asks for its password then, or hangs,
-// would cost the session. And the one small item fits into every keyring.
+// token and its saving, because a keyring that asks for its password then, or hangs,
+// would lose the session. The one small item fits into every keyring.
 //
 // # Machines without a keyring
 //
-// A server, a container or an ssh session usually has none, or one that nobody
-// can unlock. The error of [Key] then matches [ErrUnavailable] or [ErrLocked]. A
-// program for such machines too keeps its sessions unsealed there, as the example
+// A server, a container or an ssh session usually has no keyring, or one that cannot be
+// unlocked. The error of [Key] then matches [ErrUnavailable] or [ErrLocked]. Programs
+// for such machines should keep their sessions unsealed there, as the example
 // does.
 //
 // # The item
@@ -28,26 +28,25 @@
 // session key' on 'app'"). Its password is the key: a version, a colon, and 32
 // random bytes in base64. It seals the sessions of all profiles of the program.
 //
-// If the item is removed, Key creates another key, which does not open what was
-// sealed before: the errors of the store then match [filestore.ErrSealKey], and
-// say that the session has to be discarded and the user has to log in again.
+// If the item is removed, Key creates a new key, which does not open existing
+// sessions. The errors of the store then match [filestore.ErrSealKey], and
+// say that the session must be discarded and the user must log in again.
 //
 // # What it protects
 //
-// The keyring is encrypted on disk, so a copy of the disk or a back-up of the
-// files is of no use without its password. While it is unlocked, any program of
+// The keyring is encrypted on disk, so a copy of the disk or a backup of the
+// files is useless without its password. While it is unlocked, any program of
 // the user can read the key, as it could read a file: on Linux over the session
-// bus, on macOS with the security command, which is what creates the item. What
-// makes a stolen refresh token useless is the key that it is bound to (package
-// dpop).
+// bus, on macOS with the security command, which creates the item. Only binding
+// a refresh token to a key (package dpop) makes a stolen one useless.
 //
 // # Time limits
 //
-// Keyrings can hang: on a prompt for their password that nobody sees, on a
-// daemon that does not answer. Their interfaces cannot be interrupted. So Key
-// waits for a call as long as ctx and Options.Timeout allow, and leaves it behind
-// then; after 16 such calls in one process the next ones wait for one of them to
-// return, also within their time.
+// Keyrings can hang, on a prompt for their password that nobody sees or on a
+// daemon that does not respond, and their calls cannot be interrupted. So Key
+// waits for a call as long as ctx and Options.Timeout allow, and then abandons
+// it. After 16 abandoned calls in one process, further calls wait for one of them to
+// return, with the same limits.
 package keyringstore
 
 import (
@@ -73,7 +72,7 @@ import (
 	"github.com/ycauth/ycauth-go/internal/retry"
 )
 
-// Options are what most programs leave as it is.
+// Options configures [Key]. The zero value suits most programs.
 type Options struct {
 	// Timeout bounds the use of the keyring, including the time in which the user
 	// types the keyring's password. It must not be negative. Optional. Default:
@@ -81,25 +80,24 @@ type Options struct {
 	Timeout time.Duration
 
 	// LockDir is the directory of the lock files that keep two processes from
-	// creating two keys. Only the user may have access to it. It is created when
-	// it is missing. All programs that share a key must name the same. Optional.
+	// creating two keys. Only the user may have access to it. It is created if
+	// missing. All programs that share a key must use the same one. Optional.
 	// Default: "ycauth-go/locks" in [os.UserConfigDir].
 	LockDir string
 }
 
 // Key returns the key of a service, for filestore.WithSeal: AES-256-GCM with
-// random nonces. It creates the key if the keyring has none. Processes that race
-// get the same key. Key is safe for concurrent use, and so is what it returns,
-// which prints nothing of the key.
+// random nonces. It creates the key if the keyring has none. Concurrent processes
+// get the same key. Key is safe for concurrent use, and so is the result,
+// which never prints the key.
 //
-// A service names the program, and appears in the keyring's own user interface:
+// service is the name of the program in the keyring's user interface:
 // 1 to 128 letters, digits, spaces and . _ - : / @ + in ASCII, without a space
 // at either end.
 //
-// Errors that do not match ctx's are of type [*Error], and match [ErrName],
-// [ErrUnavailable], [ErrLocked], [ErrTimeout], [ErrKey] or [ErrInsecure] where
-// they are one of these. An item that is no key of a version that this release
-// knows is not overwritten.
+// Errors that do not match ctx's are of type [*Error], and may match [ErrName],
+// [ErrUnavailable], [ErrLocked], [ErrTimeout], [ErrKey] or [ErrInsecure]. Key does not
+// overwrite an item that is not a key of a known version.
 func Key(ctx context.Context, service string, opts Options) (cipher.AEAD, error) {
 	v, err := newVault(system{}, service, opts, systemPlaces)
 	if err != nil {

@@ -6,8 +6,8 @@
 //	go run ./piv/pivtest/virtual-yubikey -pcscd &
 //	yubico-piv-tool -a status
 //
-// With -pcscd it also runs pcscd, which has to be installed with vsmartcard-vpcd (and needs root); without it, a pcscd with
-// that driver has to run already.
+// With -pcscd it also runs pcscd, which must be installed together with vsmartcard-vpcd (and needs root); without it, a pcscd
+// with that driver must already be running.
 package main
 
 import (
