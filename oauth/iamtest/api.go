@@ -35,9 +35,9 @@ const (
 	roleTokenRevoker = "iam.userAccounts.refreshTokenRevoker"       // revoke
 )
 
-// A ProtectionLevel says how a refresh token is protected, by the name of its
-// value in yandex.cloud.iam.v1.RefreshToken.ProtectionLevel. [Server.Seed] takes
-// other names as well, as a newer API might have them.
+// A ProtectionLevel is how a refresh token is protected, by the name of its value in
+// yandex.cloud.iam.v1.RefreshToken.ProtectionLevel. [Server.Seed] accepts other names
+// too, as a newer API might have them.
 type ProtectionLevel string
 
 // The protection levels.

@@ -11,9 +11,9 @@ import (
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
-// OAuthConfig is everything that package oauth needs to use this server: provider,
-// client, clock and HTTP client. prover may be nil where the server takes requests
-// without a proof. The rest, such as Store and Logger, is the caller's.
+// OAuthConfig returns everything that package oauth needs to use this server:
+// provider, client, clock and HTTP client. prover may be nil if the server accepts
+// requests without a proof. The caller sets the rest, such as Store and Logger.
 //
 //	client, err := oauth.New(srv.OAuthConfig(prover))
 //	...
@@ -25,9 +25,9 @@ func (s *Server) OAuthConfig(prover *dpop.Prover) oauth.Config {
 	}
 }
 
-// HTTPClient reaches the server over the network, trusts its certificate and
-// speaks HTTP/2 if the server does. It is the same client at every call; its idle
-// connections are closed with the server.
+// HTTPClient returns a client that reaches the server over the network, trusts its
+// certificate and uses HTTP/2 if the server does. It is the same client for every
+// call; its idle connections are closed with the server.
 func (s *Server) HTTPClient() *http.Client { return s.client }
 
 // newTransport is one that trusts the server, whatever proxy the environment
@@ -44,12 +44,12 @@ func (s *Server) newTransport() *http.Transport {
 	return tr
 }
 
-// OpenURL is the browser of a user who agrees to every login: it opens the
-// authorization URL and follows the redirect to the client. It is made for
+// OpenURL simulates the browser of a user who agrees to every login: it opens the
+// authorization URL and follows the redirect to the client. It is for
 // LoginOptions.OpenURL of package oauth.
 //
-// It fails if the URL is not this server's, if the server does not redirect, and
-// if the client cannot be reached. What page the client shows is not its concern.
+// It fails if the URL is not this server's, if the server does not redirect, and if
+// the client cannot be reached. It ignores the page that the client shows.
 func (s *Server) OpenURL(ctx context.Context, url string) error {
 	if !strings.HasPrefix(url, s.URL+"/") {
 		return fmt.Errorf("iamtest: OpenURL: the address is not one of this server, which is at %s", s.URL)

@@ -5,20 +5,19 @@ import (
 	"time"
 )
 
-// A Clock is the server's: Options.Now and what was added to it. It is safe for
+// A Clock is the server's clock: Options.Now plus the time added to it. It is safe for
 // concurrent use.
 type Clock struct {
 	base   func() time.Time
 	offset atomic.Int64 // nanoseconds
 }
 
-// Now is the time by this clock, in UTC and without a monotonic part. A faulty
-// clock ([ClockSkew]) does not show here: this is the right time, which the
-// clients under test can share.
+// Now returns the time of this clock, in UTC and without a monotonic part. It is the right
+// time, which the clients under test can share, even with a [ClockSkew].
 func (c *Clock) Now() time.Time {
 	return c.base().Add(time.Duration(c.offset.Load())).Round(0).UTC()
 }
 
-// Advance moves the clock, forwards if d is positive. Nothing waits for it: what
-// has expired by then has expired.
+// Advance moves the clock by d, which may be negative. Tokens whose time has come
+// expire at once.
 func (c *Clock) Advance(d time.Duration) { c.offset.Add(int64(d)) }

@@ -1,11 +1,11 @@
-// Package iamtest is an IAM in the program's own process: an authorization server
-// with DPoP and rotating refresh tokens, and the RefreshToken API that lists and
-// revokes them, as Yandex Cloud has them. It is for tests and demonstrations, and
-// knows how to fail on demand.
+// Package iamtest provides an IAM in the program's own process: an authorization
+// server with DPoP and rotating refresh tokens, and the RefreshToken API that lists
+// and revokes them, like those of Yandex Cloud. It is for tests and demonstrations,
+// and can fail on demand.
 //
-// It listens on 127.0.0.1, in plain http unless [Options] say TLS,
-// and keeps everything in memory. It must not guard anything of value, because it
-// logs in anyone who asks.
+// It listens on 127.0.0.1, in plain http unless [Options].TLS is set,
+// and keeps everything in memory. Do not use it to protect anything of value, because
+// it approves every login.
 //
 // # Starting it
 //
@@ -19,8 +19,8 @@
 //	...
 //	defer srv.Close()
 //
-// [Server.OAuthConfig] has everything that package oauth needs, the clock included,
-// and [Server.OpenURL] is the browser of a user who agrees to every login:
+// [Server.OAuthConfig] returns everything that package oauth needs, including the
+// clock, and [Server.OpenURL] simulates the browser of a user who agrees to every login:
 //
 //	client, err := oauth.New(srv.OAuthConfig(prover))
 //	...
@@ -29,7 +29,7 @@
 // [Server.IAMEndpoint] and [Server.OperationEndpoint] are for package
 // refreshtoken.
 //
-// The command iamserver is the same server for any program, to try by hand:
+// The command iamserver runs the same server, to try programs by hand:
 //
 //	go run github.com/ycauth/ycauth-go/oauth/iamtest/iamserver@latest
 //
@@ -43,61 +43,60 @@
 //	GET  /operations/{id}             Operation.Get
 //	GET  /endpoints                   ApiEndpoint.List, without a token
 //
-// Anything else is 404 or 405 in plain text, as of a web server that is no API.
+// Anything else returns 404 or 405 in plain text, like a web server without an API.
 //
-// The API follows "Identity and Access Management API, REST: RefreshToken" of
-// Yandex Cloud, and answers the bytes that protojson makes of the official
-// messages. Limits are those of the protobuf definitions. Where the documents and
-// the definitions differ, the definitions win.
+// The API follows "Identity and Access Management API, REST: RefreshToken" of Yandex
+// Cloud, and its responses are byte for byte those of protojson for the official
+// messages. Limits are those of the protobuf definitions, which take precedence over
+// the documents.
 //
 // # Rules
 //
-// [Options] choose among the habits of real servers: nonces off, optional or
+// [Options] select among the behaviors of real servers: nonces off, optional or
 // required; refresh tokens replaced never, always or near the end of their life;
-// what follows when a replaced one is used again; what a proof by the wrong key
-// leads to; access tokens of type Bearer or DPoP. [Server.Configure] changes them
+// the reaction to the reuse of a replaced one, and to a proof by the wrong key;
+// access tokens of type Bearer or DPoP. [Server.Configure] changes them
 // while the server runs.
 //
 // # Time
 //
-// The server's clock is [Options].Now plus what [Server.Advance] added. Whatever
-// expires does so by it, and so do the Date header and the check of a proof's
-// iat. Clients made with [Server.Provider] or [Server.OAuthConfig] share it without
-// being told, so no test mixes two clocks by accident; a Config.Clock of their own
-// shows what clocks that differ lead to, and [ClockSkew] makes the server's clock
-// wrong. Whatever else tells the time gets [Server.Now]: stores, and a dpop.Transport
-// made by hand.
+// The server's clock is [Options].Now plus the time that [Server.Advance] added. It
+// determines expiry, the Date header and the check of a proof's iat. Clients created with
+// [Server.Provider] or [Server.OAuthConfig] share it automatically, so no test mixes
+// two clocks by accident. To test clocks that differ, set Config.Clock; [ClockSkew]
+// makes the server's clock wrong. Use [Server.Now] for everything else that needs the
+// time, such as stores and a dpop.Transport of your own.
 //
 // # Faults
 //
-// [Server.Inject] makes the next requests of an endpoint go wrong:
+// [Server.Inject] makes the next requests to an endpoint fail:
 //
 //	srv.Inject(iamtest.EndpointToken, iamtest.LostAnswer(), 1)
 //
-// spends the grant of the next token request and closes the connection without an
-// answer. [AllFaults] is for tests that go through all of them. A fault that cannot
-// happen is an error of Inject, and one that has not happened by the end of a test
-// fails the test.
+// uses the grant of the next token request and closes the connection without a
+// response. [AllFaults] is for tests that iterate over all of them. Inject returns an
+// error for a fault that cannot happen, and a fault that has not happened by the end
+// of a test fails the test.
 //
 // # What is assumed
 //
-// Yandex Cloud does not document everything that a client can run into. The
-// server assumes, and lets [Options] change, that a refresh token which was
-// replaced cannot be used again; that an attestation travels as the x5c header of
-// a proof; that the User-Agent of the login becomes the clientInstanceInfo; and
-// that dpop_jkt is made with SHA-512. A refresh token that takes another's place
-// has an id of its own.
+// Yandex Cloud does not document everything that a client may encounter. The
+// server assumes the following, which [Options] can change: a replaced refresh token
+// cannot be used again; an attestation is sent as the x5c header of
+// a proof; the User-Agent of the login becomes the clientInstanceInfo; and
+// dpop_jkt uses SHA-512. A refresh token that replaces another
+// has a new id.
 //
-// # Looking inside
+// # Inspection
 //
-// [Server.Requests] and [Server.Count] tell what clients did,
-// [Server.Introspect] what became of a refresh token, and [Server.Secrets] every
-// credential that must not show up in a log. [Server.Quiet] waits until what a
-// killed client sent has been handled.
+// [Server.Requests] and [Server.Count] report the requests of clients,
+// [Server.Introspect] the state of a refresh token, and [Server.Secrets] every
+// credential that must not appear in a log. [Server.Quiet] waits until the requests of
+// a killed client have been handled.
 //
-// The server forgets what has expired, and of a grant all but the newest thousand
-// tokens, so that a test can renew all day.
+// The server forgets expired tokens, and all but the newest thousand tokens of a
+// grant, so that a test can renew all day.
 //
-// [Server.RoundTripper] reaches the server without a network, for tests whose
-// time testing/synctest makes.
+// [Server.RoundTripper] reaches the server without a network, for tests with
+// testing/synctest.
 package iamtest

@@ -23,7 +23,7 @@ const oversize = 16 << 20
 // constructor, and let it happen with [Server.Inject].
 type Fault struct{ is iamapi.Fault }
 
-// LostRequest closes the connection without an answer; nothing has happened.
+// LostRequest closes the connection without a response; the request has no effect.
 //
 // Go's http.Transport sends a request a second time by itself if the connection
 // had served others before, and the request is a GET, or has an Idempotency-Key
@@ -34,8 +34,8 @@ func LostRequest() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultLostReque
 // has happened. What [LostRequest] says of http.Transport holds here as well.
 func LostAnswer() Fault { return Fault{iamapi.Fault{Kind: iamapi.FaultLostAnswer, TakesEffect: true}} }
 
-// HTTPStatus answers with an error status, as a proxy or an overloaded server
-// does, with Retry-After if retryAfter is positive.
+// HTTPStatus responds with an error status, as a proxy or an overloaded server does,
+// with Retry-After if retryAfter is positive.
 func HTTPStatus(status int, retryAfter time.Duration) Fault {
 	return Fault{iamapi.Fault{Kind: iamapi.FaultHTTPStatus, Status: status, RetryAfter: retryAfter}}
 }
@@ -110,10 +110,10 @@ func ForeignOperation() Fault {
 	return Fault{iamapi.Fault{Kind: iamapi.FaultForeignOperation, TakesEffect: true}}
 }
 
-// Echo answers with the credential of the request, such as its refresh token or
+// Echo responds with the credential of the request, such as its refresh token or
 // access token, in every header and every string of the body, as some proxies and
-// debugging servers do. With status 0 it is the right answer otherwise, after its
-// effect; with another status an error, before it.
+// debugging servers do. With status 0 it is otherwise the right response, after the
+// effect; with another status it is an error, before the effect.
 func Echo(status int) Fault {
 	return Fault{iamapi.Fault{Kind: iamapi.FaultEcho, Status: status, TakesEffect: status == 0}}
 }
@@ -127,16 +127,15 @@ func ClockSkew(d time.Duration) Fault {
 	return Fault{iamapi.Fault{Kind: iamapi.FaultClockSkew, Duration: d, TakesEffect: true}}
 }
 
-// AfterEffect is the same fault, with what was asked for having happened: a 504,
-// say, of a proxy that gave up on a server which did not.
+// AfterEffect returns the same fault, after the request has taken effect: for instance
+// a 504 of a proxy that gave up although the server did not.
 func (f Fault) AfterEffect() Fault {
 	f.is.TakesEffect = true
 	return f
 }
 
-// AllFaults has one fault of every kind, and the variants that differ for a
-// client, for tests that run a matrix. [Fault.AppliesTo] says which make sense
-// where.
+// AllFaults returns one fault of every kind, and the variants that differ for a
+// client, for tests that run a matrix. [Fault.AppliesTo] says which make sense where.
 func AllFaults() []Fault {
 	return []Fault{
 		LostRequest(), LostAnswer(),
@@ -157,9 +156,9 @@ func AllFaults() []Fault {
 	}
 }
 
-// AppliesTo reports whether the fault can happen at the endpoint: a redirect to
-// the client has no body that could be wrong, and nonces belong to endpoints that
-// take proofs.
+// AppliesTo reports whether the fault can happen at the endpoint. For example, a
+// redirect to the client has no body to corrupt, and only endpoints that accept proofs
+// have nonces.
 func (f Fault) AppliesTo(e Endpoint) bool {
 	switch f.is.Kind {
 	case iamapi.FaultNonceChallenge:
@@ -189,8 +188,8 @@ type injected struct {
 	hits     int // requests that it happened to
 }
 
-// A FaultError is a fault that cannot happen: its endpoint or kind is misspelt, or
-// it makes no sense there.
+// A FaultError means that a fault cannot happen: its endpoint or kind is misspelled,
+// or it makes no sense there.
 type FaultError struct {
 	Endpoint Endpoint
 	Fault    Fault
@@ -245,13 +244,13 @@ func (f Fault) check(e Endpoint) (problem string) {
 	return ""
 }
 
-// Inject lets the fault happen to the next n requests of the endpoint, or to all
-// until [Server.ClearFaults] if n is negative. Faults of one endpoint happen one
-// after the other, in the order of injection.
+// Inject makes the fault happen to the next n requests of the endpoint, or to all
+// until [Server.ClearFaults] if n is negative. Faults of one endpoint happen one after
+// the other, in the order of injection.
 //
-// A fault that cannot happen is not injected: the error is a [*FaultError]. With a
-// server of [Start] it also fails the test, so that the error can be ignored; so
-// does a fault that has not happened once by the end of the test.
+// A fault that cannot happen is not injected; the error is a [*FaultError]. With a
+// server of [Start] it also fails the test, so the error can be ignored. A fault that
+// has never happened by the end of the test fails it, too.
 func (s *Server) Inject(e Endpoint, f Fault, n int) error {
 	if problem := f.check(e); problem != "" {
 		err := &FaultError{e, f, problem}
@@ -293,16 +292,16 @@ func (s *Server) checkFaults() error {
 	return errors.Join(errs...)
 }
 
-// ClearFaults forgets the faults that have not happened yet, and sets wrong
-// clocks right.
+// ClearFaults removes the faults that have not happened yet, and corrects wrong
+// clocks.
 func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = nil
 }
 
-// PendingFaults is how many injected faults have not happened yet in full. A
-// fault without end counts as one.
+// PendingFaults returns how many injected faults have yet to happen completely. An
+// unlimited fault counts as one.
 func (s *Server) PendingFaults() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/ycauth/ycauth-go/dpop"
 )
 
-// A TokenState is what became of a refresh token.
+// A TokenState is the state of a refresh token.
 type TokenState string
 
 const (
@@ -17,11 +17,11 @@ const (
 	TokenUnknown TokenState = "unknown"
 	// TokenCurrent is one that can be used.
 	TokenCurrent TokenState = "current"
-	// TokenReplaced is one whose place a newer one took.
+	// TokenReplaced is one that a newer one has replaced.
 	TokenReplaced TokenState = "replaced"
 	// TokenRevoked is one that was revoked, or whose grant was ended.
 	TokenRevoked TokenState = "revoked"
-	// TokenExpired is one whose life is over, and which is still listed.
+	// TokenExpired is one that has expired but is still listed.
 	TokenExpired TokenState = "expired"
 )
 

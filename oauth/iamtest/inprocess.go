@@ -14,11 +14,10 @@ import (
 // network would see the connection close.
 var errConnectionClosed = errors.New("iamtest: the server closed the connection")
 
-// RoundTripper carries requests to the server without a network, in the caller's
-// goroutine, whatever host their URL has. It is for tests in a bubble of
-// testing/synctest, where a network would stop the time: if Options.Now is
-// [time.Now], the bubble's clock is the server's. Start the server outside of the
-// bubble.
+// RoundTripper passes requests to the server without a network, in the caller's
+// goroutine, regardless of the host of their URL. It is for tests in a bubble of
+// testing/synctest, where a network would stop time: if Options.Now is [time.Now], the
+// bubble's clock is the server's. Start the server outside of the bubble.
 func (s *Server) RoundTripper() http.RoundTripper { return inProcess{s} }
 
 type inProcess struct{ s *Server }

@@ -2,7 +2,7 @@ package iamtest
 
 import "time"
 
-// A Seed is a refresh token that the server is given without a login.
+// A Seed is a refresh token that is added to the server without a login.
 type Seed struct {
 	ID                 string
 	ClientInstanceInfo string
@@ -13,7 +13,7 @@ type Seed struct {
 	LastUsedAt         time.Time // zero if it was never used
 	ProtectionLevel    ProtectionLevel
 
-	// Scope of the access tokens that it can be exchanged for.
+	// Scope of its access tokens.
 	Scope string
 
 	// KeyThumbprint is the SHA-256 JWK thumbprint of the key that the token is
@@ -21,13 +21,13 @@ type Seed struct {
 	KeyThumbprint string
 }
 
-// Seed puts n refresh tokens into the server and returns their values. edit, if
-// it is not nil, is called for each of them with its index, to change what is
-// filled in: a new ID, the server's client and subject, CreatedAt now, ExpiresAt
-// Options.RefreshLife later, the scope "openid offline_access". An ExpiresAt that
-// is left alone follows a CreatedAt that is not, and a ProtectionLevel of "" the
-// KeyThumbprint. Times that edit sets to zero stay so: the API leaves them out,
-// and a token without ExpiresAt does not expire.
+// Seed adds n refresh tokens to the server and returns their values. edit, if it is
+// not nil, is called for each of them with its index, to change the defaults: a new
+// ID, the server's client and subject, CreatedAt now, ExpiresAt Options.RefreshLife
+// later, the scope "openid offline_access". If edit changes only CreatedAt, ExpiresAt
+// follows it; a ProtectionLevel of "" follows the KeyThumbprint. Times that edit sets
+// to zero stay zero: the API omits them, and a token without ExpiresAt does not
+// expire.
 //
 // It is quick: 100 000 tokens take less than a second.
 func (s *Server) Seed(n int, edit func(i int, t *Seed)) []string {
@@ -103,7 +103,7 @@ func (s *Server) IssueAccessToken(subject, keyThumbprint string) string {
 	return t.value
 }
 
-// A TokenInfo is what the server knows of a refresh token.
+// A TokenInfo is the server's information about a refresh token.
 type TokenInfo struct {
 	Seed
 	State      TokenState
@@ -111,7 +111,7 @@ type TokenInfo struct {
 	GrantEnded string // why the grant is over; "" if it is not
 }
 
-// Introspect tells what the server knows of a refresh token, by its value. A
+// Introspect returns the server's information about a refresh token. A
 // TokenInfo whose State is [TokenUnknown] is otherwise empty.
 func (s *Server) Introspect(token string) TokenInfo {
 	o, now := s.options(), s.clock.Now()
@@ -127,7 +127,7 @@ func (s *Server) Introspect(token string) TokenInfo {
 	}
 }
 
-// LiveGrants is how many grants have a refresh token that can be used.
+// LiveGrants returns how many grants have a valid refresh token.
 func (s *Server) LiveGrants() int {
 	o, now := s.options(), s.clock.Now()
 	s.mu.Lock()
@@ -142,8 +142,8 @@ func (s *Server) LiveGrants() int {
 	return n
 }
 
-// RevokeRefreshToken ends the grant of a refresh token, as an administrator could
-// behind everybody's back. It reports whether the token is known.
+// RevokeRefreshToken ends the grant of a refresh token, as an administrator could at
+// any time. It reports whether the token is known.
 func (s *Server) RevokeRefreshToken(token string) bool {
 	o := s.options()
 	return s.withRefresh(token, func(t *refreshToken) { s.state.end(t.grant, "revoked by the test", o) })
@@ -159,8 +159,8 @@ func (s *Server) withRefresh(value string, fn func(*refreshToken)) bool {
 	return t != nil
 }
 
-// AccessTokenExpiry is when an access token stops being accepted. It is zero if
-// the token is unknown, revoked or expired.
+// AccessTokenExpiry returns when an access token expires. It is zero if the token is
+// unknown, revoked or expired.
 func (s *Server) AccessTokenExpiry(token string) time.Time {
 	t, problem := s.lookupAccess(s.clock.Now(), token)
 	if problem != "" {
@@ -169,7 +169,7 @@ func (s *Server) AccessTokenExpiry(token string) time.Time {
 	return t.expires
 }
 
-// RevokeAccessToken makes resources refuse an access token before it expires. It
+// RevokeAccessToken makes resources reject an access token before it expires. It
 // reports whether the token is known.
 func (s *Server) RevokeAccessToken(token string) bool {
 	s.mu.Lock()

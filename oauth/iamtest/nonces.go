@@ -67,8 +67,8 @@ func (s *nonceSpace) renew(now time.Time) {
 	s.order = append(s.order, s.newest)
 }
 
-// RotateNonces makes every nonce given so far unacceptable, at once. The next
-// proof gets a challenge, where nonces are required.
+// RotateNonces invalidates every nonce sent so far. The next proof gets a challenge if
+// nonces are required.
 func (s *Server) RotateNonces() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

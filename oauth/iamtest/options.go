@@ -17,7 +17,7 @@ import (
 	"github.com/ycauth/ycauth-go/oauth/iamtest/internal/iamapi"
 )
 
-// A Rotation is when a refresh brings a new refresh token.
+// A Rotation is when a renewal returns a new refresh token.
 type Rotation string
 
 const (
@@ -36,15 +36,14 @@ const (
 type NonceMode string
 
 const (
-	// NoncesOff gives no nonces and looks at none. It is the default.
+	// NoncesOff sends no nonces and ignores those in proofs. It is the default.
 	NoncesOff NonceMode = "off"
 
-	// NoncesOptional gives nonces and takes proofs without one. A nonce that the
-	// server did not give, or that is too old, is still refused.
+	// NoncesOptional sends nonces and accepts proofs without one. A nonce that the
+	// server did not send, or that is too old, is still rejected.
 	NoncesOptional NonceMode = "optional"
 
-	// NoncesRequired answers a proof without a current nonce with
-	// use_dpop_nonce.
+	// NoncesRequired responds use_dpop_nonce to a proof without a current nonce.
 	NoncesRequired NonceMode = "required"
 )
 
@@ -61,8 +60,8 @@ type Client struct {
 	// [oauth.AuthClientSecretBasic], or with YandexID [oauth.AuthClientSecretBasicPlain].
 	AuthMethod oauth.AuthMethod
 
-	// RedirectURIs are compared as they are, but for the port of those with the
-	// host 127.0.0.1 or [::1], which can be any (RFC 8252 §7.3). Optional. Default:
+	// RedirectURIs must match exactly, except that the port of those with the host
+	// 127.0.0.1 or [::1] is ignored (RFC 8252 §7.3). Optional. Default:
 	// http://127.0.0.1/auth/callback and http://[::1]/auth/callback.
 	RedirectURIs []string
 }
@@ -100,8 +99,8 @@ type Options struct {
 	// Clients are further clients. Optional.
 	Clients []Client
 
-	// Subject is who logs in, where the request has no subject hint.
-	// Optional. Default: "ajeiamtestuser000001".
+	// Subject is the user who logs in if the request has no subject hint. Optional.
+	// Default: "ajeiamtestuser000001".
 	Subject string
 
 	// Roles are what a subject may do with the tokens of others: role names by
@@ -119,25 +118,23 @@ type Options struct {
 	// §4.1.2.1). Optional. Default: they are left out of what is granted (§3.3).
 	RefuseUnknownScopes bool
 
-	// DenyLogin answers an authorization request with access_denied, as if the
+	// DenyLogin responds to an authorization request with access_denied, as if the
 	// user had clicked "no". Optional.
 	DenyLogin bool
 
-	// RefreshTokensOff is the switch of an organization that did not enable
-	// refresh tokens: a login gives none, whatever its scope. Optional.
+	// RefreshTokensOff issues no refresh tokens, regardless of the scope, like an
+	// organization that has not enabled them. Optional.
 	RefreshTokensOff bool
 
-	// DropOfflineAccess leaves offline_access out of the granted scope, as some
-	// servers do without prompt=consent; no refresh token is issued. Optional.
+	// DropOfflineAccess omits offline_access from the granted scope, as some servers
+	// do without prompt=consent; no refresh token is issued. Optional.
 	DropOfflineAccess bool
 
-	// ThumbprintHash is the hash of dpop_jkt in authorization requests.
-	// Optional. Default: SHA-512, as observed at Yandex Cloud; set SHA-256 for
-	// what RFC 9449 §10 says.
+	// ThumbprintHash is the hash of dpop_jkt in authorization requests. Optional.
+	// Default: SHA-512, as observed at Yandex Cloud; set SHA-256 for RFC 9449 §10.
 	ThumbprintHash crypto.Hash
 
-	// CodeLife is how long an authorization code is good for.
-	// Optional. Default: 1 minute.
+	// CodeLife is the lifetime of an authorization code. Optional. Default: 1 minute.
 	CodeLife time.Duration
 
 	// AllowUnbound accepts token requests without a proof. What they get is bound
@@ -145,16 +142,16 @@ type Options struct {
 	// YandexID.
 	AllowUnbound bool
 
-	// OnlyAttestedKeys is the switch "Allow DPoP key storage only on YubiKeys":
-	// a proof by a key that VerifyAttestation does not accept is refused with
+	// OnlyAttestedKeys is the switch "Allow DPoP key storage only on YubiKeys": a
+	// proof by a key that VerifyAttestation does not accept is rejected with
 	// invalid_dpop_proof. Optional.
 	OnlyAttestedKeys bool
 
-	// VerifyAttestation reports whether a certificate chain, from the x5c header
-	// of a proof, attests a key that its device made and keeps. The first
-	// certificate is the key's, as package dpop makes sure. If it returns true,
-	// the refresh token is SECURE_KEY_DPOP, otherwise INSECURE_KEY_DPOP.
-	// It must be safe for concurrent use. Optional. Default: false for every chain.
+	// VerifyAttestation reports whether a certificate chain, from the x5c header of a
+	// proof, attests a key that its device generated and keeps. The first certificate
+	// is the key's, as package dpop ensures. If it returns true, the refresh token is
+	// SECURE_KEY_DPOP, otherwise INSECURE_KEY_DPOP. It must be safe for concurrent
+	// use. Optional. Default: false for every chain.
 	VerifyAttestation func(chain []*x509.Certificate) bool
 
 	// Nonces is the mode of the token endpoint, ResourceNonces that of the API
@@ -164,25 +161,26 @@ type Options struct {
 	ResourceNonces NonceMode
 
 	// ChallengeStatus is the status of use_dpop_nonce at the token endpoint: 400, as
-	// RFC 9449 §8 says, or 401, as some servers answer. Resources always answer 401
-	// (§9). Optional. Default: 400.
+	// in RFC 9449 §8, or 401, as at some servers. Resources always respond 401 (§9).
+	// Optional. Default: 400.
 	ChallengeStatus int
 
-	// NonceEvery makes a new nonce after that many answers; 1 makes one for every
-	// answer. Optional. Default: 0, a nonce is replaced after half of NonceLife.
+	// NonceEvery creates a new nonce after that many responses; 1 creates one for
+	// every response. Optional. Default: 0, a nonce is replaced after half of
+	// NonceLife.
 	NonceEvery int
 
 	// NonceLife is how long a nonce is accepted.
 	// Optional. Default: 5 minutes.
 	NonceLife time.Duration
 
-	// QuietNonces sends DPoP-Nonce only with a challenge, and with answers to
-	// proofs whose nonce is not the newest any more. Optional. Default: with every
-	// answer of an endpoint whose mode is not [NoncesOff].
+	// QuietNonces sends DPoP-Nonce only with a challenge, and with responses to proofs
+	// whose nonce is no longer the newest. Optional. Default: with every response of
+	// an endpoint whose mode is not [NoncesOff].
 	QuietNonces bool
 
-	// SeparateNonces keeps the nonces of the two grant types and of resources
-	// apart, so that one does not serve for the other. Optional.
+	// SeparateNonces keeps separate nonces for the two grant types and for resources.
+	// Optional.
 	SeparateNonces bool
 
 	// ProofMaxAge and ProofLeeway are [dpop.Verifier]'s MaxAge and Leeway.
@@ -190,9 +188,9 @@ type Options struct {
 	ProofMaxAge time.Duration
 	ProofLeeway time.Duration
 
-	// WrongKeyRevokes ends a grant when its refresh token comes with a proof of
-	// another key, as some servers do. Optional. Default: invalid_grant, and the
-	// token stays good for the right key.
+	// WrongKeyRevokes ends a grant if its refresh token comes with a proof of another
+	// key, as at some servers. Optional. Default: invalid_grant, and the token stays
+	// valid for the right key.
 	WrongKeyRevokes bool
 
 	// AccessLife is how long access tokens live. Optional. Default: 12 hours;
@@ -211,8 +209,8 @@ type Options struct {
 	// [RotateNearEnd]; [RotateAlways] with YandexID.
 	Rotation Rotation
 
-	// RotateWithin is what [RotateNearEnd] calls near.
-	// Optional. Default: 7 days.
+	// RotateWithin is the remaining lifetime that [RotateNearEnd] considers near the
+	// end. Optional. Default: 7 days.
 	RotateWithin time.Duration
 
 	// ReuseKeepsGrant answers invalid_grant to a refresh token that is used again
@@ -221,9 +219,9 @@ type Options struct {
 	// because the server cannot tell who of the two is the thief (RFC 9700 §4.14.2).
 	ReuseKeepsGrant bool
 
-	// GracePeriod is how long a replaced refresh token is accepted again; the
-	// answer has the newest refresh token, not one more. GraceUses is how often;
-	// 0 does not count. Optional. Default: 0, no grace.
+	// GracePeriod is how long a replaced refresh token is still accepted; the response
+	// has the newest refresh token, not another new one. GraceUses is how often; 0
+	// means any number of times. Optional. Default: 0, no grace.
 	GracePeriod time.Duration
 	GraceUses   int
 
@@ -231,8 +229,8 @@ type Options struct {
 	// of the proof as well. Optional. Default: "Bearer".
 	TokenType string
 
-	// SameTokenWhile returns the newest access token of the grant again while it
-	// has more than this left. Optional. Default: 0, every answer has a new one.
+	// SameTokenWhile returns the newest access token of the grant again while it has
+	// more than this left. Optional. Default: 0, every response has a new one.
 	SameTokenWhile time.Duration
 
 	// RevokeAccessTokens ends the access tokens of a grant together with its
@@ -243,36 +241,36 @@ type Options struct {
 	// Optional. Default: 0.
 	OperationDelay time.Duration
 
-	// OperationPolls is how many polls see an Operation unfinished, besides the
-	// answer to Revoke itself. Optional. Default: 0; with an OperationDelay of 0
-	// the answer to Revoke is the finished Operation.
+	// OperationPolls is how many polls see an Operation unfinished, in addition to the
+	// response to Revoke itself. Optional. Default: 0; with an OperationDelay of 0 the
+	// response to Revoke is the finished Operation.
 	OperationPolls int
 
-	// OperationError is what Operations end with, nothing having been revoked.
+	// OperationError is the error of all Operations, which then revoke nothing.
 	// Optional. Default: nil, they succeed.
 	OperationError *Status
 
-	// SparsePages filters after paging: a page holds what matches of the next
-	// pageSize tokens, and can be empty and still have a nextPageToken. Optional.
+	// SparsePages filters after paging: a page contains the matches among the next
+	// pageSize tokens, and may be empty and still have a nextPageToken. Optional.
 	SparsePages bool
 
-	// Port is the port of 127.0.0.1 that the server listens at.
-	// Optional. Default: 0, any free one.
+	// Port is the port of 127.0.0.1 that the server listens on. Optional. Default: 0,
+	// any free one.
 	Port int
 
-	// TLS serves https, with a certificate that the server makes for itself:
-	// [Server.HTTPClient] trusts it. Optional. Default: plain http.
+	// TLS serves https, with a self-signed certificate: [Server.HTTPClient] trusts it.
+	// Optional. Default: plain http.
 	TLS bool
 
-	// HTTP2 serves HTTP/2 beside HTTP/1.1: by ALPN with TLS, and without TLS to
-	// clients that begin with it. [Server.HTTPClient] uses it. Optional.
+	// HTTP2 serves HTTP/2 in addition to HTTP/1.1: by ALPN with TLS, and without TLS
+	// to clients that start with it. [Server.HTTPClient] uses it. Optional.
 	HTTP2 bool
 
-	// Chunked sends answers in two pieces, without Content-Length. Optional.
+	// Chunked sends responses in two pieces, without Content-Length. Optional.
 	Chunked bool
 
-	// Now is the clock that [Server.Advance] is added to. Everything that the
-	// server does with time follows it. Optional. Default: [time.Now].
+	// Now is the clock to which [Server.Advance] adds. The server uses no other.
+	// Optional. Default: [time.Now].
 	Now func() time.Time
 
 	// Logger gets one line for every request, without secrets, at the level

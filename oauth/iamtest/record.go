@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// An Endpoint is a part of the server that can be counted and made to fail.
+// An Endpoint is a part of the server whose requests are counted and can be made to
+// fail.
 type Endpoint string
 
 // The endpoints.
@@ -32,8 +33,8 @@ const (
 	EndpointElsewhere Endpoint = "elsewhere"
 )
 
-// A Request is what the server remembers of one request and its answer. It holds
-// no secret.
+// A Request is the server's record of one request and its response. It contains no
+// secret.
 type Request struct {
 	Number   int // from 1, since the start of the server
 	Time     time.Time
@@ -41,29 +42,29 @@ type Request struct {
 	Method   string
 	Path     string // without query
 
-	// Status of the answer; 0 if there was none.
+	// Status of the response; 0 if there was none.
 	Status int
 
-	// Error is the OAuth error code of the answer, or the name of a
-	// google.rpc.Code. "" if it is not an error.
+	// Error is the OAuth error code of the response, or the name of a google.rpc.Code.
+	// "" if it is not an error.
 	Error string
 
 	// GrantType of a token request.
 	GrantType string
 
-	// ClientID that was sent, also if it is unknown. At the API it is the one
-	// that the access token was issued to.
+	// ClientID that was sent, even if unknown. At the API it is the client that the
+	// access token was issued to.
 	ClientID string
 
 	// Subject that logged in, or that the access token is for.
 	Subject string
 
-	// Credentials names what kinds of credentials the request carried, in
-	// alphabetical order: "authorization", "client_secret", "code",
-	// "code_verifier", "dpop", "refresh_token".
+	// Credentials are the kinds of credentials in the request, in alphabetical order:
+	// "authorization", "client_secret", "code", "code_verifier", "dpop",
+	// "refresh_token".
 	Credentials []string
 
-	// Proof is what came in the DPoP header.
+	// Proof is the proof in the DPoP header.
 	Proof Proof
 
 	// Scope, FederationHint, SubjectHint and KeyHint (dpop_jkt) are parameters of
@@ -71,14 +72,14 @@ type Request struct {
 	Scope, FederationHint, SubjectHint, KeyHint string
 
 	// UserAgent, IdempotencyKey, ClientRequestID and ClientTraceID are request
-	// headers; RequestID is what the server answered as x-request-id.
+	// headers; RequestID is the x-request-id of the response.
 	UserAgent, IdempotencyKey, ClientRequestID, ClientTraceID, RequestID string
 
-	// Fault that was applied, as [Fault.String] has it. "" if none was.
+	// Fault that was injected, as [Fault.String] returns it. "" if none was.
 	Fault string
 }
 
-// A Proof is what the server saw of a DPoP proof.
+// A Proof describes a DPoP proof that the server received.
 type Proof struct {
 	Present    bool
 	Verified   bool      // it passed every check
@@ -114,17 +115,17 @@ func (rs *records) add(r Request, limit int) {
 	rs.list = append(rs.list, r)
 }
 
-// Requests returns the requests since the start, or since
-// [Server.ResetRequests], in the order of their answers. A request is there
-// before its client has the answer.
+// Requests returns the requests since the start, or since [Server.ResetRequests], in
+// the order of their responses. A request is recorded before its client gets the
+// response.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.records.list)
 }
 
-// Count is how many requests reached the endpoint; with grant types, only token
-// requests of those types. Requests that a fault left without an answer count.
+// Count returns how many requests reached the endpoint; with grant types, only token
+// requests of those types. It includes requests that a fault left without a response.
 func (s *Server) Count(e Endpoint, grantTypes ...string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,8 +138,8 @@ func (s *Server) Count(e Endpoint, grantTypes ...string) int {
 	return n
 }
 
-// ResetRequests forgets the requests and counts from 0 again. Tokens, faults and
-// the clock stay.
+// ResetRequests deletes the recorded requests and resets the counts to 0. Tokens,
+// faults and the clock stay.
 func (s *Server) ResetRequests() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,9 +180,9 @@ func (s *Server) record(ctx context.Context, r Request) {
 // ones are ordinary words.
 const minSecret = 8
 
-// Secrets returns the credentials that the server issued or was sent, at most
-// Options.MaxRecords and the newest: tokens, codes, code verifiers and proofs, and
-// every client secret. A test searches its logs and error texts for them.
+// Secrets returns the newest credentials that the server issued or received, at most
+// Options.MaxRecords: tokens, codes, code verifiers and proofs, and every client
+// secret. Tests can search their logs and error texts for them.
 func (s *Server) Secrets() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,7 +20,7 @@ type Server struct {
 	// the end; https with Options.TLS.
 	URL string
 
-	// ClientID is the first client's.
+	// ClientID is that of the first client.
 	ClientID string
 
 	clock     *Clock
@@ -44,8 +44,8 @@ type Server struct {
 	api     []iamapi.Endpoint
 }
 
-// New starts a server with the options given. It fails if the options make no
-// sense, or if the port is not free on 127.0.0.1. Close ends it.
+// New starts a server. It fails if the options are invalid, or if the port is not free
+// on 127.0.0.1. Close stops it.
 func New(opts Options) (*Server, error) {
 	o, err := opts.resolve()
 	if err != nil {
@@ -102,9 +102,9 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// Start is [New] for tests: it ends the test if the server cannot start, and the
-// server when the test ends. A fault that was injected and has not happened by
-// then fails the test. It takes no Options, or one.
+// Start is [New] for tests. It fails the test if the server cannot start, and closes
+// the server when the test ends. An injected fault that has not happened by then fails
+// the test. It takes at most one Options.
 func Start(t TB, opts ...Options) *Server {
 	t.Helper()
 	var o Options
@@ -132,9 +132,8 @@ func Start(t TB, opts ...Options) *Server {
 	return s
 }
 
-// Close ends the server: requests that are going on lose their connection. When
-// it returns, no goroutine of the server runs any more. It can be called more
-// than once.
+// Close stops the server and closes its connections. When it returns, no goroutine of
+// the server is running. It can be called more than once.
 func (s *Server) Close() {
 	if !s.closed.Swap(true) {
 		if err, l := s.checkFaults(), s.options().Logger; err != nil && l != nil {
@@ -159,10 +158,10 @@ func (s *Server) Quiet(ctx context.Context) error {
 	return nil
 }
 
-// Configure changes the options while the server runs; requests that come after
-// it see the change. fn gets the options as they were given, without defaults.
-// It fails, and changes nothing, if the new options make no sense. The first
-// client's ID, the clock, the port, TLS and HTTP2 cannot be changed.
+// Configure changes the options while the server runs; later requests see the change.
+// fn gets the options as they were passed, without defaults. If the new options are
+// invalid, Configure returns an error and changes nothing. The first client's ID, the
+// clock, the port, TLS and HTTP2 cannot be changed.
 func (s *Server) Configure(fn func(*Options)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,17 +188,17 @@ func (s *Server) Configure(fn func(*Options)) error {
 
 func (s *Server) options() *Options { return s.opts.Load() }
 
-// Clock is the server's clock.
+// Clock returns the server's clock.
 func (s *Server) Clock() *Clock { return s.clock }
 
-// Now is the time by the server's clock.
+// Now returns the time of the server's clock.
 func (s *Server) Now() time.Time { return s.clock.Now() }
 
 // Advance moves the server's clock forwards, see [Clock.Advance].
 func (s *Server) Advance(d time.Duration) { s.clock.Advance(d) }
 
-// Provider describes the server to package oauth, its clock included: clients that
-// have no Config.Clock share it.
+// Provider describes the server to package oauth, including its clock, which clients
+// without a Config.Clock share.
 func (s *Server) Provider() oauth.Provider {
 	o := s.options()
 	p := oauth.Provider{
@@ -221,11 +220,11 @@ func (s *Server) Provider() oauth.Provider {
 	return p
 }
 
-// ClientSecret is the first client's; "" for a public client.
+// ClientSecret returns that of the first client; "" for a public client.
 func (s *Server) ClientSecret() oauth.Secret { return s.options().ClientSecret }
 
-// IAMEndpoint is the base URL of the RefreshToken API.
+// IAMEndpoint returns the base URL of the RefreshToken API.
 func (s *Server) IAMEndpoint() string { return s.URL }
 
-// OperationEndpoint is the base URL of the Operation API.
+// OperationEndpoint returns the base URL of the Operation API.
 func (s *Server) OperationEndpoint() string { return s.URL }
