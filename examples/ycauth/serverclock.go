@@ -39,7 +39,7 @@ func (c *serverClock) RoundTrip(req *http.Request) (*http.Response, error) {
 	date, err := http.ParseTime(dates[0])
 	if err != nil {
 		c.undated = true
-		return resp, nil //nolint:nilerr // the response is good for everything else
+		return resp, nil // which is good for everything else
 	}
 	if c.first.IsZero() || date.Before(c.first) {
 		c.first = date
