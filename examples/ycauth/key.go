@@ -183,10 +183,13 @@ func (a *app) keyInit(ctx context.Context, flags keyInitFlags) error {
 	}
 	// Under the session's lock: no login comes in between.
 	err = store.Update(ctx, func(current oauth.Session) (oauth.Session, error) {
-		if !current.IsZero() && p.Key.kind() == "" {
-			return current, errLostKey
-		}
 		if !current.IsZero() {
+			if p, err = a.profileOf(dir, current); err != nil { // a login may have come since
+				return current, err
+			}
+			if p.Key.kind() == "" && current.KeyThumbprint != "" {
+				return current, errLostKey
+			}
 			return current, codedError{exitKey, fmt.Errorf("the profile has a session that needs its key (%s): log out first, with %q", p.Key, a.commandFor("logout"))}
 		}
 		if p.Key, err = make(ctx, dir, flags); err != nil {

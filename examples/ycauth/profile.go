@@ -142,6 +142,11 @@ func (a *app) loadProfile(ctx context.Context, store oauth.Store, dir string) (p
 	// Before the profile: a login that comes in between is then not seen at all. A
 	// session that cannot be read is reported by the commands that need it.
 	session, _ := store.Load(ctx)
+	return a.profileOf(dir, session)
+}
+
+// profileOf is loadProfile where the session is known.
+func (a *app) profileOf(dir string, session oauth.Session) (profile, error) {
 	p, found, err := a.readProfile(dir, session)
 	if err != nil {
 		return profile{}, err
