@@ -72,7 +72,7 @@ func (a *app) printTable(header []string, rows [][]span) error {
 	}
 	for _, row := range rows {
 		for i := range row {
-			row[i].text = clean(redact.Text(row[i].text)) // as it will be shown
+			row[i].text = shown(redact.Text(row[i].text))
 			measure(i, row[i].text)
 		}
 	}

@@ -123,14 +123,21 @@ func hidden(r rune) bool {
 	return unicode.Is(unicode.Cf, r) && !unicode.Is(unicode.Prepended_Concatenation_Mark, r) && !obeyed(r) || 0xE0000 <= r && r <= 0xE0FFF
 }
 
+// shown is a text without what is hidden.
+func shown(s string) string {
+	return strings.Map(func(r rune) rune {
+		if hidden(r) {
+			return -1
+		}
+		return r
+	}, s)
+}
+
 // clean makes a text of several lines fit for a terminal.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if obeyed(r) && r != '\n' && r != '\t' {
 			return ' '
-		}
-		if hidden(r) {
-			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(s, "\uFFFD"))
