@@ -39,7 +39,7 @@ func normalizeURL(raw string) (string, error) {
 		return "", errors.New("dpop: the URL of the request is not an absolute http or https URL")
 	}
 	if u.User != nil {
-		return "", errors.New("dpop: the URL of the request holds user information")
+		return "", errors.New("dpop: the URL of the request has user information")
 	}
 	host, err := normalizeHost(u, scheme)
 	if err != nil {

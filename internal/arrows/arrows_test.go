@@ -1,5 +1,5 @@
-// Package arrows checks which package may import which, and what importers of
-// the light packages have to build.
+// Package arrows tests which packages may import which, and which dependencies
+// importers of the light packages must build.
 package arrows
 
 import (

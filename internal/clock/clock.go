@@ -1,6 +1,6 @@
-// Package clock measures how much time has passed when no single clock can be
-// trusted: the wall clock jumps when somebody sets it, and the monotonic clock of
-// Linux and Windows may stand still while the computer sleeps.
+// Package clock measures elapsed time when no single clock can be
+// trusted: the wall clock jumps when it is set, and the monotonic clock of
+// Linux and Windows may stop while the computer is suspended.
 package clock
 
 import (

@@ -77,7 +77,7 @@ func (d *Dir) rename(from, to string) error {
 
 // ErrNotSynced is matched by errors that come after the change was made: a
 // failure of the power may undo it.
-var ErrNotSynced = errors.New("the change was made, and a failure of the power may undo it")
+var ErrNotSynced = errors.New("the change was made, but a power failure may undo it")
 
 // sync makes the names in the directory as durable as the files. Its errors match
 // ErrNotSynced.

@@ -1,6 +1,6 @@
-// Package durable writes small files so that a crash leaves the old content or
-// the new, whole, and never a part: another file in the same directory, fsync,
-// an atomic step, fsync of the directory.
+// Package durable writes small files so that a crash leaves the complete old or
+// the complete new content: it writes another file in the same directory, calls fsync,
+// puts it in place atomically, and calls fsync on the directory.
 package durable
 
 import (

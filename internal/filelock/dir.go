@@ -88,9 +88,9 @@ func OpenDir(dir string) (*durable.Dir, error) {
 	return d, nil
 }
 
-// CheckPrivate reports why a file or directory is not this user's alone, as an
-// [*Error] that matches [ErrInsecure]. On Windows it cannot tell, and the rules
-// of the directory apply.
+// CheckPrivate returns an [*Error] that matches [ErrInsecure] if other users own or can
+// access a file or directory. On Windows it cannot tell, and the access control list
+// of the directory applies.
 func CheckPrivate(path string, fi fs.FileInfo) error {
 	if owner, me := ownerOf(fi), os.Geteuid(); owner != -1 && owner != me {
 		return &Error{Path: path, Err: ErrInsecure, Reason: fmt.Sprintf(
@@ -102,7 +102,7 @@ func CheckPrivate(path string, fi fs.FileInfo) error {
 			mode = "700"
 		}
 		return &Error{Path: path, Err: ErrInsecure, Reason: fmt.Sprintf(
-			"has mode %04o: run chmod %s, and log in again if somebody may have read it", fi.Mode().Perm(), mode)}
+			"has mode %04o: run chmod %s, and log in again if another user may have read it", fi.Mode().Perm(), mode)}
 	}
 	return nil
 }

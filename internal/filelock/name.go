@@ -19,9 +19,9 @@ func CheckName(name string) (reason string) {
 	case len(name) > maxName:
 		return "is longer than 64 characters"
 	case strings.ToLower(name) != name:
-		return "has upper case letters, and some file systems would take it for the same name in lower case"
+		return "has upper case letters, which some file systems do not distinguish from lower case"
 	case strings.ContainsFunc(name, notInName):
-		return "has other characters than a-z, 0-9 and . _ - @"
+		return "has characters other than a-z, 0-9 and . _ - @"
 	case strings.ContainsRune(".-", rune(name[0])):
 		return "begins with a dot or a dash"
 	case reserved(name):

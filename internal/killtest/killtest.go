@@ -2,9 +2,9 @@
 // counts the sessions that are lost.
 //
 // The server is the embedded IAM, with rotation at every renewal and reuse
-// detection: a session is lost when the new refresh token dies with the process.
-// Where the response had not reached the process, no client could have saved it.
-// Where it had, a store can: how long it takes to is measured, too.
+// detection, so a session is lost if the new refresh token dies with the process.
+// If the response had not reached the process, no client could have saved it.
+// If it had, a store can, and the package measures how long that takes.
 package killtest
 
 import (

@@ -1,6 +1,6 @@
-// Package matrix holds every fault that the embedded IAM can produce against
-// every request that this module makes of it: the right recovery or the right
-// error in every cell, and no secret anywhere.
+// Package matrix tests every fault that the embedded IAM can produce with
+// every request of this module: each cell must have the right recovery or the right
+// error, and no secret.
 package matrix
 
 import (

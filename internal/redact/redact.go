@@ -1,8 +1,8 @@
-// Package redact keeps credentials out of texts that people and logs will see.
+// Package redact keeps credentials out of texts for users and logs.
 //
-// It is the second line of defence. The first is that secrets have a type which
-// does not print; this package is for texts that somebody else wrote, such as
-// the error_description of a server that echoes what it was sent.
+// It is the second line of defense. The first is a type for secrets that
+// does not print. This package is for texts from outside, such as
+// the error_description of a server that echoes the request.
 package redact
 
 import (

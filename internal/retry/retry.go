@@ -1,10 +1,10 @@
-// Package retry runs one operation again where that can help, and waits as long
+// Package retry retries an operation if that may help, and waits as long
 // as the server asks.
 //
-// The waits come from github.com/cenkalti/backoff/v4 (exponential, with jitter);
-// what this package adds is that nothing is retried unless its error was marked
-// by [Temporary], that a server's Retry-After is a lower bound of the wait, and
-// that a wait which ctx cannot live through is not begun.
+// The waits come from github.com/cenkalti/backoff/v4 (exponential, with jitter).
+// In addition, this package retries only errors marked
+// by [Temporary], waits at least as long as a server's Retry-After, and
+// does not wait past ctx's deadline.
 package retry
 
 import (

@@ -1,6 +1,6 @@
-// Package stress runs sessions that many processes share, against the embedded
-// IAM with rotation at every renewal and reuse detection: whoever sends a
-// refresh token twice has lost the session.
+// Package stress tests sessions that many processes share, with the embedded
+// IAM, rotation at every renewal and reuse detection, so that a process that sends a
+// refresh token twice loses the session.
 package stress
 
 import (
@@ -25,7 +25,7 @@ import (
 )
 
 // childEnv makes the test binary a child: its value is the part to play, and the
-// arguments are the server, the folder and how far the clock is ahead.
+// arguments are the server, the directory and how far the clock is ahead.
 const childEnv = "YCAUTH_STRESS_CHILD"
 
 func TestMain(m *testing.M) {

@@ -1,6 +1,6 @@
-// Package strictjson reads JSON from servers without the leniency of
-// encoding/json that matters where credentials are concerned: a duplicate name,
-// text after the value, and names that match only when case is folded.
+// Package strictjson reads JSON from servers. It rejects input that encoding/json
+// accepts and that is dangerous for credentials: duplicate names,
+// text after the value, and names that match only regardless of case.
 package strictjson
 
 import (

@@ -1,10 +1,10 @@
-// Command testreport reads what "go test -json" prints and says what a person
-// needs to know: one line for each package, and all that a failed test printed.
+// Command testreport reads the output of "go test -json" and prints a summary:
+// one line for each package, and the whole output of failed tests.
 //
 //	go test -json ./... | testreport [-noskip] [-cover oauth=90,dpop=90] [-summary file]
 //
-// Its status is 1 when a test failed, when nothing was tested, when a test was
-// skipped although -noskip forbids it, and when a package named in -cover has
+// Its exit status is 1 if a test failed, if nothing was tested, if a test was
+// skipped despite -noskip, or if a package named in -cover has
 // too little statement coverage or none.
 package main
 

@@ -1,6 +1,6 @@
-// Package tokenapi is the seam between package refreshtoken and a transport of it:
-// the messages of Yandex Cloud's RefreshToken API that no program sees. A transport
-// can be a module of its own in this repository, and is released with refreshtoken.
+// Package tokenapi is the interface between package refreshtoken and its transports:
+// the messages of Yandex Cloud's RefreshToken API that programs do not see. A transport
+// can be a separate module of this repository, and is released with refreshtoken.
 package tokenapi
 
 import (

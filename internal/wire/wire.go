@@ -1,5 +1,5 @@
-// Package wire holds the rules that every HTTP exchange of this module keeps:
-// https except to this machine, no redirects, bodies with a limit.
+// Package wire implements the rules for every HTTP exchange of this module:
+// https except on loopback, no redirects, and limited bodies.
 package wire
 
 import (
@@ -38,7 +38,7 @@ func CheckURL(raw string) (*url.URL, error) {
 	case u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("is not an absolute URL with a host")
 	case u.User != nil:
-		return nil, errors.New("holds user information: pass credentials apart from the URL")
+		return nil, errors.New("has user information: pass credentials separately")
 	case u.Fragment != "":
 		return nil, errors.New("has a fragment")
 	}

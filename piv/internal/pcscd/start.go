@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package pcscd puts virtual YubiKeys into readers of the real PC/SC daemon, for tests: libpcsclite, go-piv, yubico-piv-tool and
-// OpenSC then talk to them as to hardware.
+// OpenSC then use them like hardware.
 package pcscd
 
 import (

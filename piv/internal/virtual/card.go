@@ -1,8 +1,8 @@
-// Package virtual is a YubiKey with PIV that is not there: a smart card in Go that takes command APDUs and returns response
-// APDUs. Package pcscd beside it puts one into a reader of the real PC/SC daemon.
+// Package virtual simulates a YubiKey with PIV: a smart card in Go that processes command APDUs and returns response
+// APDUs. Package pcscd puts one into a reader of the real PC/SC daemon.
 //
-// The card is written from NIST SP 800-73-4 ("Interfaces for Personal Identity Verification", part 2) and from Yubico's
-// documents "Yubico extensions to PIV" and "PIV attestation". What those leave open follows what firmware 5 responds.
+// The card follows NIST SP 800-73-4 ("Interfaces for Personal Identity Verification", part 2) and Yubico's
+// documents "Yubico extensions to PIV" and "PIV attestation". Where they are silent, it behaves like firmware 5.
 //
 // It measures time with package time, so that a touch that never comes takes no time inside a testing/synctest bubble.
 package virtual

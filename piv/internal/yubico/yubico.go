@@ -1,9 +1,9 @@
-// Package yubico holds the certificates that Yubico signs YubiKeys with.
+// Package yubico contains the certificates with which Yubico signs YubiKeys.
 //
-// They are the ones that go-piv verifies with (roots.pem: the PIV root of 2016,
+// They are those of go-piv (roots.pem: the PIV root of 2016,
 // the U2F root that signed some cards of 2018, and the root of 2024 for firmware
 // 5.7.4 and newer), copied because go-piv does not export them and does not
-// compile without cgo. Of the intermediates only those for PIV are here, including
+// compile without cgo. Only intermediates for PIV are included, among them
 // one of 2026 that go-piv v2.6.0 does not have. Source: Yubico, "PIV attestation"
 // and "Yubico's PKI"; a test compares them with go-piv's, and the newer ones with
 // their fingerprints.
