@@ -27,7 +27,7 @@ type config struct {
 	iam      string // the base URL of an authorization server that is not Yandex Cloud's
 	clientID string
 	keyFile  string
-	sessions string // folder
+	sessions string // directory
 	profile  string
 	announce time.Duration // how long probes are told that the service is about to stop
 	drain    time.Duration // for the requests that run when the service is told to stop
@@ -64,7 +64,7 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	f.StringVar(&cfg.iam, "iam", "", "base `URL` of another authorization server than Yandex Cloud's, with /oauth/authorize and /oauth/token")
 	f.StringVar(&cfg.clientID, "client-id", oauth.YandexCloudClientID, "OAuth client `ID`")
 	f.StringVar(&cfg.keyFile, "key", "", "DPoP key `file`, made by -login if it is not there (default dpop.pem beside the sessions)")
-	f.StringVar(&cfg.sessions, "sessions", "", "`folder` of the sessions (default ycauth-service/sessions in the user's configuration)")
+	f.StringVar(&cfg.sessions, "sessions", "", "`directory` of the sessions (default ycauth-service/sessions in the user's configuration)")
 	f.StringVar(&cfg.profile, "profile", "default", "`name` of the session")
 	f.DurationVar(&cfg.announce, "announce", 5*time.Second, "how long /readyz answers 503 before no connection is accepted any more; longer than probes are apart")
 	f.DurationVar(&cfg.drain, "drain", 10*time.Second, "how long requests may take to finish when the service is told to stop")

@@ -93,7 +93,7 @@ func (a *app) defaultKeyFile(dir string) string {
 	return filepath.Join(dir, "keys", a.profileName+".pem")
 }
 
-// makeKeyDir makes the folder of a key file, if it is ours.
+// makeKeyDir creates the directory of a key file, if it is ours.
 func makeKeyDir(dir, path string) error {
 	if filepath.Dir(path) != filepath.Join(dir, "keys") {
 		return nil

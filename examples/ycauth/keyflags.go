@@ -21,7 +21,7 @@ type keyFlags struct {
 func (k *keyFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&k.kind, "key", "", "where the key is: file or yubikey (default: as before, or file)")
-	f.StringVar(&k.file, "key-file", "", "file with the key (default: keys/PROFILE.pem in the configuration folder)")
+	f.StringVar(&k.file, "key-file", "", "file with the key (default: keys/PROFILE.pem in the configuration directory)")
 	f.Uint32Var(&k.serial, "serial", 0, "serial number of the YubiKey (default: the only one)")
 	f.StringVar(&k.slot, "slot", "", "PIV slot of the YubiKey (default: 9a)")
 	complete(cmd, "key", cobra.FixedCompletions([]string{keyFile, keyYubiKey}, cobra.ShellCompDirectiveNoFileComp))

@@ -241,7 +241,7 @@ func exposedProfiles(err error) error {
 	var exposed *filelock.Error
 	if errors.As(err, &exposed) && errors.Is(err, filelock.ErrInsecure) {
 		before, _, _ := strings.Cut(exposed.Reason, ", and log in again")
-		return &filelock.Error{Path: exposed.Path, Err: exposed.Err, Reason: before + ", and log in again if somebody may have changed a profile"}
+		return &filelock.Error{Path: exposed.Path, Err: exposed.Err, Reason: before + ", and log in again if another user may have changed a profile"}
 	}
 	return err
 }

@@ -42,7 +42,7 @@ func checkService(name string) (reason string) {
 	case strings.TrimSpace(name) != name:
 		return "begins or ends with a space"
 	case strings.ContainsFunc(name, notInService):
-		return "has other characters than letters, digits, spaces and . _ - : / @ +"
+		return "has characters other than letters, digits, spaces and . _ - : / @ +"
 	}
 	return ""
 }
