@@ -16,9 +16,9 @@ const (
 	// EventAdopted means that the store had a newer token, which another process or
 	// client obtained; no request was made.
 	EventAdopted EventKind = "adopted"
-	// EventRetry means that one attempt of a request failed and another one followed. In
-	// a renewal it is told when the store is not locked any more, as what else happened
-	// meanwhile: Event.Time is when it happened.
+	// EventRetry means that one attempt of a request failed and another one followed. Like
+	// all events of a renewal, it is delivered after the store was unlocked; Event.Time is
+	// when it happened.
 	EventRetry EventKind = "retry"
 	// EventRenewFailed means that a renewal failed. A token that is still valid continues
 	// to be served.

@@ -19,14 +19,14 @@ const maxRevocations = 3
 // revocation fails, Logout returns the error and deletes nothing, so it
 // can be called again. The same applies to a session of another server or client,
 // whose tokens are never sent to this one. Logout checks that the store is writable before
-// it revokes. Without a session it does nothing. After [TokenSource.Close] it may lack the access token
-// that Config.Revoke needs.
+// it revokes. Without a session it does nothing. After [TokenSource.Close] it may lack
+// the access token that Config.Revoke needs.
 //
-// If there is no way to tell the server, the session is forgotten all the same,
-// and the error matches [ErrNotRevoked]. So it is if Config.Revoke has no access token to
-// be called with, after the server has rejected the refresh token and the response to an
-// earlier request was lost: the server may have issued a successor. Nothing is left to
-// revoke of a session that the server has ended, or of one without a refresh token whose
+// If neither way to revoke is configured, Logout deletes the session all the same,
+// and the error matches [ErrNotRevoked]. The same applies if there is no access token for
+// Config.Revoke, because the server has rejected the refresh token after the response to
+// an earlier request was lost; the server may have issued a successor. Logout revokes
+// nothing if the server has ended the session, or if it has no refresh token and its
 // access token has expired.
 func (c *Client) Logout(ctx context.Context) error {
 	for range maxRevocations {

@@ -188,9 +188,9 @@ type Config struct {
 	MaxAttempts int
 
 	// Revoke, if set, is called by [Client.Logout] to end the session at the
-	// server. The access token of s is valid, or was a moment ago: it is not called for a
-	// session that has none and gets none. The store is not locked. Optional. Default: the revocation request of RFC 7009, if
-	// Provider.RevocationURL is set.
+	// server. The access token of s was valid just before the call; Revoke is not called
+	// if there is none and none can be obtained. The store is not locked. Optional.
+	// Default: the revocation request of RFC 7009, if Provider.RevocationURL is set.
 	Revoke func(ctx context.Context, s Session) error
 
 	// Clock returns the current time, for tests and demonstrations. Waits are also

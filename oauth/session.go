@@ -144,7 +144,8 @@ type storedSession struct {
 // 2^63-1 in databases. A renewal there spends the refresh token and cannot be stored.
 const maxGeneration = 1 << 62
 
-// ErrSessionFormat is matched by errors of [DecodeSession].
+// ErrSessionFormat means that the data is not a session. Errors of [DecodeSession]
+// match it.
 var ErrSessionFormat = errors.New("oauth: not a stored session")
 
 // Encode returns the encoding in which a [Store] keeps the session: a JSON object with
