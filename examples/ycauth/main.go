@@ -16,10 +16,10 @@
 //
 // # Profiles
 //
-// Each profile has a session, a key and a configuration of its own. --profile
-// or $YCAUTH_PROFILE chooses one; "default" is the default. They are kept in
-// $YCAUTH_CONFIG_DIR, by default the folder ycauth in the user's configuration
-// folder:
+// Each profile has its own session, key and configuration. --profile
+// or $YCAUTH_PROFILE selects one; the default is "default". They are kept in
+// $YCAUTH_CONFIG_DIR, by default the directory ycauth in the user's configuration
+// directory:
 //
 //	sessions/NAME.json   the session, with the refresh token (package filestore)
 //	profiles/NAME.json   endpoints, client and the choice of the key; no secret
