@@ -18,7 +18,7 @@ import (
 
 // TestHintOfAMissingToken is for a revocation that found nothing, and for nothing else.
 func TestHintOfAMissingToken(t *testing.T) {
-	const hint = "this does not say that the refresh token is gone"
+	const hint = "this does not prove that the refresh token is gone"
 	for _, c := range []struct {
 		method string
 		code   refreshtoken.Code

@@ -59,9 +59,9 @@ func TestUnstoredIsInDoubt(t *testing.T) {
 	}{
 		"not written":   {session(2), atStep(durable.Write, nil), false, 1, "could not be written"},
 		"written half":  {session(2), atStep(durable.Write, half), false, 1, "could not be written"},
-		"written whole": {session(2), atStep(durable.Write, all), false, 2, "waits beside it"},
-		"not flushed":   {session(2), atStep(durable.SyncFile, nil), false, 2, "waits beside it"},
-		"not renamed":   {session(2), atStep(durable.Rename, nil), false, 2, "waits beside it"},
+		"written whole": {session(2), atStep(durable.Write, all), false, 2, "is next to it"},
+		"not flushed":   {session(2), atStep(durable.SyncFile, nil), false, 2, "is next to it"},
+		"not renamed":   {session(2), atStep(durable.Rename, nil), false, 2, "is next to it"},
 		"neither written nor emptied": {session(2), func(op durable.Op) error {
 			if err := atStep(durable.Write, half)(op); err != nil {
 				return err

@@ -325,7 +325,7 @@ func (u *update) commit(data []byte) error {
 	return nil
 }
 
-const waits = "has the old session still, and the new one waits beside it for the next Update"
+const waits = "still has the old session; the new one is next to it for the next Update"
 
 // unwritten ends an Update that could not write data. Whatever the file system said, all
 // of it may be in the file.
@@ -335,7 +335,7 @@ func (u *update) unwritten(data []byte, err error) error {
 		return failed(u.s.path, waits, err)
 	}
 	u.empties()
-	return failed(u.s.path, "has the old session still, because the new one could not be written", err)
+	return failed(u.s.path, "still has the old session, because the new one could not be written", err)
 }
 
 // empties withdraws an Update whose pending file has something of no use in it. If it
