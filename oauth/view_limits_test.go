@@ -139,7 +139,7 @@ func TestIssuerOfACallback(t *testing.T) {
 func TestPastedText(t *testing.T) {
 	for text, want := range map[string]string{
 		"://": "not an address", "http://127.0.0.1/": "not an address", "the-code": "not an address",
-		"http://127.0.0.1/?state=t&code=c": "not the answer to this login", "http://127.0.0.1/?state=s&code=c": "",
+		"http://127.0.0.1/?state=t&code=c": "to this login", "http://127.0.0.1/?state=s&code=c": "",
 	} {
 		_, err := parsePasted(text, &callback{state: "s"})
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -235,5 +235,34 @@ func TestRejectedProofThatWasLate(t *testing.T) {
 				t.Errorf("%+v: %v after %d requests", tt, err, *n)
 			}
 		})
+	}
+}
+
+// TestSearchedTexts: a text that is too long to be searched for secrets is not shown.
+func TestSearchedTexts(t *testing.T) {
+	for n, want := range map[int]bool{maxSearched: true, maxSearched + 1: false} {
+		text := strings.Repeat("a", n)
+		if got := brief(text); (got == text) != want {
+			t.Errorf("a text of %d bytes became %.40q", n, got)
+		}
+		const code = "invalid_grant"
+		body := `{"error":"` + strings.Repeat(" ", n-len(code)) + code + `"}`
+		if got, _, err := parseErrorAnswer([]byte(body), nil); (got == code) != want || (err == nil) != want {
+			t.Errorf("a code of %d bytes: got %.40q and %v", n, got, err)
+		}
+	}
+}
+
+// TestAmbiguousErrorCode is none, but one that is there twice is one.
+func TestAmbiguousErrorCode(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"error":"invalid_grant","error":"invalid_grant"}`:   "invalid_grant",
+		`{"error":"invalid_grant","error":"temporary"}`:       "",
+		`{"a":1,"a":2,"error":"invalid_grant"}`:               "invalid_grant",
+		`{"error":"invalid_grant","error_description":"cut o`: "invalid_grant",
+	} {
+		if got, _, err := parseErrorAnswer([]byte(body), nil); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: got %q and %v", body, got, err)
+		}
 	}
 }
