@@ -78,19 +78,28 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 	if err != nil {
 		return Session{}, err
 	}
+	// Also if what the program brought along panics: the observer, the store, the signer.
+	outcome := errAborted
+	leave := func() {}
+	defer func() {
+		cb.finish(outcome)
+		leave()
+	}()
 	verifier := randomText()
 	authURL := c.authorizationURL(cb.redirectURI, cb.state, verifier, opts)
-	leave := showURL(ctx, authURL, cb, opts)
-	defer leave()
+	leave = showURL(ctx, authURL, cb, opts)
 
 	code, err := awaitCode(ctx, cb, opts)
 	var session Session
 	if err == nil {
 		session, err = c.redeem(ctx, code, verifier, cb.redirectURI, replaced)
 	}
-	cb.finish(err)
+	outcome = err
 	return session, err
 }
+
+// errAborted is what the page of a login is told that ended with a panic.
+var errAborted = errors.New("oauth: the login was aborted")
 
 // lookBeforeLogin locks the store and changes nothing, to find out whether a
 // session can be saved. It returns the session that the login is to replace.
@@ -298,12 +307,13 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 		session.Generation = max(session.Generation, stored.Generation+1)
 		return session, nil
 	})
-	c.emit(Event{Kind: EventLogin, Generation: session.Generation, Expiry: session.Expiry})
+	event := Event{Kind: EventLogin, Generation: session.Generation, Expiry: session.Expiry}
 	if err != nil {
-		c.source.unsaved(err)
+		c.source.unsaved(err, event)
 		return session.clone(), &PersistError{err}
 	}
 	c.source.saved(session)
+	c.emit(event)
 	return session.clone(), nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -525,6 +526,46 @@ func TestCloseWaitsForALogin(t *testing.T) {
 	}
 	close(srv.gate)
 	<-closed
+}
+
+// Whatever panics in a login, its port is free afterwards and its page complete.
+func TestPanicInALoginFreesThePort(t *testing.T) {
+	c, _ := openClient(t, newFakeServer(rotate), func(cfg *oauth.Config) {
+		cfg.Observer = func(e oauth.Event) {
+			if e.Kind == oauth.EventLogin {
+				panic("observer")
+			}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var host string
+	page := make(chan int, 1)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the observer was not told")
+			}
+		}()
+		_, _ = c.Login(ctx, oauth.LoginOptions{OpenURL: browser(t, func(callback *url.URL) {
+			host = callback.Host
+			go func() {
+				status, _ := get(t, callback)
+				page <- status
+			}()
+		})})
+	}()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", host)
+	if err == nil {
+		conn.Close()
+		t.Error("the port is open after the login has ended")
+		cancel()
+	}
+	if status := <-page; status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+	wantToken(t, c.TokenSource(), "at-1")
+	closeSource(t, c)
 }
 
 // A login that cannot begin because of a slow renewal says so, and what helps.

@@ -280,3 +280,49 @@ func TestSaver(t *testing.T) {
 		})
 	})
 }
+
+// An observer that panics in the goroutine of Login's caller, who recovers as net/http does
+// for handlers, does not come between a session that was not saved and the next attempt.
+func TestObserverThatPanicsDoesNotKeepALoginFromBeingSaved(t *testing.T) {
+	for _, kind := range []EventKind{EventLogin, EventSaveFailed} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mended atomic.Bool
+				store := &slowStore{Store: NewMemoryStore(), before: func(context.Context) error {
+					if mended.Load() {
+						return nil
+					}
+					return errBusy
+				}}
+				c := redeeming(t, store, loginBody)
+				var first atomic.Pointer[EventKind]
+				c.cfg.Observer = func(e Event) {
+					first.CompareAndSwap(nil, &e.Kind)
+					if e.Kind == kind {
+						panic("observer")
+					}
+				}
+				func() {
+					defer func() {
+						if recover() == nil {
+							t.Error("the observer was not told")
+						}
+					}()
+					_, _ = c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{})
+				}()
+				if told := first.Load(); told == nil || *told != EventLogin {
+					t.Errorf("told %v first", told)
+				}
+				mended.Store(true)
+				time.Sleep(firstSaveRetry)
+				synctest.Wait()
+				if s, err := store.Load(t.Context()); err != nil || s.RefreshToken != "rt-login" {
+					t.Errorf("the store has %q, %v", s.RefreshToken.Reveal(), err)
+				}
+				if err := c.TokenSource().Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}

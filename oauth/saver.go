@@ -79,14 +79,17 @@ func (sv *saver) stop() <-chan struct{} {
 	return sv.running
 }
 
-// unsaved is told that the store did not take the session in hand.
-func (s *TokenSource) unsaved(err error) {
+// unsaved is told that the store did not take the session in hand. The observer is told
+// of it after first, and when the saver has been started: it may panic.
+func (s *TokenSource) unsaved(err error, first ...Event) {
 	v := s.apply(func(v view, _ clock.Instant) view { return v.notSaved(err) })
-	if v.unsaved == nil {
-		return // replaced meanwhile
+	if v.unsaved != nil { // else it was replaced meanwhile
+		s.saveLater()
+		first = append(first, Event{Kind: EventSaveFailed, Generation: v.session.Generation, Err: &PersistError{err}})
 	}
-	s.c.emit(Event{Kind: EventSaveFailed, Generation: v.session.Generation, Err: &PersistError{err}})
-	s.saveLater()
+	for _, e := range first {
+		s.c.emit(e)
+	}
 }
 
 // saveLater goes on trying to save the session in hand, behind the callers.
