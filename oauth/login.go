@@ -278,7 +278,7 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 	}
 	session := Session{
 		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID,
-		RefreshToken: response.refreshToken, Created: c.later(replaced, c.source.view.Load().session),
+		RefreshToken: response.refreshToken, Created: c.source.begins(replaced),
 		Scopes:     slices.Clone(c.cfg.Scopes), // "if omitted, identical to the scope requested" (RFC 6749 §5.1)
 		Generation: 1,
 	}

@@ -400,7 +400,7 @@ func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 	}
 	err := c.update(ctx, func(cur Session) (Session, error) {
 		s.Generation = cur.Generation + 1
-		s.Created = c.later(cur, c.source.view.Load().session)
+		s.Created = c.source.begins(cur)
 		return s, nil
 	})
 	if err != nil {
@@ -413,19 +413,6 @@ func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 
 // now is the time of day.
 func (c *Client) now() time.Time { return c.clock.Now().Wall() }
-
-// later is the time of day, or if that is not later than the beginning of the given
-// sessions, the moment after them: sessions are told from each other by when they
-// began, and a clock may stand still.
-func (c *Client) later(sessions ...Session) time.Time {
-	t := c.now()
-	for _, s := range sessions {
-		if !t.After(s.Created) {
-			t = s.Created.Add(1)
-		}
-	}
-	return t
-}
 
 // serverTime is the time of day as the server of the token endpoint sees it.
 func (c *Client) serverTime() time.Time {

@@ -3,9 +3,12 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -324,5 +327,75 @@ func TestObserverThatPanicsDoesNotKeepALoginFromBeingSaved(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// keepingStore keeps in mind what was saved.
+type keepingStore struct {
+	Store
+	mu    sync.Mutex
+	saved []Session
+}
+
+func (s *keepingStore) Update(ctx context.Context, fn func(Session) (Session, error)) error {
+	return s.Store.Update(ctx, func(stored Session) (Session, error) {
+		next, err := fn(stored)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.saved = append(s.saved, next)
+		return next, err
+	})
+}
+
+// Sessions are told from each other by when they began, also if they began at one instant
+// of a clock that stands still.
+func TestSessionsThatBeginAtOneInstantDiffer(t *testing.T) {
+	const sessions = 100
+	store := &keepingStore{Store: NewMemoryStore()}
+	instant := time.Now()
+	var responses atomic.Int32
+	all := make(chan struct{})
+	c := served(t, func(r *http.Request) (*http.Response, error) {
+		n := responses.Add(1)
+		if n == sessions {
+			close(all)
+		}
+		<-all
+		return respond(r, http.StatusOK, strings.ReplaceAll(loginBody, "-login", fmt.Sprint("-login-", n)), http.Header{}), nil
+	}, func(cfg *Config) {
+		cfg.Store = store
+		cfg.Clock = func() time.Time {
+			runtime.Gosched()
+			return instant
+		}
+	})
+	var wg sync.WaitGroup
+	for i := range sessions {
+		wg.Go(func() {
+			if _, err := c.redeem(context.Background(), "code", "verifier", "http://127.0.0.1/", Session{}); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			<-all
+			if err := c.Import(context.Background(), Secret(fmt.Sprint("rt-", i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	began := map[int64]Secret{}
+	for _, s := range store.saved {
+		at := s.Created.UnixNano()
+		if other, ok := began[at]; ok && other != s.RefreshToken {
+			t.Errorf("%q and %q began at the same instant", other.Reveal(), s.RefreshToken.Reveal())
+		}
+		began[at] = s.RefreshToken
+	}
+	if len(began) < sessions {
+		t.Errorf("%d sessions", len(began))
+	}
+	if err := c.TokenSource().Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -36,6 +36,7 @@ type TokenSource struct {
 	mu      sync.Mutex
 	looking *looking // the read of the store in progress; nil if there is none
 	saver   saver
+	begun   time.Time // when the last session began that begins was asked for
 
 	redeeming int           // logins that exchange their codes and save what comes
 	redeemed  chan struct{} // closed when there is none any more; nil if there was none
@@ -526,6 +527,22 @@ type looking struct {
 
 // lookTimeout bounds a read of the store that nobody waits for.
 const lookTimeout = 30 * time.Second
+
+// begins is when a new session begins that replaces another one: the time of day, or if
+// that is not later than the beginning of a session before, the moment after it. Sessions
+// are told from each other by when they began, and a clock may stand still.
+func (s *TokenSource) begins(replaced Session) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.c.now()
+	for _, before := range []time.Time{replaced.Created, s.view.Load().session.Created, s.begun} {
+		if !t.After(before) {
+			t = before.Add(1)
+		}
+	}
+	s.begun = t
+	return t
+}
 
 // loggedIn is told of a login or an import. u is nil if the store has it.
 func (s *TokenSource) loggedIn(session Session, u *unsaved) {
