@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,12 +25,11 @@ func TestBlockedObserverDoesNotHoldTheStore(t *testing.T) {
 					return rotate(n, r)
 				})
 				stuck := make(chan struct{})
-				blocked := false
+				var blocked atomic.Bool
 				shared := func(cfg *oauth.Config) { cfg.Store = store }
 				a, _ := newClient(t, srv, shared, func(cfg *oauth.Config) {
 					cfg.Observer = func(e oauth.Event) {
-						if e.Kind == kind && !blocked {
-							blocked = true
+						if e.Kind == kind && blocked.CompareAndSwap(false, true) {
 							<-stuck
 						}
 					}
@@ -50,7 +50,7 @@ func TestBlockedObserverDoesNotHoldTheStore(t *testing.T) {
 					done <- err
 				}()
 				time.Sleep(10 * time.Second)
-				if !blocked {
+				if !blocked.Load() {
 					t.Fatal("the observer was not told")
 				}
 				if _, err := b.TokenSource().Renew(t.Context()); err != nil {
