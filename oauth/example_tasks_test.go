@@ -17,7 +17,7 @@ import (
 )
 
 // A command that logs its user in. The embedded IAM and the browser that it brings
-// stand for Yandex Cloud and the user's browser.
+// replace Yandex Cloud and the user's browser.
 func ExampleClient_Login() {
 	ctx := context.Background()
 	iam, err := iamtest.New(iamtest.Options{})
@@ -30,7 +30,7 @@ func ExampleClient_Login() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	store, prover, err := filestore.Open(dir, "default") // in a program: its name in the place of dir
+	store, prover, err := filestore.Open(dir, "default") // in a program: its name instead of dir
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func Example() {
 	defer os.RemoveAll(dir)
 
 	// The session, and the key that its tokens are bound to.
-	store, prover, err := filestore.Open(dir, "default") // in earnest, the program's name in the place of dir
+	store, prover, err := filestore.Open(dir, "default") // in a program: its name instead of dir
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -11,9 +11,8 @@ import (
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
-// Open returns the store of a profile, and
-// a prover with the key that the session's tokens are bound to. The first call
-// creates the key.
+// Open returns the store of a profile, and a prover with the key that the session's
+// tokens are bound to. The first call creates the key.
 //
 //	store, prover, err := filestore.Open("app", "default")
 //	…
@@ -32,9 +31,9 @@ import (
 // the same layout: Open("ycauth", "default") returns the session of
 // its user, which both programs then share and renew.
 //
-// Open does not create a key for a session that is bound to another one, because
-// that key is elsewhere, for instance on a YubiKey, or lost. The error then matches
-// [fs.ErrNotExist] and says so. Errors are of type [*Error] or [*dpop.KeyFileError].
+// If the key file is missing and the session is bound to a key, Open creates none and
+// the error matches [fs.ErrNotExist]: the key is elsewhere, for instance on a YubiKey,
+// or lost. Errors are of type [*Error] or [*dpop.KeyFileError].
 func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
 	dir := filepath.Clean(app)
 	if !filepath.IsAbs(app) {

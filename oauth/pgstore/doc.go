@@ -44,9 +44,9 @@
 // Sessions are encrypted with [Keys], which can be replaced while programs run. The seal
 // binds a session to the table, the key, the version of the sealing key and the
 // generation: what is moved to another row, or put under another generation, does not
-// open. A whole row that is put back from a back-up of the same key does open. Servers
+// open. A whole row that is put back from a backup of the same key does open. Servers
 // that rotate refresh tokens then reject the old one, and may end the session for its
-// sake: after the table was restored from a back-up, users may have to log in again.
+// sake: after the table was restored from a backup, users may have to log in again.
 //
 // # What is promised
 //
@@ -55,9 +55,11 @@
 //     may take over must be synchronous. Otherwise a failover loses refresh tokens.
 //   - A session is never stored over one that came from a newer refresh token, even by a
 //     process that was paused for hours.
-//   - One refresh token is accepted from one process only, whatever is paused, cut off or
-//     killed, if the authorization server checks the age of DPoP proofs. Package oauth
-//     sees to that.
+//   - The server accepts a refresh token from one process only, even if processes are
+//     paused, cut off or killed, provided that the session is bound to a DPoP key and
+//     oauth.Provider.ProofLife or NonceLife is set. Neither is known for Yandex Cloud.
+//     Without them, a process that is paused for longer than its lease can lose the
+//     session.
 //   - Clocks of processes may be wrong. That of the database may not jump by more than
 //     some seconds, nor may those of a primary and its standby differ by more.
 //   - A connection that breaks within a statement, and a restart of the server that takes
