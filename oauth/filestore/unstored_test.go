@@ -81,15 +81,15 @@ func TestUnstoredIsInDoubt(t *testing.T) {
 		"sealed with another key": {session(2), nil, true, 1, "could not be read back"},
 	} {
 		for kind, opts := range stores {
+			if tc.crossed && opts == nil { // nothing is sealed
+				continue
+			}
 			t.Run(name+", "+kind, func(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "sessions")
 				s := in(t, dir, opts...)
 				put(t, s, session(1))
 				sibling := in(t, dir, opts...)
 				if tc.crossed {
-					if opts == nil {
-						t.Skip("nothing is sealed")
-					}
 					s = in(t, dir, filestore.WithSeal(crossed{aead(1)}))
 				}
 				var begun time.Time
