@@ -121,6 +121,9 @@ const (
 	needsNoBug      = "TestPINPrompt"          // asks with an empty VERIFY whether the PIN is needed
 )
 
+// shortSecret is the one that fails by chance.
+const shortSecret = "TestYubiKeyECDSASharedKey"
+
 // TestPIVGoSuite runs piv-go's own tests, from the module cache, against the card. With firmware 5.7 all pass but the one that
 // wants a card from Yubico's factory; older firmware lacks X25519, and 5.3.1 forgets the PIN when it is asked for.
 func TestPIVGoSuite(t *testing.T) {
@@ -178,10 +181,13 @@ func runPIVGoTests(t *testing.T, binary string) (map[string][]string, []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-test.v", "-wipe-yubikey")
-	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "GODEBUG=rsa1024min=0", "PIV_BIO_TESTS=") // one test makes an RSA key of 512 bits
-	output, err := cmd.CombinedOutput()
+	run := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, binary, append(args, "-test.v", "-wipe-yubikey")...)
+		cmd.Dir = t.TempDir()
+		cmd.Env = append(os.Environ(), "GODEBUG=rsa1024min=0", "PIV_BIO_TESTS=") // one test makes an RSA key of 512 bits
+		return cmd.CombinedOutput()
+	}
+	output, err := run()
 	if exit := new(exec.ExitError); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
 		t.Fatalf("piv-go's tests: %v\n%s", err, output)
 	}
@@ -190,6 +196,20 @@ func runPIVGoTests(t *testing.T, binary string) (map[string][]string, []byte) {
 		if m := testResult.FindStringSubmatch(lines.Text()); m != nil {
 			results[m[1]] = append(results[m[1]], m[2])
 		}
+	}
+	// Once in 256 runs the secret begins with a zero, which this test takes off one of the
+	// two that it compares. The second run has other keys.
+	if failed := results["FAIL"]; slices.Contains(failed, shortSecret) {
+		if output, err := run("-test.run=^" + shortSecret + "$"); err != nil {
+			t.Errorf("%s failed twice\n%s", shortSecret, output)
+		}
+		repeated := func(name string) bool { return name == shortSecret || name == shortSecret+"/good" }
+		for _, name := range failed {
+			if repeated(name) {
+				results["PASS"] = append(results["PASS"], name)
+			}
+		}
+		results["FAIL"] = slices.DeleteFunc(failed, repeated)
 	}
 	if !strings.HasSuffix(strings.TrimSpace(string(output)), "FAIL") {
 		t.Fatalf("piv-go's tests did not end in order\n%s", output)
