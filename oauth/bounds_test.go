@@ -146,9 +146,13 @@ func TestRemainingToleratesFiveMinutes(t *testing.T) {
 		if _, plausible := remaining(s, day, day); plausible != want {
 			t.Errorf("obtained %v from now: plausible: %v", ahead, plausible)
 		}
-		s.Obtained, s.Issued = day, day.Add(ahead)
+		s.Obtained, s.Issued = day.Add(24*time.Hour), day.Add(ahead)
 		if _, plausible := remaining(s, day, day); plausible != want {
 			t.Errorf("issued %v from now: plausible: %v", ahead, plausible)
+		}
+		s.Obtained = time.Time{} // by other software
+		if _, plausible := remaining(s, day, day); plausible != want {
+			t.Errorf("issued %v from now, and obtained nobody knows when: plausible: %v", ahead, plausible)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -117,6 +118,121 @@ func TestStoredTokenAndClocks(t *testing.T) {
 				closeSource(t, reader)
 				if srv.count() > 2 {
 					t.Errorf("%d requests", srv.count())
+				}
+			})
+		})
+	}
+}
+
+// A command that is run again and again on a machine whose clock is wrong, with a server
+// that rotates refresh tokens and ends the session if it sees an old one. The clock is off
+// by the same at each run, or is set once, between two runs.
+func TestCommandsAndClocks(t *testing.T) {
+	const life = 12 * time.Hour
+	offs := []time.Duration{0, 4 * time.Minute, 6 * time.Minute, time.Hour, 9 * time.Hour, 13 * time.Hour, 700 * 24 * time.Hour}
+	for _, off := range slices.Clone(offs[1:]) {
+		offs = append(offs, -off)
+	}
+	// at is a run of the command, by a clock that is off, at a true time.
+	type served struct {
+		access string
+		age    time.Duration
+	}
+	commands := func(t *testing.T) (at func(off, date time.Duration) served, requests func() int) {
+		store := oauth.NewMemoryStore()
+		var issued sync.Map // access token to true time
+		var date atomic.Int64
+		current := "rt-0"
+		srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+			if got := r.form.Get("refresh_token"); got != current {
+				t.Errorf("%q was sent instead of %q: the session is lost", got, current)
+				return answer(400, `{"error":"invalid_grant"}`), nil
+			}
+			access := fmt.Sprint("at-", n)
+			current = fmt.Sprint("rt-", n)
+			issued.Store(access, time.Now())
+			now := time.Now().Add(time.Duration(date.Load()))
+			return answer(200, tokenJSON(access, current, int(life.Seconds())), "Date", now.UTC().Format(http.TimeFormat)), nil
+		})
+		first, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+		closeSource(t, first)
+		return func(off, dateOff time.Duration) served {
+			date.Store(int64(dateOff))
+			c, _ := openClient(t, srv, func(cfg *oauth.Config) {
+				cfg.Store = store
+				cfg.Clock = func() time.Time { return time.Now().Add(off) }
+			})
+			tok, err := c.TokenSource().Token()
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			closeSource(t, c)
+			begun, _ := issued.Load(tok.AccessToken)
+			return served{tok.AccessToken, time.Since(begun.(time.Time))}
+		}, srv.count
+	}
+	for _, before := range offs {
+		for _, after := range offs {
+			for _, later := range []time.Duration{time.Minute, 3 * time.Hour, 12*time.Hour + time.Minute} {
+				t.Run(fmt.Sprint(before, " then ", after, " after ", later), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						at, requests := commands(t)
+						at(before, 0)
+						time.Sleep(later)
+						// What the clock is behind by because it was set back cannot be seen.
+						unseen := max(0, min(before, 0)-after)
+						for i := range 10 {
+							if got := at(after, 0); got.age > life+unseen {
+								t.Errorf("run %d: %s was served %v after its issue", i, got.access, got.age)
+							}
+							time.Sleep(time.Minute)
+						}
+						needed := 1
+						if later > life {
+							needed++
+						}
+						if before != after {
+							needed++ // the clock was set
+						}
+						// To a clock that is ahead, a token cannot be told from one that was obtained
+						// before the clock was put right: its life is shorter by as much.
+						if after < 9*time.Hour && requests() > needed {
+							t.Errorf("%d requests, want at most %d", requests(), needed)
+						}
+					})
+				})
+			}
+		}
+	}
+	// A Date that is wrong costs nothing if it is in the future. If it is in the past, the
+	// token seems older than it is.
+	for _, date := range []time.Duration{time.Hour, 13 * time.Hour, 10_000 * time.Hour, -time.Hour, -9 * time.Hour} {
+		t.Run("a Date off by "+date.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				at, requests := commands(t)
+				for range 10 {
+					at(0, date)
+					time.Sleep(time.Minute)
+				}
+				if n := requests(); n != 1 {
+					t.Errorf("%d requests", n)
+				}
+			})
+		})
+	}
+	// One store, two machines, of which one has a clock that is behind.
+	for _, off := range []time.Duration{-6 * time.Minute, -time.Hour, -9 * time.Hour} {
+		t.Run("another machine off by "+off.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				at, requests := commands(t)
+				for range 60 {
+					at(0, 0)
+					at(off, 0)
+					time.Sleep(time.Minute)
+				}
+				if n := requests(); n > 2 {
+					t.Errorf("%d requests", n)
 				}
 			})
 		})

@@ -71,7 +71,11 @@
 // either says so. Setting the wall clock or suspending the computer
 // does not prolong them. Proofs carry the time of the server, estimated from the Date of
 // its responses ([dpop.Clocks]). Stored times are those of the wall clock,
-// together with the server's time.
+// together with the server's time. A process that starts with a stored token, and has not
+// heard from the server yet, uses the earlier end of its life. If its wall clock is wrong by
+// as much as when the token was stored, a clock that is behind makes no difference, and one
+// that is ahead shortens the life of the token by as much. A clock that was set costs one
+// renewal at most.
 //
 // # Errors
 //

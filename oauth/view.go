@@ -600,17 +600,25 @@ func life(s Session) time.Duration {
 // lives on, when our clock shows wall and the server's, as far as we know,
 // serverTime. The clock of the process that wrote the session may have been
 // wrong, and ours may be. So the server's own time of issue counts as well, and
-// the earlier end wins. A token that seems to be from the future is not plausible.
+// the earlier end wins.
+//
+// A token that seems to be from the future by both clocks is not plausible. To one of
+// them it can: before this process has heard from the server, serverTime is wall, and to
+// a wall clock that is behind, and was when the session was saved, Issued is in the
+// future and Obtained is not. What the wall clock was set back by since then cannot be
+// seen if it is less than the age of the token: that much too long the token is served.
 func remaining(s Session, wall, serverTime time.Time) (left time.Duration, plausible bool) {
-	left = s.Expiry.Sub(wall)
-	if whole := life(s); whole > 0 {
+	left, plausible = s.Expiry.Sub(wall), s.Obtained.Sub(wall) <= clockTolerance
+	whole := life(s)
+	if whole > 0 {
 		left = min(left, whole)
-		if !s.Issued.IsZero() {
-			left = min(left, s.Issued.Add(whole).Sub(serverTime))
-		}
 	}
-	if !s.Issued.IsZero() {
-		return left, s.Issued.Sub(serverTime) <= clockTolerance
+	if s.Issued.IsZero() {
+		return left, plausible
 	}
-	return left, s.Obtained.Sub(wall) <= clockTolerance
+	if whole > 0 {
+		left = min(left, s.Issued.Add(whole).Sub(serverTime))
+	}
+	plausible = plausible && !s.Obtained.IsZero()
+	return left, plausible || s.Issued.Sub(serverTime) <= clockTolerance
 }

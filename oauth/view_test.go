@@ -542,6 +542,13 @@ func TestRemaining(t *testing.T) {
 		{"the writer's clock was ahead, the server knows", 3, -5, 3, 4, true},
 		{"our clock was set back, the server knows", -3, 0, 13, -1, true},
 		{"the server's time is unknown and ours is behind", -3, 0, -3, 12, false},
+		{"our clock is behind, and was then", 1, 4, 1, 11, true},
+		{"our clock is behind, and was then, the server knows", 1, 4, 5, 11, true},
+		{"our clock is behind, and was then, dead", 13, 16, 13, -1, true},
+		{"our clock is further behind than then", -1, 4, -1, 12, false},
+		{"our clock is ahead, and was then", 1, -2, 1, 9, true},
+		{"the server's Date is far in the future", 1, 1e5, 1, 11, true},
+		{"both from the future", -1, 1e5, 0, 12, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			in := func(hours float64) time.Time { return day.Add(time.Duration(hours * float64(time.Hour))) }
