@@ -301,8 +301,10 @@ func (s *TokenSource) step(f *flight, lease Lease, stored Session) (kept Session
 		// made with, and a successor that is no successor of what they know.
 		return kept, "", errBehind
 	}
-	if err := s.interrupted(f, lease, base); err != nil {
-		return kept, "", err
+	if base.RefreshToken == stored.RefreshToken { // else the mark is about a former one, whose successor base has
+		if err := s.interrupted(f, lease, base); err != nil {
+			return kept, "", err
+		}
 	}
 	start := s.c.clock.Now()
 	next, response, err := s.send(f, lease, base)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,6 +139,56 @@ func TestInterruptedRenewalIsNotRepeatedEarly(t *testing.T) {
 				}
 				time.Sleep(5 * time.Minute)
 				wantToken(t, c.TokenSource(), "at-1")
+			})
+		})
+	}
+}
+
+// markingStore remembers, as a file store does, that it could not store a session.
+type markingStore struct {
+	*faultyStore
+	marked atomic.Bool
+}
+
+func (s *markingStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	err := s.faultyStore.Update(ctx, fn)
+	if save, _, _ := s.get(); err != nil && errors.Is(err, save) {
+		s.marked.Store(true)
+	} else if err == nil {
+		s.marked.Store(false)
+	}
+	return err
+}
+
+func (s *markingStore) Interrupted() (time.Time, bool) { return time.Now(), s.marked.Load() }
+
+// A process that could not save finds the mark of that in the store. It is about the
+// stored refresh token, and not about the successor that the process holds.
+func TestOwnMarkDoesNotDelayARenewal(t *testing.T) {
+	for _, healed := range []bool{false, true} {
+		t.Run(fmt.Sprint("the store works again ", healed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &markingStore{faultyStore: newFaultyStore()}
+				srv := newFakeServer(rotate)
+				c, log := newClient(t, srv, func(cfg *oauth.Config) { cfg.Store = store })
+				store.set(func(s *faultyStore) { s.failSave = errLine })
+				wantToken(t, c.TokenSource(), "at-1")
+				time.Sleep(55 * time.Minute) // of an hour
+				if !store.marked.Load() {
+					t.Fatal("there is no mark")
+				}
+				if healed { // the saver tries once a minute
+					store.set(func(s *faultyStore) { s.failSave = nil })
+				}
+				wantToken(t, c.TokenSource(), "at-1") // stale
+				synctest.Wait()
+				wantToken(t, c.TokenSource(), "at-2")
+				if failed := log.of(oauth.EventRenewFailed); len(failed) != 0 || srv.request(1).form.Get("refresh_token") != "rt-1" {
+					t.Errorf("events %+v, %v", failed, srv.request(1).form)
+				}
+				store.set(func(s *faultyStore) { s.failSave = nil })
+				closeSource(t, c)
+				wantStored(t, c, "rt-2")
 			})
 		})
 	}
