@@ -313,10 +313,13 @@ func (c *Client) send(ctx context.Context, g grant, b beginning, told *dpop.Nonc
 // ended ([dpop.ContextSigner]): one that hangs is left to itself, so that it keeps neither
 // the store's lock nor a caller, and is not asked again before it has returned.
 func (c *Client) prove(ctx context.Context, claims dpop.Claims) (proof string, err error) {
+	if ctx.Err() != nil {
+		return "", retry.Ended(ctx)
+	}
 	select {
 	case c.signing <- struct{}{}:
 	case <-ctx.Done():
-		return "", fmt.Errorf("%w while an earlier signature was made: see what the signer of the DPoP key waits for", retry.Ended(ctx))
+		return "", &dpop.SigningError{Err: fmt.Errorf("%w while an earlier signature was made: see what the signer of the DPoP key waits for", retry.Ended(ctx))}
 	}
 	type outcome struct {
 		proof string
@@ -330,7 +333,7 @@ func (c *Client) prove(ctx context.Context, claims dpop.Claims) (proof string, e
 		made <- outcome{proof, err}
 	}()
 	if !within(ctx, done) {
-		return "", fmt.Errorf("%w while the proof was signed: see what the signer of the DPoP key waits for", retry.Ended(ctx))
+		return "", &dpop.SigningError{Err: fmt.Errorf("%w: see what the signer of the DPoP key waits for", retry.Ended(ctx))}
 	}
 	o := <-made
 	return o.proof, o.err

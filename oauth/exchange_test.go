@@ -990,6 +990,123 @@ func TestFailingSigner(t *testing.T) {
 	}
 }
 
+// A signer that fails may have asked the user for a touch in vain. While a token serves,
+// the user is not asked every minute. Without one, callers fail, and a card that was put
+// back is used soon.
+func TestFailingSignerIsAskedSeldom(t *testing.T) {
+	errTouch := errors.New("no touch")
+	var wall wallClock
+	start := func(t *testing.T) (*brokenSigner, *oauth.Client, *fakeServer, oauth.Store) {
+		wall.set(0)
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer := &brokenSigner{Signer: key, good: 1, err: errTouch}
+		prover, err := dpop.New(signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := newFakeServer(dated)
+		store := oauth.NewMemoryStore()
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.DPoP, cfg.Store, cfg.Clock = prover, store, wall.now })
+		wantToken(t, c.TokenSource(), "at-1")
+		return signer, c, srv, store
+	}
+	// poll calls Token every 10 seconds for d.
+	poll := func(t *testing.T, c *oauth.Client, d time.Duration, want string) {
+		t.Helper()
+		for begin := time.Now(); time.Since(begin) < d; time.Sleep(10 * time.Second) {
+			wantToken(t, c.TokenSource(), want)
+			synctest.Wait()
+		}
+	}
+	t.Run("while the token is stale", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			signer, c, _, _ := start(t)
+			time.Sleep(10 * time.Hour) // of 12: stale
+			poll(t, c, 100*time.Minute, "at-1")
+			if n := signer.asked - 1; n < 9 || n > 10 {
+				t.Errorf("the signer was asked %d times in 100 minutes", n)
+			}
+			// Somebody who wants a token now gets the card asked.
+			asked := signer.asked
+			if _, err := c.TokenSource().Renew(t.Context()); !errors.Is(err, errTouch) || signer.asked != asked+1 {
+				t.Errorf("Renew: %v, asked %d times", err, signer.asked-asked)
+			}
+			signer.good = 1000
+			time.Sleep(10 * time.Minute)
+			wantToken(t, c.TokenSource(), "at-1")
+			synctest.Wait()
+			wantToken(t, c.TokenSource(), "at-2")
+		})
+	})
+	t.Run("when there is no token", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			signer, c, _, _ := start(t)
+			time.Sleep(10 * time.Hour)
+			wantToken(t, c.TokenSource(), "at-1")
+			synctest.Wait()
+			time.Sleep(2 * time.Hour)
+			for range 60 {
+				if _, err := c.TokenSource().Token(); !errors.Is(err, errTouch) {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+			}
+			if n := signer.asked - 2; n < 10 || n > 20 { // 1, 2, 4, … 60 s
+				t.Errorf("the signer was asked %d times in 10 minutes", n)
+			}
+			signer.good = 1000
+			time.Sleep(75 * time.Second) // a minute, and the jitter
+			wantToken(t, c.TokenSource(), "at-2")
+		})
+	})
+	t.Run("until the token is invalid", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			signer, c, _, _ := start(t)
+			time.Sleep(12*time.Hour - 5*time.Minute)
+			wantToken(t, c.TokenSource(), "at-1")
+			synctest.Wait()
+			signer.good = 1000
+			time.Sleep(5*time.Minute - 20*time.Second)
+			wantToken(t, c.TokenSource(), "at-2")
+		})
+	})
+	t.Run("a sibling renews", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			signer, c, srv, store := start(t)
+			time.Sleep(10 * time.Hour)
+			wantToken(t, c.TokenSource(), "at-1")
+			synctest.Wait()
+			put(t, store, func(s *oauth.Session) {
+				freshUntil(s, "at-sibling", 12*time.Hour)
+				s.RefreshToken, s.Issued = "rt-sibling", time.Now()
+			})
+			time.Sleep(time.Minute)
+			wantToken(t, c.TokenSource(), "at-1") // this one has a look
+			synctest.Wait()
+			wantToken(t, c.TokenSource(), "at-sibling")
+			if signer.asked != 2 || srv.count() != 1 {
+				t.Errorf("the signer was asked %d times, %d requests", signer.asked, srv.count())
+			}
+		})
+	})
+	t.Run("the wall clock is set again and again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			signer, c, _, _ := start(t)
+			time.Sleep(10 * time.Hour)
+			for range 10 {
+				poll(t, c, 10*time.Second, "at-1")
+				wall.set(time.Duration(wall.off.Load()) + 11*time.Minute)
+			}
+			if n := signer.asked - 1; n > 1+2 { // a clock may end one rest a minute
+				t.Errorf("the signer was asked %d times in 100 seconds", n)
+			}
+		})
+	})
+}
+
 // slowSigner does not learn that a context has ended.
 type slowSigner struct {
 	crypto.Signer
@@ -1032,7 +1149,8 @@ func TestHangingSigner(t *testing.T) {
 		for range 3 {
 			begin := time.Now()
 			_, err = ts.Token()
-			if d := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the signer of the DPoP key") || d > 2*time.Minute+time.Second {
+			var failed *dpop.SigningError
+			if d := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &failed) || !strings.Contains(err.Error(), "the signer of the DPoP key") || d > 2*time.Minute+time.Second {
 				t.Errorf("%v, after %v", err, d)
 			}
 			if err := c.Import(t.Context(), "rt-1"); err != nil { // takes the store's lock

@@ -48,7 +48,10 @@
 //     so on up to 1 minute, or as long as Retry-After asks (10 minutes at most),
 //     and each further renewal sends one request until one succeeds: 10 requests
 //     in the first minute, then 1 a minute. While no connection can be made, it
-//     rests for 5 s at most.
+//     rests for 5 s at most. If the signer of the DPoP key failed (a security key
+//     was not touched, or is not plugged in), a stale token is not renewed for 10
+//     minutes, so that the user is not asked every minute; one that is invalid is
+//     renewed after the usual rest, and Renew does not wait at all.
 //   - rejected by a resource: one renewal in 30 s.
 //   - forced by [TokenSource.Renew]: 10 renewals in a row, then one in 6 s, and none
 //     before the end of a Retry-After.
@@ -138,7 +141,8 @@ type Config struct {
 	// DPoP signs a proof for every token request, which binds new refresh
 	// tokens to its key. If the signer does not return within RenewTimeout (at a login,
 	// before ctx is done), the request fails, and so do further ones until it
-	// returns. Optional. Default: tokens are not bound.
+	// returns. The error is then a [*dpop.SigningError], as it is if the signer fails.
+	// Optional. Default: tokens are not bound.
 	DPoP *dpop.Prover
 
 	// Store keeps the session. Optional. Default: [NewMemoryStore].

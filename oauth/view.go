@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/internal/clock"
 )
 
@@ -125,6 +126,10 @@ const (
 	// be apart before a token that one of them saved seems to be from the future.
 	clockTolerance = 5 * time.Minute
 
+	// signerPause is how long a token that is merely stale is not renewed after the
+	// signer of the DPoP key failed: each attempt may ask the user for a touch or a PIN.
+	signerPause = 10 * time.Minute
+
 	// maxAncestors bounds the memory of a source that cannot save for long.
 	maxAncestors = 32
 )
@@ -166,10 +171,9 @@ type verdict struct {
 //	expired or none          | wait           | the error  | wait
 //
 // A source rests when it is closed, while a failure is shared, while the server asks for
-// silence, after it renewed
-// for a rejected token a moment ago, and if only a doubtful refresh token could replace
-// a token that is merely stale. While it waits for the end of an interrupted request,
-// it looks into the store now and then: another process may have its outcome.
+// silence, after it renewed for a rejected token a moment ago, and if only a doubtful refresh token could replace
+// a token that is merely stale. While it waits for the end of an interrupted request, or
+// for a signer, it looks into the store now and then: another process may have renewed.
 func (v *view) decide(now clock.Instant, synchronous bool) verdict {
 	cause := v.need(now)
 	usable := v.usable(now)
@@ -193,7 +197,7 @@ func (v *view) decide(now clock.Instant, synchronous bool) verdict {
 		if usable == nil {
 			d.err, pause = err, loginCooldown
 		}
-		if v.waits(now) && !v.closed && now.Since(v.looked) >= pause {
+		if (v.waits(now) || cause == CauseStale && signerFailed(v.failure)) && !v.closed && now.Since(v.looked) >= pause {
 			d.act = actLook
 		}
 		return d
@@ -251,6 +255,21 @@ func (v *view) waits(now clock.Instant) bool {
 	return errors.As(v.failure, &interrupted) && !v.rested(now, v.failed, v.quiet)
 }
 
+// cooldown is how long no renewal begins for this cause after the last failure.
+func (v *view) cooldown(cause Cause) time.Duration {
+	if cause == CauseStale && signerFailed(v.failure) {
+		return max(v.quiet, signerPause)
+	}
+	return v.quiet
+}
+
+// signerFailed reports whether there was no proof to send: the user did not touch the
+// card, entered no PIN, or has pulled it out.
+func signerFailed(err error) bool {
+	var signing *dpop.SigningError
+	return errors.As(err, &signing)
+}
+
 // hasCredit reports whether the wall clock alone may end a rest.
 func (v *view) hasCredit(now clock.Instant) bool {
 	return now.MonotonicSince(v.credited) >= creditPause
@@ -261,7 +280,7 @@ func (v *view) resting(now clock.Instant, cause Cause) error {
 	switch {
 	case v.closed:
 		return ErrClosed
-	case v.failure != nil && !v.rested(now, v.failed, v.quiet):
+	case v.failure != nil && !v.rested(now, v.failed, v.cooldown(cause)):
 		return v.failure
 	case v.asked(now):
 		return v.silence
@@ -495,7 +514,7 @@ func (v view) loggedOut() view {
 // launched is told that a renewal begins.
 func (v view) launched(f *flight, now clock.Instant) view {
 	v.flight = f
-	credit := now.MonotonicSince(v.failed) < max(v.quiet, v.busy) && f.cause != CauseForced
+	credit := now.MonotonicSince(v.failed) < max(v.cooldown(f.cause), v.busy) && f.cause != CauseForced
 	switch f.cause {
 	case CauseRejected:
 		credit = credit || now.MonotonicSince(v.rejected) < rejectedPause
