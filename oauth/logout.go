@@ -93,10 +93,10 @@ func (c *Client) Logout(ctx context.Context) error {
 			if v.flight != nil {
 				v.flight.cancel()
 			}
-			forgotten = true
+			forgotten = !v.session.IsZero() // else its end was noticed already, and told
 			return v.loggedOut()
 		})
-		if forgotten && !s.IsZero() {
+		if forgotten {
 			c.emit(Event{Kind: EventLogout})
 		}
 		return errNotRevoked

@@ -145,3 +145,45 @@ func TestLogoutWithoutASessionLeavesTheStoreAlone(t *testing.T) {
 		t.Errorf("%d logouts", n)
 	}
 }
+
+// A session that another process deletes around a Logout ends with one event.
+func TestLogoutElsewhereIsToldOnce(t *testing.T) {
+	gone := func(oauth.Session) (oauth.Session, error) { return oauth.Session{}, nil }
+	for name, during := range map[string]bool{"before the Logout": false, "during the Logout, and noticed": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &heldStore{Store: oauth.NewMemoryStore()}
+				c, log := newClient(t, newFakeServer(issue), func(cfg *oauth.Config) { cfg.Store = store })
+				wantToken(t, c.TokenSource(), "at-1")
+				elsewhere := func() {
+					if err := store.Store.Update(t.Context(), gone); err != nil {
+						t.Error(err)
+					}
+				}
+				if during {
+					updates := 0
+					store.set(func(s *heldStore) {
+						s.lock = func(context.Context) error {
+							if updates++; updates == 2 {
+								elsewhere()
+								time.Sleep(time.Minute)
+								wantToken(t, c.TokenSource(), "at-1") // this one has a look
+								synctest.Wait()
+							}
+							return nil
+						}
+					})
+				} else {
+					elsewhere()
+				}
+				if err := c.Logout(t.Context()); during != errors.Is(err, oauth.ErrNotRevoked) {
+					t.Errorf("Logout: %v", err)
+				}
+				closeSource(t, c)
+				if n := len(log.of(oauth.EventLogout)); n != 1 {
+					t.Errorf("%d logouts", n)
+				}
+			})
+		})
+	}
+}
