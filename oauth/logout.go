@@ -154,7 +154,8 @@ func (c *Client) unrevoked(s Session, err error) error {
 	case ReasonOutcomeUnknown:
 		return fmt.Errorf("%w, as far as is known: %w", ErrNotRevoked, err)
 	case ReasonNoRefreshToken:
-		if s.AccessToken == "" || !s.Expiry.IsZero() && !s.Expiry.After(c.serverTime()) {
+		left, _ := remaining(s, c.now(), c.serverTime()) // Expiry is by the clock of this machine, not by the server's
+		if s.AccessToken == "" || !s.Expiry.IsZero() && left <= 0 {
 			return nil // it has expired
 		}
 		if !c.canUse(s) {

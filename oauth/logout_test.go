@@ -187,3 +187,29 @@ func TestLogoutElsewhereIsToldOnce(t *testing.T) {
 		})
 	}
 }
+
+// Whether an access token has expired is seen by the clock that its expiry was written by.
+func TestLogoutWithAnExpiredTokenAndAWrongClock(t *testing.T) {
+	for _, off := range []time.Duration{0, 13 * time.Hour, -13 * time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := oauth.NewMemoryStore()
+				now := func() time.Time { return time.Now().Add(off) }
+				c, _ := newClient(t, newFakeServer(dated), func(cfg *oauth.Config) {
+					cfg.Store, cfg.Clock = store, now
+					cfg.Revoke = func(context.Context, oauth.Session) error { return nil }
+				})
+				wantToken(t, c.TokenSource(), "at-1") // the server's clock is known now
+				put(t, store, func(s *oauth.Session) {
+					s.Created, s.RefreshToken, s.AccessToken = s.Created.Add(time.Hour), "", "at-short"
+					s.Obtained, s.Issued, s.Expiry = now(), time.Now(), now().Add(time.Hour)
+				})
+				time.Sleep(time.Hour + time.Minute)
+				if err := c.Logout(t.Context()); err != nil {
+					t.Errorf("Logout: %v", err)
+				}
+				closeSource(t, c)
+			})
+		})
+	}
+}
