@@ -304,7 +304,7 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 				return stored, nil
 			}
 		}
-		session.Generation = max(session.Generation, stored.Generation+1)
+		session.Generation = max(session.Generation, generationAfter(stored, session))
 		return session, nil
 	})
 	event := Event{Kind: EventLogin, Generation: session.Generation, Expiry: session.Expiry}

@@ -407,8 +407,8 @@ func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 		KeyThumbprint: c.thumbprint, TokenOrigin: c.tokenOrigin,
 	}
 	err := c.update(ctx, func(cur Session) (Session, error) {
-		s.Generation = cur.Generation + 1
 		s.Created = c.source.begins(cur)
+		s.Generation = generationAfter(cur, s)
 		return s, nil
 	})
 	if err != nil {

@@ -287,7 +287,7 @@ func (s *TokenSource) step(f *flight, lease Lease, stored Session) (kept Session
 	base := stored
 	if v.supersedes(stored) {
 		base = v.session
-		base.Generation = max(base.Generation, stored.Generation+1)
+		base.Generation = max(base.Generation, generationAfter(stored, base))
 		kept = base // whatever comes of the request, the store is behind
 	}
 	if s.satisfied(f, v) {
@@ -371,6 +371,9 @@ func (s *TokenSource) renewable(base Session) error {
 	}
 	if base.RefreshToken == "" {
 		return &LoginRequiredError{Reason: ReasonNoRefreshToken, Detail: s.c.explain(base.Warning)}
+	}
+	if base.Generation >= maxGeneration {
+		return errLastGeneration
 	}
 	if dead := s.view.Load().dead; dead.refreshToken == base.RefreshToken {
 		return dead.err

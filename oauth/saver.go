@@ -127,7 +127,7 @@ func (s *TokenSource) save(ctx context.Context) error {
 				return stored, nil
 			}
 			kept = v.session
-			kept.Generation = max(kept.Generation, stored.Generation+1)
+			kept.Generation = max(kept.Generation, generationAfter(stored, kept))
 			return kept, nil
 		})
 		switch {

@@ -141,8 +141,22 @@ type storedSession struct {
 }
 
 // maxGeneration is far from the numbers that have no successor in a [Store]: 2^64-1, and
-// 2^63-1 in databases. A renewal there spends the refresh token and cannot be stored.
+// 2^63-1 in databases. A session of that generation can be read and cannot be renewed: its
+// successor could not be stored.
 const maxGeneration = 1 << 62
+
+// errLastGeneration means that the session in the store was not made by counting changes.
+var errLastGeneration error = &StoreError{fmt.Errorf("%w: no generation follows %d: set it to 1, or log in again",
+	ErrSessionFormat, uint64(maxGeneration))}
+
+// generationAfter is that of next, which replaces the stored session. A new login need not
+// have a higher one: it is told from the one before by [Session.Created].
+func generationAfter(stored, next Session) uint64 {
+	if stored.Generation >= maxGeneration && !sameLogin(stored, next) {
+		return 1
+	}
+	return stored.Generation + 1
+}
 
 // ErrSessionFormat means that the data is not a session. Errors of [DecodeSession]
 // match it.
