@@ -19,7 +19,15 @@ type reading struct {
 // and brackets. An ID is #, and a credential that was taken out is *. Every other sentence
 // is no evidence: that a token "could not be revoked", "is not expired" or "was not given"
 // consists of nearly the same words. There is no modal verb in these.
-var missing = func() *regexp.Regexp {
+//
+// The ID of the token itself may follow "for" or "by" as well. Where that ID is not known,
+// it could be of what the token belongs to: "no refresh token found for #".
+var (
+	missingByID    = missingSentences(`with|for|by`)
+	missingByToken = missingSentences(`with`)
+)
+
+func missingSentences(before string) *regexp.Regexp {
 	const (
 		aux   = `(?:(?:is|are|was|were|has|have|been|already) )*`
 		more  = `(?: any ?more| any longer)?`
@@ -27,9 +35,11 @@ var missing = func() *regexp.Regexp {
 			`|(?:does|do|did) not exist` + more + `|not exists?` + more + `|no longer exists?` +
 			`|` + aux + `unknown|` + aux + `(?:expired|revoked))`
 		pred = found + `(?:(?: ,)?(?: (?:or|and))? ` + found + `)*`
-		id   = `(?: (?:(?:with|for|by) )?(?:(?:the|this|that|such) )?(?:id )?(?:: )?#| with (?:the|this|that|such|requested|specified|provided) id)`
 		// "ID token" is another token, so that "id" never comes before this.
 		kind = `(?:(?:refresh tokens?|refreshtokens?)(?: \*)?|tokens?)`
+	)
+	id := `(?: (?:(?:` + before + `) )?(?:(?:the|this|that|such) )?(?:id )?(?:: )?#| with (?:the|this|that|such|requested|specified|provided) id)`
+	var (
 		noun = `(?:(?:the|this|that|a|an|any|your|requested|specified|provided) )*` + kind + id + `?`
 		is   = `(?:there (?:is|are|was|were) )?`
 		some = ` (?:` + aux + `found|exists?)` + id + `?`
@@ -38,10 +48,10 @@ var missing = func() *regexp.Regexp {
 			`|` + is + `no ` + kind + `(?:` + id + `?` + some + `|` + id + `)` +
 			`|(?:an )?unknown ` + kind + id + `?` +
 			`|not found(?: :)? ` + noun + `)`
-		field = `(?:(?:refresh token id|refreshtokenid|refresh token|refreshtoken) : )?`
+		field = `(?:not found : )?(?:(?:refresh token id|refreshtokenid|refresh token|refreshtoken) : )?`
 	)
 	return regexp.MustCompile(`^` + field + one + `(?: [.;](?: (?:` + one + `|it ` + pred + `))?)*$`)
-}()
+}
 
 // missingWords are those of the sentences above.
 var missingWords = wordSet("a already an and any anymore are be been by did do does exist exists expired for found has have id is it longer more " +
@@ -104,6 +114,10 @@ func (q question) read(text string) reading {
 			sentence = append(sentence, ".")
 		}
 	}
+	missing := missingByID
+	if q.kind == targetToken {
+		missing = missingByToken
+	}
 	r.missing = !r.against && missing.MatchString(strings.Join(sentence, " "))
 	r.against = r.against || names && !r.unknown && !r.missing
 	return r
@@ -119,11 +133,18 @@ func isOther(word string) bool {
 // known: those of the cloud have 20 characters.
 const minForeignID = 16
 
-// isID reports whether a word is the ID of the refresh token. A token that
-// was given by itself can have any.
+// isID reports whether a word is the ID of the refresh token. A token that was given by
+// itself can have any: a UUID, or letters and digits as the cloud has them. Words that are
+// joined by - or _ are no ID, even with a digit in them.
 func (q question) isID(word string) bool {
-	if q.kind == targetID {
+	switch q.kind {
+	case targetID:
 		return word == q.id
+	case targetToken:
+		const digits = "0123456789"
+		return isUUID(word) || len(word) >= minForeignID && strings.ContainsAny(word, digits) &&
+			strings.Trim(word, operationIDCharacters) == "" && !strings.ContainsAny(word, "-_") &&
+			!isOther(strings.TrimRight(strings.ToLower(word), digits))
 	}
-	return len(word) >= minForeignID && strings.ContainsAny(word, "0123456789") && wrongOperationID(word) == ""
+	return false
 }

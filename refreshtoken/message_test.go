@@ -41,7 +41,6 @@ var missingMessages = []string{
 	"refreshTokenId: refresh token ajeb0f3k7u1q9d5s2n8p was not found",
 	"the requested refresh token has not been found",
 	"The specified refresh token wasn't found",
-	"No refresh token found for ID ajeb0f3k7u1q9d5s2n8p",
 	"No refresh token with that ID exists",
 	"There is no refresh token with ID ajeb0f3k7u1q9d5s2n8p",
 	"There is no refresh token with such ID",
@@ -64,6 +63,18 @@ var missingMessages = []string{
 	"the refresh token was not found, or has expired",
 	"Refresh token not found. It has expired or been revoked.",
 	"refresh token not found; it was revoked",
+	"NOT_FOUND: refresh token not found",
+	"NOT_FOUND: Refresh token ajeb0f3k7u1q9d5s2n8p not found.",
+	"Not found: the refresh token was revoked",
+}
+
+// Messages that name a token by what may be the ID of something else, so that they say
+// nothing where the ID of the token is not known.
+var missingByIDMessages = []string{
+	"No refresh token found for ID ajeb0f3k7u1q9d5s2n8p",
+	"no refresh token for ajeb0f3k7u1q9d5s2n8p",
+	"no such refresh token by ID ajeb0f3k7u1q9d5s2n8p",
+	"refresh token not found for ajeb0f3k7u1q9d5s2n8p",
 }
 
 // Messages that do not: about something else, about something that cannot be done, or in
@@ -130,6 +141,9 @@ var otherMessages = []string{
 	"token token token",
 	"refresh token \u200bnot found",
 	"refresh token not found" + strings.Repeat(" or revoked", 100) + " operation",
+	"NOT_FOUND: not found",
+	"NOT_FOUND: organization not found",
+	"NOT_FOUND: NOT_FOUND: refresh token not found",
 }
 
 func TestMissingMessages(t *testing.T) {
@@ -139,6 +153,22 @@ func TestMissingMessages(t *testing.T) {
 		}
 		if r := (question{kind: targetToken}).read(m); !r.missing {
 			t.Errorf("%q is not understood of a token without an ID: %+v", m, r)
+		}
+	}
+	for _, m := range missingByIDMessages {
+		if r := (question{targetID, someID}).read(m); !r.missing {
+			t.Errorf("%q is not understood: %+v", m, r)
+		}
+		if r := (question{kind: targetToken}).read(m); r.missing {
+			t.Errorf("%q says that a token without an ID is missing", m)
+		}
+	}
+	for _, m := range []string{
+		"refresh token oauth2-client-not-found not found", "refresh token OAUTH2_CLIENT_4711 not found",
+		"no such token: oauth2serviceaccount", "no such token: ServiceAccount4711", "refresh token oauth2-federation-1 not found",
+	} {
+		if r := (question{kind: targetToken}).read(m); r.missing {
+			t.Errorf("%q says that a token without an ID is missing", m)
 		}
 	}
 	for _, m := range otherMessages {

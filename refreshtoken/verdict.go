@@ -24,11 +24,12 @@ import (
 //     in an English sentence that this package knows, such as "there is no such refresh
 //     token" or "refresh token with ID aje1 not found".
 //
-// It is not if anything in it is about something else: the message or a description
-// names another thing, such as an account, or something that cannot be done; a
-// ResourceInfo has another type, or another ID; the reason of a google.rpc.ErrorInfo says
-// something else; or a detail cannot be read. Both transports ensure that a
-// server sent the NOT_FOUND, as a google.rpc.Status with HTTP 404 or over gRPC.
+// It is not if anything in it is about something else: the message, a description or a
+// google.rpc.LocalizedMessage names another thing, such as an account, or something that
+// cannot be done; a ResourceInfo has another type, or another ID; the reason of a
+// google.rpc.ErrorInfo says something else; there is a google.rpc.BadRequest,
+// PreconditionFailure or QuotaFailure; or a detail cannot be read. Both transports ensure
+// that a server sent the NOT_FOUND, as a google.rpc.Status with HTTP 404 or over gRPC.
 //
 // The response of the service for a refresh token that does not exist is undocumented,
 // and the text of the live service is unverified. If it
@@ -95,7 +96,8 @@ const (
 )
 
 // about reads a google.rpc.ResourceInfo ("Describes the resource that is being
-// accessed") or ErrorInfo (google/rpc/error_details.proto). The former counts in
+// accessed"), ErrorInfo or LocalizedMessage (google/rpc/error_details.proto), and knows
+// the details that describe other failures. A ResourceInfo counts in
 // either spelling of its members: a server that is not protojson's writes the names of
 // the definition. What cannot be read, or leaves out what it is about, is about something
 // else; a transport leaves the type alone of a message that it could not read.
@@ -107,6 +109,7 @@ func (q question) about(detail json.RawMessage) subject {
 		ResourceName2 string            `json:"resource_name"`
 		Owner         string            `json:"owner"`
 		Description   string            `json:"description"`
+		Message       string            `json:"message"`
 		Reason        string            `json:"reason"`
 		Domain        string            `json:"domain"`
 		Metadata      map[string]string `json:"metadata"`
@@ -122,7 +125,7 @@ func (q question) about(detail json.RawMessage) subject {
 		if json.Unmarshal(detail, &info) != nil || info.Reason == "" {
 			return aboutOther
 		}
-		if reason := q.read(info.Reason); reason.against || reason.unknown {
+		if reason := (question{}).read(info.Reason); reason.against || reason.unknown { // no word of it is an ID
 			return aboutOther
 		}
 		return aboutNothing // a reason alone is no evidence
@@ -130,6 +133,13 @@ func (q question) about(detail json.RawMessage) subject {
 		if json.Unmarshal(detail, &info) != nil || q.read(info.Description).against {
 			return aboutOther
 		}
+	case "google.rpc.LocalizedMessage":
+		if json.Unmarshal(detail, &info) != nil || q.read(info.Message).against {
+			return aboutOther
+		}
+		return aboutNothing // the message of the status counts
+	case "google.rpc.BadRequest", "google.rpc.PreconditionFailure", "google.rpc.QuotaFailure":
+		return aboutOther // something else is wrong with the request
 	default:
 		return aboutNothing
 	}

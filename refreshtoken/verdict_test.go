@@ -43,6 +43,7 @@ func revokeThen(t *testing.T, revoke, poll reply) *server {
 const (
 	resourceInfo = `{"@type":"type.googleapis.com/google.rpc.ResourceInfo",`
 	errorInfo    = `{"@type":"type.googleapis.com/google.rpc.ErrorInfo",`
+	localized    = `{"@type":"type.googleapis.com/google.rpc.LocalizedMessage",`
 )
 
 // TestVerdict is the only table of what a response says about a refresh token. What
@@ -265,15 +266,28 @@ func TestDetailsThatSaySomethingElse(t *testing.T) {
 		{"an ErrorInfo of the token", token, errorInfo + `"reason":"TOKEN_EXPIRED","metadata":{"a":"b"}}`, true},
 		{"an ErrorInfo of an ID token", token, errorInfo + `"reason":"ID_TOKEN_NOT_FOUND"}`, false},
 		{"an ErrorInfo that denies it", token, errorInfo + `"reason":"REFRESH_TOKEN_NOT_EXPIRED"}`, false},
+		{"an ErrorInfo with words like an ID", token, errorInfo + `"reason":"OAUTH2_CLIENT_NOT_FOUND"}`, false},
+		{"an ErrorInfo with words of the token and like an ID", token, errorInfo + `"reason":"REFRESH_TOKEN_V2_1234567890_NOT_FOUND"}`, false},
+		{"an ErrorInfo with an ID", token, errorInfo + `"reason":"ajeb0f3k7u1q9d5s2n8p"}`, false},
+		{"a localized message", token, localized + `"locale":"en","message":"the refresh token was not found"}`, true},
+		{"a localized message in other words", token, localized + `"locale":"ru","message":"не найден"}`, true},
+		{"a localized message about another resource", token, localized + `"message":"The organization was not found"}`, false},
+		{"a localized message that is none", token, localized + `"message":5}`, false},
+		{"a localized message alone", "x", localized + `"message":"the refresh token was not found"}`, false},
+		{"a wrong field", token, `{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"client_id"}]}`, false},
+		{"a precondition", token, `{"@type":"type.googleapis.com/google.rpc.PreconditionFailure"}`, false},
+		{"a quota", token, `{"@type":"type.googleapis.com/google.rpc.QuotaFailure"}`, false},
 		{"a message about another resource", "the organization of the caller was not found", resourceInfo + `"resourceType":"refreshToken"}`, false},
 		{"a message that denies it", "this refresh token cannot be revoked", resourceInfo + `"resourceType":"refreshToken"}`, false},
 		{"a message in other words", "nicht gefunden", resourceInfo + `"resourceType":"refreshToken"}`, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serve(t, answer(http.StatusNotFound, fmt.Sprintf(`{"code":5,"message":%q,"details":[%s]}`, c.message, c.details)))
-			_, err := s.client().Revoke(t.Context(), refreshtoken.ByID("aje1"))
-			if errors.Is(err, refreshtoken.ErrGone) != c.gone || !errors.Is(err, refreshtoken.ErrNotFound) {
-				t.Errorf("got %v, want gone: %v", err, c.gone)
+			for _, target := range []refreshtoken.Target{refreshtoken.ByID("aje1"), refreshtoken.ByToken(someToken)} {
+				_, err := s.client().Revoke(t.Context(), target)
+				if errors.Is(err, refreshtoken.ErrGone) != c.gone || !errors.Is(err, refreshtoken.ErrNotFound) {
+					t.Errorf("%v: got %v, want gone: %v", target, err, c.gone)
+				}
 			}
 		})
 	}
