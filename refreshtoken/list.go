@@ -207,8 +207,9 @@ func (l *lookahead) begin() {
 	ahead := make(chan fetched, 1) // so that the goroutine ends without a receiver
 	l.ahead = ahead
 	go func() {
-		page, err := l.client.page(l.ctx, l.req)
-		ahead <- fetched{page, err}
+		f := fetched{err: &TransportError{Method: methodList, Err: errGoexit}}
+		defer func() { ahead <- f }()
+		f.page, f.err = l.client.page(l.ctx, l.req)
 	}()
 }
 

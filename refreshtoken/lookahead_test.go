@@ -280,3 +280,19 @@ func TestBreakDoesNotWaitForATokenSource(t *testing.T) {
 		close(goOn)
 	})
 }
+
+// TestLookaheadOfATransportThatLeaves: a RoundTripper that ends its goroutine ends the listing.
+func TestLookaheadOfATransportThatLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := refreshtoken.New(&fakeTransport{list: func(_ context.Context, _ tokenapi.Call, req tokenapi.ListRequest) (*refreshtoken.Page, error) {
+			if req.PageToken != "" {
+				runtime.Goexit()
+			}
+			return &refreshtoken.Page{RefreshTokens: []*refreshtoken.RefreshToken{{ID: "aje1"}}, NextPageToken: "p2"}, nil
+		}})
+		tokens, err := list(client, refreshtoken.ListOptions{})
+		if as[*refreshtoken.TransportError](t, err).Method != "List" || len(tokens) != 1 {
+			t.Errorf("got %d tokens and %v", len(tokens), err)
+		}
+	})
+}

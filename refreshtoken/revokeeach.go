@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
@@ -27,13 +26,15 @@ type RevokeEachOptions struct {
 	// Concurrency is how many tokens are revoked at a time, at most 32.
 	// Optional. Default: 4.
 	Concurrency int
-	// Timeout bounds the time for one token: its request, and the wait for its operation.
-	// A token that takes longer is one of Failed, with an error that wraps
+	// Timeout bounds the time for one token: its request with its retries, and the wait
+	// for its operation. A token that takes longer, or would because the server asks with
+	// a Retry-After to wait, is one of Failed, with an error that wraps
 	// [context.DeadlineExceeded], and its operation goes on at the server.
 	// Optional. Default: 2 minutes.
 	Timeout time.Duration
-	// Progress is called after each token, by one goroutine at a time.
-	// Optional.
+	// Progress is called after each token, by the goroutine that called RevokeEach. No
+	// token is begun until it returns. If it panics, RevokeEach panics after the tokens in
+	// progress, which it interrupts, have ended. Optional.
 	Progress func(RevokeProgress)
 }
 
@@ -133,13 +134,12 @@ func distinct(ids []string) ([]string, error) {
 	return out, nil
 }
 
-// A batch is one RevokeEach under way.
+// A batch is one RevokeEach under way. Only the goroutine that called it changes the batch.
 type batch struct {
 	client *Client
 	opts   RevokeEachOptions
 	ids    []string
 
-	mu       sync.Mutex
 	next     int       // in ids, of the token to begin with next
 	done     int       // tokens
 	outcomes []outcome // by the index in ids
@@ -151,40 +151,67 @@ type outcome struct {
 	err   error
 }
 
-func (b *batch) run(ctx context.Context) {
-	var workers sync.WaitGroup
-	for range min(b.opts.Concurrency, len(b.ids)) {
-		workers.Go(func() {
-			for i, ok := b.take(ctx); ok; i, ok = b.take(ctx) {
-				b.ended(ctx, i, b.revoke(ctx, b.ids[i]))
-			}
-		})
-	}
-	workers.Wait()
+// tried is a token that was, and its error.
+type tried struct {
+	i   int
+	err error
 }
 
-// take returns the index of a token to revoke; ok is false if there is none left
-// to begin with.
-func (b *batch) take(ctx context.Context) (i int, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (b *batch) run(ctx context.Context) {
+	results, running := make(chan tried), 0
+	// Progress can leave this goroutine with a panic or runtime.Goexit. Nothing outlives it.
+	defer func() {
+		for ; running > 0; running-- {
+			<-results
+		}
+	}()
+	tokens, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for {
+		for running < b.opts.Concurrency && b.more(ctx) {
+			i := b.next
+			b.next++
+			running++
+			go func() {
+				r := tried{i, &TransportError{Method: methodRevoke, Err: errGoexit}}
+				defer func() { results <- r }()
+				r.err = b.revoke(tokens, b.ids[i])
+			}()
+		}
+		if running == 0 {
+			return
+		}
+		r := <-results
+		running--
+		b.ended(ctx, r)
+	}
+}
+
+// errGoexit is the error of a RoundTripper that does not return, such as one that calls
+// FailNow of a test.
+var errGoexit = errors.New("the RoundTripper ended its goroutine")
+
+// more reports whether there is a token to begin with.
+func (b *batch) more(ctx context.Context) bool {
 	if b.fatal == nil && ctx.Err() != nil && b.next < len(b.ids) {
 		b.fatal = interrupted(ctx)
 	}
-	if b.fatal != nil || b.next == len(b.ids) {
-		return 0, false
-	}
-	b.next++
-	return b.next - 1, true
+	return b.fatal == nil && b.next < len(b.ids)
 }
 
 func (b *batch) revoke(ctx context.Context, id string) error {
 	if b.opts.DryRun {
 		return nil
 	}
+	client := *b.client
+	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > b.opts.Timeout {
+		// The next token is not tried sooner because this one cannot wait for so long as
+		// the server asks. If ctx itself ends first, there is nothing to wait for.
+		client.retry.UntilDeadline = true
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, b.opts.Timeout, errTokenTimeout)
 	defer cancel()
-	op, err := b.client.Revoke(ctx, ByID(id))
+	op, err := client.Revoke(ctx, ByID(id))
 	if err != nil {
 		return err
 	}
@@ -199,34 +226,33 @@ func interrupted(ctx context.Context) error {
 	return &TransportError{Method: methodRevokeEach, Err: retry.Ended(ctx)}
 }
 
-func (b *batch) ended(ctx context.Context, i int, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.outcomes[i] = outcome{true, err}
+func (b *batch) ended(ctx context.Context, r tried) {
+	b.outcomes[r.i] = outcome{true, r.err}
 	b.done++
 	switch {
 	case b.fatal != nil:
-	case ctx.Err() != nil && errors.Is(err, ctx.Err()): // what else it wraps came before
+	case ctx.Err() != nil && errors.Is(r.err, ctx.Err()): // what else it wraps came before
 		b.fatal = interrupted(ctx)
-	case hopeless(err):
-		b.fatal = err
+	case hopeless(r.err):
+		b.fatal = r.err
 	}
 	if b.opts.Progress != nil {
-		b.opts.Progress(RevokeProgress{ID: b.ids[i], Err: err, Done: b.done, Total: len(b.ids)})
+		b.opts.Progress(RevokeProgress{ID: b.ids[r.i], Err: r.err, Done: b.done, Total: len(b.ids)})
 	}
 }
 
 // hopeless reports whether the failure of one token would be that of every other. An
 // operation that ended as unauthenticated is not: the request to start it was accepted.
-// A server that asks to wait does not mean one token.
+// A server that asks to wait does not mean one token, but the time for one token that has
+// passed is that of no other.
 func hopeless(err error) bool {
 	var api *APIError
 	var transport *TransportError
 	switch {
-	case errors.As(err, &api):
-		return !api.ofOperation && (api.Code == CodeUnauthenticated || api.RetryAfter > 0 && api.temporary())
 	case errors.Is(err, errTokenTimeout):
 		return false
+	case errors.As(err, &api):
+		return !api.ofOperation && (api.Code == CodeUnauthenticated || api.RetryAfter > 0 && api.temporary())
 	case errors.As(err, &transport):
 		return !transport.Temporary
 	}

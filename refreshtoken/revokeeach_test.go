@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -298,5 +299,112 @@ func TestRevokeEachLeavesWhatHangs(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestRevokeEachTimeoutBeforeRetryAfter: a server that asks to wait for longer than one
+// token may take ends the time of that token, and neither the batch nor the wait.
+func TestRevokeEachTimeoutBeforeRetryAfter(t *testing.T) {
+	busy := &refreshtoken.APIError{Code: refreshtoken.CodeUnavailable, RetryAfter: 20 * time.Second}
+	for _, where := range []string{"request", "operation"} {
+		t.Run(where, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				requests := map[string]int{}
+				client := refreshtoken.New(&fakeTransport{
+					revoke: func(_ context.Context, _ tokenapi.Call, req tokenapi.RevokeRequest) (*operationState, error) {
+						requests[req.RefreshTokenID]++
+						switch {
+						case req.RefreshTokenID == "aje01" && where == "request":
+							return nil, busy
+						case req.RefreshTokenID == "aje01":
+							return &operationState{ID: "op1"}, nil
+						}
+						return &operationState{ID: "op2", Done: true, Response: &tokenapi.Response{RefreshTokenIDs: []string{req.RefreshTokenID}}}, nil
+					},
+					operation: func(context.Context, tokenapi.Call, string) (*operationState, error) { return nil, busy },
+				})
+				start := time.Now()
+				report, err := client.RevokeEach(t.Context(), names(4), refreshtoken.RevokeEachOptions{Concurrency: 1, Timeout: 10 * time.Second})
+				if err != nil || strings.Join(report.Revoked, " ") != "aje00 aje02 aje03" || len(report.Failed) != 1 {
+					t.Fatalf("got %+v and %v", report, err)
+				}
+				failure := report.Failed[0].Err
+				if !errors.Is(failure, context.DeadlineExceeded) || !errors.Is(failure, busy) {
+					t.Errorf("got %v", failure)
+				}
+				wantText(t, failure.Error(), "the Timeout of RevokeEachOptions has passed")
+				if time.Since(start) != 10*time.Second || requests["aje01"] != 1 {
+					t.Errorf("%v after %v", requests, time.Since(start))
+				}
+			})
+		})
+	}
+	t.Run("the deadline of the batch", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			client := refreshtoken.New(&fakeTransport{revoke: func(context.Context, tokenapi.Call, tokenapi.RevokeRequest) (*operationState, error) {
+				return nil, busy
+			}})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			start := time.Now()
+			report, err := client.RevokeEach(ctx, names(4), refreshtoken.RevokeEachOptions{Concurrency: 1, Timeout: 15 * time.Second})
+			if !errors.Is(err, busy) || len(report.NotTried) != 3 || time.Since(start) != 0 {
+				t.Errorf("got %+v and %v after %v", report, err, time.Since(start))
+			}
+		})
+	})
+}
+
+// TestRevokeEachProgressLeaves: a panic of Progress, and the FailNow of a test in it, are
+// those of the caller, and nothing goes on.
+func TestRevokeEachProgressLeaves(t *testing.T) {
+	for name, leave := range map[string]func(){"panic": func() { panic("left") }, "Goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &revoker{}
+				var returned bool
+				var left any
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					defer func() { left = recover() }()
+					r.client().RevokeEach(t.Context(), names(10), refreshtoken.RevokeEachOptions{
+						Progress: func(refreshtoken.RevokeProgress) { leave() },
+					})
+					returned = true
+				}()
+				<-done
+				if returned || (left == "left") != (name == "panic") || r.running.Load() != 0 || r.asked.Load() != 4 {
+					t.Errorf("returned: %v, %v; %d running of %d", returned, left, r.running.Load(), r.asked.Load())
+				}
+			})
+		})
+	}
+}
+
+// TestRevokeEachProgressCancels: no token is begun after that.
+func TestRevokeEachProgressCancels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &revoker{}
+		ctx, cancel := context.WithCancel(t.Context())
+		report, err := r.client().RevokeEach(ctx, names(10), refreshtoken.RevokeEachOptions{
+			Concurrency: 1,
+			Progress:    func(refreshtoken.RevokeProgress) { cancel() },
+		})
+		if !errors.Is(err, context.Canceled) || len(report.Revoked) != 1 || len(report.NotTried) != 9 || r.asked.Load() != 1 {
+			t.Errorf("got %+v and %v", report, err)
+		}
+	})
+}
+
+// TestRevokeEachTransportLeaves: a RoundTripper that ends its goroutine ends the batch.
+func TestRevokeEachTransportLeaves(t *testing.T) {
+	client := refreshtoken.New(&fakeTransport{revoke: func(context.Context, tokenapi.Call, tokenapi.RevokeRequest) (*operationState, error) {
+		runtime.Goexit()
+		return nil, nil
+	}})
+	report, err := client.RevokeEach(t.Context(), names(6), refreshtoken.RevokeEachOptions{})
+	if as[*refreshtoken.TransportError](t, err).Temporary || len(report.Failed) != 4 || len(report.NotTried) != 2 {
+		t.Errorf("got %+v and %v", report, err)
 	}
 }

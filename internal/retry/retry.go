@@ -37,6 +37,9 @@ type Policy struct {
 	// Retry-After ends the attempts: the caller learns of it from the error.
 	// Optional. Default: 30 s.
 	MaxServer time.Duration
+	// UntilDeadline has Do wait until ctx ends where the next attempt would come after
+	// its deadline, and return ctx's error too. Otherwise Do returns at once. Optional.
+	UntilDeadline bool
 
 	// Notify, if set, is called before each wait with the attempt that failed
 	// (1 is the first). Optional.
@@ -105,14 +108,19 @@ func Do[T any](ctx context.Context, p Policy, fn func(ctx context.Context, attem
 		}
 		// Jitter reaches half above the interval: it must not exceed Max either.
 		wait := max(min(waits.NextBackOff(), p.Max), temporary.after)
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+		deadline, ok := ctx.Deadline()
+		late := ok && time.Until(deadline) <= wait
+		if late && !p.UntilDeadline {
 			// Waiting would only turn an informative error into "deadline exceeded".
 			return v, err
 		}
-		if ctx.Err() == nil && p.Notify != nil {
+		if ctx.Err() == nil && p.Notify != nil && !late {
 			p.Notify(attempt, err, wait)
 		}
-		if !sleep(ctx, wait) {
+		if late {
+			<-ctx.Done()
+		}
+		if late || !sleep(ctx, wait) {
 			return v, fmt.Errorf("%w while waiting to retry: %w", Ended(ctx), err)
 		}
 	}

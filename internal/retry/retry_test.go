@@ -200,6 +200,23 @@ func TestDoContext(t *testing.T) {
 			}
 		})
 	})
+	t.Run("until a deadline that is too near", func(t *testing.T) {
+		for _, after := range []time.Duration{5 * time.Second, 20 * time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Second, cause)
+				defer cancel()
+				fn, calls := failing(times(Temporary(errBusy, after), 9)...)
+				start, notified := time.Now(), false
+				_, err := Do(ctx, Policy{UntilDeadline: true, Notify: func(int, error, time.Duration) { notified = true }}, fn)
+				if !errors.Is(err, errBusy) || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, cause) {
+					t.Errorf("Do: %v, want all three errors", err)
+				}
+				if d := time.Since(start); d != 5*time.Second || len(*calls) != 1 || notified {
+					t.Errorf("%d calls, %v, notified: %v", len(*calls), d, notified)
+				}
+			})
+		}
+	})
 	t.Run("deadline far enough", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
