@@ -17,8 +17,18 @@ type cleaner func(string) string
 
 func cleanerOf(secret func() string) cleaner {
 	token := secret()
-	return redact.New(token, printable(token)).Text // identifiers lose their spaces
+	text := redact.New(token, printable(token)).Text // identifiers lose their spaces
+	return func(s string) string {
+		if len(s) > maxText {
+			return tooLong
+		}
+		return text(s)
+	}
 }
+
+// tooLong is in the place of a text that no field of the API holds. It takes a second to
+// clean a MiB of the worst, and ctx does not end that.
+const tooLong = "(a text longer than 64 KiB)"
 
 // noSecret is for calls that carry none beside the IAM token.
 func noSecret() string { return "" }
@@ -27,51 +37,70 @@ func noSecret() string { return "" }
 // which do the same for operations and errors, this is the boundary that everything a
 // server sends goes through: a server may send back what it was sent, in any place. It
 // leaves NextPageToken as it is: it is opaque, and goes back to the server.
-func cleanPage(_ context.Context, p *Page, clean cleaner) error {
+func cleanPage(ctx context.Context, p *Page, clean cleaner) error {
+	c := cleaning{ctx: ctx, clean: credentials}
 	for _, t := range p.RefreshTokens {
-		if t != nil {
-			t.clean()
+		if t == nil {
+			continue
+		}
+		id := t.ID
+		texts := []*string{&t.ID, &t.ClientInstanceInfo, &t.ClientID, &t.SubjectID, (*string)(&t.ProtectionLevel)}
+		if err := c.texts(texts...); err != nil {
+			return err
+		}
+		if t.ID != id {
+			t.ID = "" // no token is revoked by another ID than its own
 		}
 	}
 	p.clean(clean)
 	return nil
 }
 
-// clean takes out what looks like a credential, such as the IAM token of the request,
+// credentials takes out what looks like a credential, such as the IAM token of the request,
 // and nothing else: a client can be searched for by its description, as it came.
-func (t *RefreshToken) clean() {
-	if t.ID != redact.Credentials(t.ID) {
-		t.ID = "" // no token is revoked by another ID than its own
+func credentials(s string) string {
+	if len(s) > maxText {
+		return ""
 	}
-	for _, text := range []*string{&t.ClientInstanceInfo, &t.ClientID, &t.SubjectID, (*string)(&t.ProtectionLevel)} {
-		*text = redact.Credentials(*text)
-	}
+	return redact.Credentials(s)
 }
 
-// cleanOperation ends with ctx, but not where there is little to do: what a server said
-// of an operation is not thrown away.
 func cleanOperation(ctx context.Context, o *judged, clean cleaner) error {
 	// An operation is not asked for with a credential in its ID. One that has ended
 	// is not asked for at all, and then an ID that cannot be does no harm.
 	if o.ID != clean(o.ID) || ended(&o.operation) && wrongOperationID(o.ID) != "" {
 		o.ID = ""
 	}
-	texts := []*string{&o.Metadata.SubjectID}
-	for i := range o.Metadata.RefreshTokenIDs {
-		texts = append(texts, &o.Metadata.RefreshTokenIDs[i])
-	}
+	lists := [][]string{o.Metadata.RefreshTokenIDs}
 	if o.Response != nil {
-		for i := range o.Response.RefreshTokenIDs {
-			texts = append(texts, &o.Response.RefreshTokenIDs[i])
-		}
+		lists = append(lists, o.Response.RefreshTokenIDs)
 	}
-	for i, text := range texts {
-		if i%1024 == 1023 && ctx.Err() != nil {
-			return &TransportError{Err: retry.Ended(ctx)}
+	c := cleaning{ctx: ctx, clean: clean}
+	err := c.texts(&o.Metadata.SubjectID)
+	for _, ids := range lists {
+		for i := 0; i < len(ids) && err == nil; i++ {
+			err = c.texts(&ids[i])
 		}
-		*text = clean(*text)
 	}
 	(*Trace)(&o.Trace).clean(clean)
+	return err
+}
+
+// A cleaning of the texts in a response ends with ctx, but not where there is little to do:
+// what a server said is not thrown away.
+type cleaning struct {
+	ctx   context.Context
+	clean cleaner
+	done  int // bytes, and some for each text
+}
+
+func (c *cleaning) texts(texts ...*string) error {
+	for _, text := range texts {
+		if c.done += len(*text) + 8; c.done > jsonBuffer && c.ctx.Err() != nil {
+			return &TransportError{Err: retry.Ended(c.ctx)}
+		}
+		*text = c.clean(*text)
+	}
 	return nil
 }
 
@@ -130,16 +159,17 @@ func explain(err error, method string, clean cleaner) error {
 // complete is what [explain] does for an APIError, also for that of an operation.
 func (e *APIError) complete(method string, clean cleaner) {
 	e.Method = method
-	if len(e.Message) > maxText {
-		e.Message = "(the message is longer than 64 KiB)"
-	}
 	e.Message = clean(e.Message)
 	e.clean(clean)
 	if number := strconv.Itoa(int(e.Code)); clean(number) != number {
 		e.Code = CodeUnknown // a token of digits alone can be sent back as a number
 	}
-	values := maxDetailValues
+	values, size := maxDetailValues, maxDetails
 	for i, d := range e.Details {
+		if size -= len(d); size < 0 {
+			e.Details[i] = json.RawMessage(`{}`)
+			continue
+		}
 		e.Details[i] = cleanJSON(d, clean, &values)
 	}
 	e.RetryAfter = max(e.RetryAfter, retryDelay(e.Details))

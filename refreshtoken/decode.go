@@ -22,7 +22,8 @@ import (
 // JSON, and a byte of that a hundred bytes in memory.
 const (
 	maxDetailValues = 4096
-	maxText         = 64 << 10 // bytes of the message, or of a text in the details
+	maxDetails      = 1 << 20  // bytes of all details as JSON
+	maxText         = 64 << 10 // bytes of any text that is cleaned, such as the message
 )
 
 // jsonBuffer is how much of a response is read at a time, in bytes.

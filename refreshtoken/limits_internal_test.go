@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ func TestIdentifierLimits(t *testing.T) {
 }
 
 func TestMessageLimit(t *testing.T) {
-	for n, want := range map[int]string{maxText: "aaaa", maxText + 1: "(the message is longer"} {
+	for n, want := range map[int]string{maxText: "aaaa", maxText + 1: "(a text longer"} {
 		e := &APIError{Message: strings.Repeat("a", n)}
 		if e.complete(methodList, cleanerOf(noSecret)); !strings.HasPrefix(e.Message, want) {
 			t.Errorf("a message of %d bytes became %.40q", n, e.Message)
@@ -54,6 +55,7 @@ func TestDetailsLimits(t *testing.T) {
 		{"one more, in two", []string{zeros(maxDetailValues - 10), zeros(11)}, []bool{true, false}},
 		{"as long a text as may be", []string{text(maxText)}, []bool{true}},
 		{"one byte more", []string{text(maxText + 1)}, []bool{false}},
+		{"as much as may be", slices.Repeat([]string{text(1<<15 - 2)}, 33), append(slices.Repeat([]bool{true}, 32), false)},
 	} {
 		e := &APIError{}
 		for _, d := range c.details {

@@ -308,7 +308,11 @@ func redirects(to string) string {
 // URL is cleaned as a whole, because a secret in it can be host and path at once, and
 // the host once more, because to parse it undoes escapes.
 func redirectedTo(resp *http.Response, clean cleaner) string {
-	cleaned := http.Response{Header: http.Header{"Location": {clean(resp.Header.Get("Location"))}}, Request: resp.Request}
+	location := resp.Header.Get("Location")
+	if len(location) > maxText {
+		return ""
+	}
+	cleaned := http.Response{Header: http.Header{"Location": {clean(location)}}, Request: resp.Request}
 	u, err := cleaned.Location()
 	if err != nil || u.Hostname() == "" {
 		return ""

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ycauth/ycauth-go/internal/tokenapi"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -204,4 +205,70 @@ func TestContextEndsWhileAnOperationIsCleaned(t *testing.T) {
 			t.Errorf("%d IDs: got %v", c.ids, err)
 		}
 	}
+}
+
+// TestContextEndsWhileAPageIsCleaned: each of its texts can take long.
+func TestContextEndsWhileAPageIsCleaned(t *testing.T) {
+	for _, c := range []struct {
+		tokens int
+		kept   bool // a short response that is there is not thrown away
+	}{{200, true}, {1000, false}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		client := refreshtoken.New(&fakeTransport{list: func(context.Context, tokenapi.Call, tokenapi.ListRequest) (*refreshtoken.Page, error) {
+			page := &refreshtoken.Page{}
+			for range c.tokens {
+				page.RefreshTokens = append(page.RefreshTokens, &refreshtoken.RefreshToken{ID: "aje1"})
+			}
+			cancel()
+			return page, nil
+		}})
+		var err error
+		for _, err = range client.List(ctx, refreshtoken.ListOptions{}) {
+			break
+		}
+		if (err == nil) != c.kept || err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("%d tokens: got %v", c.tokens, err)
+		}
+	}
+}
+
+// TestLongTextsAreNotCleaned: no field of the API holds them, and each would take seconds.
+func TestLongTextsAreNotCleaned(t *testing.T) {
+	long := strings.Repeat("eyJ.", 4<<20)
+	for name, exchange := range map[string]func(*refreshtoken.Client) (string, error){
+		"a page": func(c *refreshtoken.Client) (string, error) {
+			tokens, err := list(c, refreshtoken.ListOptions{})
+			if err != nil || len(tokens) != 1 {
+				return "", fmt.Errorf("%d tokens and %w", len(tokens), err)
+			}
+			return tokens[0].ID + tokens[0].ClientInstanceInfo, nil
+		},
+		"an operation": func(c *refreshtoken.Client) (string, error) {
+			op, err := c.Revoke(t.Context(), refreshtoken.ByToken(someToken))
+			if err != nil {
+				return "", err
+			}
+			result, err := op.Wait(t.Context())
+			return strings.Join(append(result.RefreshTokenIDs, result.OperationID, result.SubjectID), ""), err
+		},
+	} {
+		client := refreshtoken.New(&fakeTransport{
+			list: func(context.Context, tokenapi.Call, tokenapi.ListRequest) (*refreshtoken.Page, error) {
+				return &refreshtoken.Page{RefreshTokens: []*refreshtoken.RefreshToken{{ID: long, ClientInstanceInfo: long}}}, nil
+			},
+			revoke: func(context.Context, tokenapi.Call, tokenapi.RevokeRequest) (*operationState, error) {
+				return &operationState{ID: long, Done: true, Response: &tokenapi.Response{RefreshTokenIDs: []string{long}}}, nil
+			},
+		})
+		if text, err := exchange(client); err != nil || strings.Contains(text, "eyJ") {
+			t.Errorf("%s: got %.40q and %v", name, text, err)
+		}
+	}
+	hc := &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+		resp := response(http.StatusTemporaryRedirect, "text/plain", "")
+		resp.Header.Set("Location", "https://login.example/"+long)
+		return resp, nil
+	})}
+	_, err := list(refreshtoken.NewClient(hc), refreshtoken.ListOptions{})
+	wantText(t, as[*refreshtoken.ResponseError](t, err).Reason, "the response redirects, and")
 }

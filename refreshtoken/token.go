@@ -33,7 +33,7 @@ var protectionLevels = [...]ProtectionLevel{
 //
 // The texts are as the server sent them, including control characters, except that
 // text that looks like a credential is replaced by "REDACTED", and such an ID is
-// empty. A redacted text no longer matches in a [Filter] or a [RevokeFilter].
+// empty. A text of more than 64 KiB is empty. A redacted text no longer matches in a [Filter] or a [RevokeFilter].
 type RefreshToken struct {
 	// ID identifies the token: see [ByID].
 	ID string `json:"id"`

@@ -204,7 +204,7 @@ func TestDetailsAreBounded(t *testing.T) {
 	}
 	err = listOnce(t.Context(), reply{err: status.ErrorProto(st), header: answered})
 	var api *refreshtoken.APIError
-	if !errors.As(err, &api) || len(api.Details) != 101 || api.Message != "(the message is longer than 64 KiB)" {
+	if !errors.As(err, &api) || len(api.Details) != 101 || api.Message != "(a text longer than 64 KiB)" {
 		t.Fatalf("got %v with %d details", err, len(api.Details))
 	}
 	if got := string(api.Details[0]); got != `{"@type":"type.googleapis.com/google.protobuf.Value"}` {
