@@ -54,17 +54,25 @@ func (p *pattern) plain(found []span, s string) []span {
 	return found
 }
 
-// escaped appends the places where the secret stands with escapes that decode knows.
-func (p *pattern) escaped(found []span, s string, decode decoder) []span {
+// escaped appends the places where the secret stands with escapes of an encoding. If
+// open, one or more of its signs follow the pattern, and belong to the secret.
+func (p *pattern) escaped(found []span, s string, e *encoding, open bool) []span {
 	starts := make([]int, len(p.text)) // of the octets matched last, a ring
 	n, count := 0, 0
 	for i := 0; i < len(s); {
-		text, width := decode(s[i:])
+		text, width := e.decode(s[i:])
 		for j := range len(text) {
 			starts[count%len(starts)] = i
 			count++
 			if n = p.step(n, lower(text[j])); n == len(p.text) {
-				found = append(found, span{starts[count%len(starts)], i + width})
+				end := i + width
+				signs := 0
+				if open {
+					signs = e.signsAt(s[end:])
+				}
+				if !open || signs > 0 {
+					found = append(found, span{starts[count%len(starts)], end + signs})
+				}
 			}
 		}
 		i += width
@@ -86,15 +94,46 @@ func lower(c byte) byte {
 // same way, any number of times, counts as one.
 type decoder func(s string) (text string, width int)
 
-// encodings are the ways in which software that quotes a request writes characters, and
-// what their escapes begin with.
-var encodings = []struct {
-	signs  string
+// An encoding is a way in which software that quotes a request writes characters.
+type encoding struct {
+	signs  string // without which there are no escapes
+	sign   byte   // that escapes begin with
+	again  string // after the sign, if the sign itself was escaped
 	decode decoder
-}{
-	{`\`, decodeBackslash},
-	{`%+`, decodePercent},
-	{`&`, decodeEntity},
+}
+
+var encodings = []*encoding{
+	{`\`, '\\', "", decodeBackslash},
+	{`%+`, '%', "25", decodePercent},
+	{`&`, '&', "amp;", decodeEntity},
+}
+
+// signsAt is the length of the signs that s begins with, escaped or not.
+func (e *encoding) signsAt(s string) int {
+	n := 0
+	for n < len(s) && s[n] == e.sign {
+		n++
+		for e.again != "" && strings.HasPrefix(s[n:], e.again) {
+			n += len(e.again)
+		}
+	}
+	return n
+}
+
+// cutSigns is s without the signs that it ends with, escaped or not.
+func (e *encoding) cutSigns(s string) string {
+	for i := len(s); i > 0; {
+		switch {
+		case s[i-1] == e.sign:
+			s = s[:i-1]
+			i = len(s)
+		case e.again != "" && strings.HasSuffix(s[:i], e.again):
+			i -= len(e.again)
+		default:
+			return s
+		}
+	}
+	return s
 }
 
 // decodeAll returns s with every escape in it of up to this length decoded.

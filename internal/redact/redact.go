@@ -40,10 +40,11 @@ type Cleaner struct {
 	secrets func() []secret // a closure, because fmt follows no function
 }
 
-// A secret is searched for as it is, if decode is nil, or in the text as decode reads it.
+// A secret is searched for as it is, if there is no encoding, or in the text as its
+// decoder reads it.
 type secret struct {
-	decode  decoder
-	signs   string // of escapes, without which the text need not be decoded
+	*encoding
+	open    bool // see [pattern.escaped]
 	pattern func() *pattern
 	min     int // the length of the shortest text that it can be in
 }
@@ -60,14 +61,18 @@ func New(secrets ...string) *Cleaner {
 		all = append(all, secret{pattern: plain, min: len(s)})
 		for _, e := range encodings {
 			if !strings.ContainsAny(s, e.signs) {
-				all = append(all, secret{e.decode, e.signs, plain, len(s)})
+				all = append(all, secret{e, false, plain, len(s)})
 				continue
 			}
-			// What looks like an escape in the secret does not in the text if each of its
-			// characters was escaped, and is read as one there if they were not.
-			for _, form := range []string{decodeAll(s, 1, e.decode), decodeAll(s, len(s), e.decode)} {
-				if len(form) >= minSecret {
-					all = append(all, secret{e.decode, e.signs, newPattern(form), len(form)})
+			// How signs at the end are read depends on what follows the secret in the text:
+			// the \\ of "secret\\" can be one, or belong to an escaped quote.
+			for _, cut := range slices.Compact([]string{s, e.cutSigns(s)}) {
+				// What looks like an escape in the secret does not in the text if each of its
+				// characters was escaped, and is read as one there if they were not.
+				for _, form := range slices.Compact([]string{decodeAll(cut, 1, e.decode), decodeAll(cut, len(cut), e.decode)}) {
+					if len(form) >= minSecret {
+						all = append(all, secret{e, len(cut) < len(s), newPattern(form), len(form)})
+					}
 				}
 			}
 		}
@@ -170,10 +175,10 @@ func (c *Cleaner) find(s string) []span {
 	for _, secret := range c.secrets() {
 		switch {
 		case len(s) < secret.min:
-		case secret.decode == nil:
+		case secret.encoding == nil:
 			found = secret.pattern().plain(found, s)
 		case strings.ContainsAny(s, secret.signs):
-			found = secret.pattern().escaped(found, s, secret.decode)
+			found = secret.pattern().escaped(found, s, secret.encoding, secret.open)
 		}
 	}
 	return found
