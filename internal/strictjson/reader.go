@@ -10,8 +10,9 @@ import (
 )
 
 // A Reader reads a JSON text from a stream in one pass, as strictly as [Check], and
-// holds no more of it than one string and the names in the objects that are open, of
-// which each may have 10,000. The caller knows the form of the text:
+// holds no more of it than one string that the caller asks for, and the names in the
+// objects that are open: 10,000 in each, and 1 MiB in all. Nothing is kept of what is
+// skipped. The caller knows the form of the text:
 //
 //	for r.Begin('{'); r.More(); {
 //		switch string(r.Name()) {
@@ -179,17 +180,23 @@ func (r *Reader) nameStart(i int) int {
 	return r.ends[i-1]
 }
 
-// fewNames are compared one by one. More than maxNames in one object are rejected: a
-// value that is skipped must not take memory for each.
+// fewNames are compared one by one. More than maxNames in one object are rejected, and
+// more than maxNameBytes in the objects that are open: a value that is skipped must not
+// take memory for each.
 const (
-	fewNames = 16
-	maxNames = 10_000
+	fewNames     = 16
+	maxNames     = 10_000
+	maxNameBytes = 1 << 20
 )
 
 // member reads the name of a member of the innermost object, and the colon.
 func (r *Reader) member(f *frame) {
-	name := r.Text()
+	name := r.string(maxNameBytes - len(r.names))
 	if r.err != nil {
+		return
+	}
+	if len(name) > maxNameBytes-len(r.names) {
+		r.longNames()
 		return
 	}
 	if len(r.ends)-f.ends >= maxNames {
@@ -224,6 +231,10 @@ func (r *Reader) member(f *frame) {
 	r.at++
 }
 
+func (r *Reader) longNames() {
+	r.syntax(fmt.Sprintf("the names in open objects have more than %d bytes", maxNameBytes))
+}
+
 // Name is that of the member that [Reader.More] found. It is valid until the value
 // was read.
 func (r *Reader) Name() []byte {
@@ -235,19 +246,31 @@ func (r *Reader) Name() []byte {
 }
 
 // Text reads a string. The bytes are valid until the next call.
-func (r *Reader) Text() []byte {
+func (r *Reader) Text() []byte { return r.string(-1) }
+
+// string is Text for one of at most so many bytes, as they are written, or of any number
+// if most is negative.
+func (r *Reader) string(most int) []byte {
+	if text, ok := r.plainText(); ok || r.err != nil {
+		return text
+	}
+	return r.otherText(most)
+}
+
+// plainText reads a string that is plain and in buf as a whole. Of any other, and of what
+// is no string, it reads the quote.
+func (r *Reader) plainText() (text []byte, ok bool) {
 	if r.next() != '"' {
 		r.invalid()
-		return nil
+		return nil, false
 	}
 	r.at++
-	if rest := r.buf[r.at:]; len(rest) > 0 {
-		if n := bytes.IndexByte(rest, '"'); n >= 0 && plain(rest[:n]) {
-			r.at += n + 1
-			return rest[:n]
-		}
+	rest := r.buf[r.at:]
+	if n := bytes.IndexByte(rest, '"'); n >= 0 && plain(rest[:n]) {
+		r.at += n + 1
+		return rest[:n], true
 	}
-	return r.otherText()
+	return nil, false
 }
 
 // plain reports whether a string consists of ASCII that needs no escapes.
@@ -260,8 +283,9 @@ func plain(text []byte) bool {
 	return true
 }
 
-// otherText is Text for a string that is not plain, or not in buf as a whole.
-func (r *Reader) otherText() []byte {
+// otherText is [Reader.string] for one that is not plain, or not in buf as a whole, after
+// its quote.
+func (r *Reader) otherText(most int) []byte {
 	r.text = r.text[:0]
 	escaped, skip, ascii := false, false, true
 	for start := r.at; ; start = 0 {
@@ -288,6 +312,10 @@ func (r *Reader) otherText() []byte {
 			ascii = ascii && c < utf8.RuneSelf
 		}
 		r.text = append(r.text, r.buf[start:]...)
+		if most >= 0 && len(r.text) > most {
+			r.longNames()
+			return nil
+		}
 		if r.at = len(r.buf); !r.fill() {
 			r.invalid()
 			return nil
@@ -306,50 +334,130 @@ func (r *Reader) unquote(text []byte, escaped, ascii bool) []byte {
 	}
 	var s string
 	if err := json.Unmarshal([]byte(`"`+string(text)+`"`), &s); err != nil {
-		r.syntax("a string has a malformed escape")
+		r.syntax(badEscape)
 		return nil
 	}
 	return []byte(s)
 }
 
+// skipText reads the rest of a string as strictly as otherText.
+func (r *Reader) skipText() {
+	for r.err == nil {
+		for r.at < len(r.buf) && r.buf[r.at] != '"' && plain(r.buf[r.at:r.at+1]) {
+			r.at++
+		}
+		switch c := r.peek(); {
+		case c == '"':
+			r.at++
+			return
+		case c == '\\':
+			r.at++
+			r.skipEscape()
+		case c < 0x20: // 0 at the end of the text too
+			r.invalid()
+		case c < utf8.RuneSelf:
+			r.at++
+		default:
+			r.skipRune()
+		}
+	}
+}
+
+// skipEscape reads what comes after a backslash.
+func (r *Reader) skipEscape() {
+	c := r.peek()
+	if c == 0 {
+		r.invalid()
+		return
+	}
+	r.at++
+	digits := 0
+	if c == 'u' {
+		digits = 4
+	} else if bytes.IndexByte([]byte(`"\/bfnrt`), c) < 0 {
+		r.syntax(badEscape)
+	}
+	for ; digits > 0 && r.err == nil; digits-- {
+		switch c := r.peek(); {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
+			r.at++
+		case c == 0:
+			r.invalid()
+		default:
+			r.syntax(badEscape)
+		}
+	}
+}
+
+// skipRune reads a character that is not ASCII.
+func (r *Reader) skipRune() {
+	var b [utf8.UTFMax]byte
+	for n := 0; ; {
+		c := r.peek()
+		if c == 0 {
+			r.invalid()
+			return
+		}
+		b[n] = c
+		n++
+		if !utf8.FullRune(b[:n]) {
+			r.at++
+			continue
+		}
+		if _, size := utf8.DecodeRune(b[:n]); size < n || size == 1 {
+			r.syntax("not UTF-8")
+		}
+		r.at++
+		return
+	}
+}
+
+const badEscape = "a string has a malformed escape"
+
 // Number reads a number (RFC 8259 §6: -? int frac? exp?), as it is written. The bytes
 // are valid until the next call.
 func (r *Reader) Number() []byte {
 	r.text = r.text[:0]
-	r.next()
-	r.take('-', '-')
-	if !r.take('0', '0') {
-		r.digits()
-	}
-	if r.take('.', '.') {
-		r.digits()
-	}
-	if r.take('e', 'E') {
-		r.take('+', '-')
-		r.digits()
-	}
+	r.number(func(c byte) { r.text = append(r.text, c) })
 	return r.text
 }
 
+// number calls keep with each character.
+func (r *Reader) number(keep func(byte)) {
+	r.next()
+	r.take('-', '-', keep)
+	if !r.take('0', '0', keep) {
+		r.digits(keep)
+	}
+	if r.take('.', '.', keep) {
+		r.digits(keep)
+	}
+	if r.take('e', 'E', keep) {
+		r.take('+', '-', keep)
+		r.digits(keep)
+	}
+}
+
 // take reads a character of a number, if it is one of the two.
-func (r *Reader) take(a, b byte) bool {
+func (r *Reader) take(a, b byte, keep func(byte)) bool {
 	c := r.peek()
 	if c == 0 || c != a && c != b {
 		return false
 	}
-	r.text = append(r.text, c)
+	keep(c)
 	r.at++
 	return true
 }
 
 // digits reads one or more.
-func (r *Reader) digits() {
-	n := len(r.text)
+func (r *Reader) digits(keep func(byte)) {
+	some := false
 	for c := r.peek(); '0' <= c && c <= '9'; c = r.peek() {
-		r.text = append(r.text, c)
+		keep(c)
 		r.at++
+		some = true
 	}
-	if len(r.text) == n {
+	if !some {
 		r.invalid()
 	}
 }
@@ -362,9 +470,11 @@ func (r *Reader) Skip() {
 			r.Skip()
 		}
 	case '"':
-		r.Text()
+		if _, ok := r.plainText(); !ok {
+			r.skipText()
+		}
 	case '0':
-		r.Number()
+		r.number(func(byte) {})
 	case 't':
 		r.literal("true")
 	case 'f':

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -94,6 +95,8 @@ func TestReader(t *testing.T) {
 		`{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `{"a":{"b":1},"c":{"b":1}}`, `[{"a":1},{"a":2}]`, `{"":1,"":2}`, `{"a\n":1,"a\n":2}`,
 		manyNames(16), manyNames(17), manyNames(40), strings.Replace(manyNames(40), `"n30"`, `"n2"`, 1), strings.Replace(manyNames(17), `"n16"`, `"n0"`, 1),
 		`[` + manyNames(20) + `,` + manyNames(3) + `,{"n1":` + manyNames(20) + `,"n2":2}]`,
+		`"\/\b\f\n\r\t\\"`, `"\v"`, `"\'"`, `"\u"`, `"\u123"`, `"\uABcd"`, `"\u+123"`, "\"\\\x00\"", "\"\\я\"", "\"a\x00\"",
+		"\"\xd0\"", "\"\xd0", "\"\xf0\x9f\x94\"", "\"\xf0\x9f\x94\x91\"", "\"\xed\xa0\x80\"", "\"\xc0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xd0\x00\"", "\"\xd0\xd0\"", "\"\x80\"",
 		"\xff", "\"\xff\"", "{\"\xff\":1}", "\ufeff{}", "{}\x00", "\x00",
 		strings.Repeat("[", 65) + strings.Repeat("]", 65), strings.Repeat("[", 66) + strings.Repeat("]", 66),
 		strings.Repeat(`{"a":`, 64) + "1" + strings.Repeat("}", 64), strings.Repeat(`{"a":`, 65) + "1" + strings.Repeat("}", 65),
@@ -201,5 +204,53 @@ func TestReaderBoundsNames(t *testing.T) {
 		if err := r.Err(); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "more than 10000 members") {
 			t.Errorf("%d members: got %v", n, err)
 		}
+	}
+}
+
+// endless is a text that begins and goes on as told, in all of so many bytes.
+func endless(begin, again string, size int) io.Reader {
+	return io.LimitReader(io.MultiReader(strings.NewReader(begin), &repeating{text: again}), int64(size))
+}
+
+type repeating struct {
+	text string
+	at   int
+}
+
+func (r *repeating) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = r.text[r.at%len(r.text)]
+		r.at++
+	}
+	return len(p), nil
+}
+
+// TestReaderKeepsNothingOfWhatIsSkipped: the memory does not grow with the text.
+func TestReaderKeepsNothingOfWhatIsSkipped(t *testing.T) {
+	for _, c := range []struct{ name, begin, again, reason string }{
+		{"a string", `"`, "a", tooEarly},
+		{"a string with escapes", `"`, `\u0041\n`, tooEarly},
+		{"a string that is not ASCII", `"`, "я", tooEarly},
+		{"a number", `1`, "0", ""},
+		{"a fraction", `0.`, "1", ""},
+		{"a string in an object", `{"a":{"b":["`, `a\"`, tooEarly},
+		{"a name", `{"`, "a", "the names in open objects"},
+		{"a name with escapes", `{"`, `\n`, "the names in open objects"},
+		{"names within names", ``, `{"` + strings.Repeat("a", 32<<10) + `":`, "the names in open objects"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			r := NewReader(endless(c.begin, c.again, 4<<20+1), 16<<10)
+			r.Skip()
+			r.End()
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > 6<<20 {
+				t.Errorf("%d KiB were allocated", n>>10)
+			}
+			if err := r.Err(); (err == nil) != (c.reason == "") || err != nil && !strings.Contains(err.Error(), c.reason) {
+				t.Errorf("got %v, want %s", err, c.reason)
+			}
+		})
 	}
 }
