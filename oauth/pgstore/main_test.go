@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ycauth/ycauth-go/oauth"
-	"github.com/ycauth/ycauth-go/oauth/pgstore/internal/pgtest"
+	"github.com/ycauth/ycauth-go/internal/pgtest"
 	"github.com/ycauth/ycauth-go/oauth/storetest"
 )
 

@@ -5,11 +5,15 @@
 package pgtest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -20,8 +24,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // A Server is PostgreSQL with an empty cluster.
@@ -121,13 +123,13 @@ func (s *Server) initialize(ctx context.Context, durable bool) error {
 	}
 	settings := fmt.Sprintf(`
 listen_addresses = ''
-port = 5432
+port = %d
 unix_socket_directories = '%s'
 max_connections = 200
 shared_buffers = 32MB
 autovacuum_naptime = 1h
 fsync = %t
-`, s.dir, durable)
+`, portDatabase, s.dir, durable)
 	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -146,7 +148,19 @@ func (s *Server) command(ctx context.Context, name string, args ...string) *exec
 }
 
 // URL is the address of a database of the server.
-func (s *Server) URL() string { return "postgres:///postgres?user=postgres&port=5432&host=" + s.dir }
+func (s *Server) URL() string { return address(s.dir, portDatabase) }
+
+// The ports are parts of the names of sockets.
+const (
+	portDatabase = 5432
+	portBouncer  = 6432
+)
+
+func address(dir string, port int) string {
+	return fmt.Sprintf("postgres:///postgres?user=postgres&port=%d&host=%s", port, dir)
+}
+
+func socket(dir string, port int) string { return filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", port)) }
 
 // StartAgain starts the server after Stop.
 func (s *Server) StartAgain(ctx context.Context) error {
@@ -157,7 +171,7 @@ func (s *Server) StartAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.ready(ctx, s.URL()); err != nil {
+	if err := p.ready(ctx, socket(s.dir, portDatabase)); err != nil {
 		p.end(syscall.SIGQUIT)
 		return err
 	}
@@ -226,13 +240,12 @@ server_login_retry = 1
 	if err != nil {
 		return "", err
 	}
-	url := "postgres:///postgres?user=postgres&port=6432&host=" + dir
-	if err := p.ready(ctx, url); err != nil {
+	if err := p.ready(ctx, socket(dir, portBouncer)); err != nil {
 		p.end(syscall.SIGTERM)
 		return "", err
 	}
 	s.bouncer = p
-	return url, nil
+	return address(dir, portBouncer), nil
 }
 
 // A process is one that was started here.
@@ -256,18 +269,14 @@ func start(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// ready waits until a statement can be run.
-func (p *process) ready(ctx context.Context, url string) error {
+// ready waits until a session can be opened.
+func (p *process) ready(ctx context.Context, socket string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		conn, err := pgx.Connect(ctx, url)
+		err := connect(ctx, socket)
 		if err == nil {
-			_, err = conn.Exec(ctx, "SELECT 1", pgx.QueryExecModeSimpleProtocol)
-			_ = conn.Close(ctx)
-			if err == nil {
-				return nil
-			}
+			return nil
 		}
 		select {
 		case <-p.ended:
@@ -275,6 +284,44 @@ func (p *process) ready(ctx context.Context, url string) error {
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not come up: %w\n%s", filepath.Base(p.cmd.Path), err, p.log)
 		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// connect opens a session as the user postgres, and ends it. It is written out, so that this
+// package needs no driver, and so the modules that use it need not agree on one.
+// PostgreSQL, "Frontend/Backend Protocol: Message Flow, Start-up".
+func connect(ctx context.Context, socket string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	const version = 3 << 16
+	parameters := "user\x00postgres\x00database\x00postgres\x00\x00"
+	startup := binary.BigEndian.AppendUint32(nil, uint32(8+len(parameters)))
+	startup = binary.BigEndian.AppendUint32(startup, version)
+	if _, err := conn.Write(append(startup, parameters...)); err != nil {
+		return err
+	}
+	for in := bufio.NewReader(conn); ; {
+		var head [5]byte // the kind of a message, and its length without the kind
+		if _, err := io.ReadFull(in, head[:]); err != nil {
+			return err
+		}
+		body := make([]byte, max(int(binary.BigEndian.Uint32(head[1:]))-4, 0))
+		if _, err := io.ReadFull(in, body); err != nil {
+			return err
+		}
+		switch head[0] {
+		case 'E': // ErrorResponse
+			return fmt.Errorf("%q", body)
+		case 'Z': // ReadyForQuery
+			_, err := conn.Write([]byte{'X', 0, 0, 0, 4}) // Terminate
+			return err
 		}
 	}
 }
