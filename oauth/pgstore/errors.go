@@ -13,6 +13,7 @@ import (
 
 	"github.com/ycauth/ycauth-go/internal/retry"
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/internal/seal"
 )
 
 var (
@@ -26,15 +27,15 @@ var (
 
 	// ErrKeyVersion means that a session was sealed with a key of a version that Keys
 	// does not have. Such an error matches [oauth.ErrSessionFormat], too.
-	ErrKeyVersion = errors.New("there is no key of the version that sealed the session")
+	ErrKeyVersion = seal.ErrKeyVersion
 
 	// ErrSealKey means that the session was sealed with another key, or in another
 	// row, or was altered. Such an error matches [oauth.ErrSessionFormat], too.
-	ErrSealKey = errors.New("the key does not open the sealed session")
+	ErrSealKey = seal.ErrSealKey
 
 	// ErrInTheClear means that a session is stored in the clear, and Options.InTheClear
 	// is not set. Such an error matches [oauth.ErrSessionFormat], too.
-	ErrInTheClear = errors.New("the session is stored in the clear")
+	ErrInTheClear = seal.ErrInTheClear
 
 	// ErrKey means that a text is not a key for a session.
 	ErrKey = errors.New("not a key for a session")

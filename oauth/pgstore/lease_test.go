@@ -376,24 +376,6 @@ func TestLateControls(t *testing.T) {
 	}
 }
 
-// Sessions that are not refreshed are told apart, too.
-func TestLineage(t *testing.T) {
-	rt, at := oauth.Session{RefreshToken: "x"}, oauth.Session{AccessToken: "x"}
-	seen := map[string]bool{}
-	for _, sum := range [][]byte{
-		lineage("k", oauth.Session{}), lineage("k", rt), lineage("k", at), lineage("l", rt), lineage("k", oauth.Session{AccessToken: "y"}),
-	} {
-		if seen[string(sum)] {
-			t.Errorf("%x twice", sum)
-		}
-		seen[string(sum)] = true
-	}
-	full := oauth.Session{RefreshToken: "x", AccessToken: "y", Generation: 7}
-	if string(lineage("k", full)) != string(lineage("k", rt)) {
-		t.Error("the refresh token alone does not count")
-	}
-}
-
 // A wait ends with ctx, and says who has the lease.
 func TestWaiting(t *testing.T) {
 	url, _ := addresses(t)

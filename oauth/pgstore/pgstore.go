@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -18,6 +16,8 @@ import (
 
 	"github.com/ycauth/ycauth-go/internal/retry"
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/internal/gate"
+	"github.com/ycauth/ycauth-go/oauth/internal/seal"
 )
 
 // A DB runs statements: a [*github.com/jackc/pgx/v5/pgxpool.Pool], or for one goroutine
@@ -78,8 +78,6 @@ type Set struct {
 	sql         *statements
 	schema      string
 	tableName   string
-	sealedAs    string
-	inTheClear  bool
 	lease       time.Duration
 	timeout     time.Duration
 	saveTimeout time.Duration
@@ -87,8 +85,8 @@ type Set struct {
 	owner       string
 	now         func() time.Time // of this process
 
-	keys  atomic.Pointer[Keys]
-	gates gates
+	sealer *seal.Sealer
+	gates  gate.Gates
 }
 
 // New returns the set of sessions in a table of db. It does not connect: a table that is
@@ -112,17 +110,14 @@ func New(db DB, opts Options) (*Set, error) {
 	}
 	s := &Set{
 		db: db, sql: newStatements(opts.Schema, opts.Table),
-		schema: opts.Schema, tableName: opts.Table, sealedAs: opts.SealedAs, inTheClear: opts.InTheClear,
+		schema: opts.Schema, tableName: opts.Table, sealer: seal.New(opts.SealedAs, opts.InTheClear),
 		lease:   orDefault(opts.Lease, time.Minute),
 		timeout: orDefault(opts.Timeout, 10*time.Second), saveTimeout: orDefault(opts.SaveTimeout, 30*time.Second),
 		renewAt: opts.RenewAt, owner: opts.Owner, now: time.Now,
-		gates: gates{open: make(map[string]*gate)},
 	}
-	keys, wrong := opts.Keys.ready()
-	if err := errors.Join(wrong, opts.check(db)); err != nil {
+	if err := errors.Join(s.sealer.SetKeys(seal.Keys(opts.Keys)), opts.check(db)); err != nil {
 		return nil, &Error{Op: "use these Options", Table: s.sql.table, Err: err}
 	}
-	s.keys.Store(keys)
 	return s, nil
 }
 
@@ -133,7 +128,7 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// check returns all that is wrong, but for Keys.
+// check returns all that is wrong, but for Keys, which the sealer checks.
 func (o Options) check(db DB) error {
 	var wrong []error
 	report := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
@@ -142,9 +137,6 @@ func (o Options) check(db DB) error {
 	}
 	if _, ok := db.(pgx.Tx); ok {
 		report("a transaction saves nothing before it is committed: pass a *pgxpool.Pool")
-	}
-	if len(o.Keys.ByVersion) == 0 && !o.InTheClear {
-		report("there is no key to seal sessions with: set Keys, or InTheClear to do without")
 	}
 	if reason := badName(o.Schema, maxIdentifier); reason != "" {
 		report("Schema %s", reason)
@@ -205,14 +197,9 @@ func (s *Set) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // SetKeys replaces the keys while the program runs. See [Keys] for the steps.
 func (s *Set) SetKeys(keys Keys) error {
-	ready, err := keys.ready()
-	if err == nil && ready.Seal == 0 && !s.inTheClear {
-		err = errors.New("there is no key to seal sessions with")
-	}
-	if err != nil {
+	if err := s.sealer.SetKeys(seal.Keys(keys)); err != nil {
 		return &Error{Op: "use these Keys", Table: s.sql.table, Err: err}
 	}
-	s.keys.Store(ready)
 	return nil
 }
 
@@ -259,10 +246,10 @@ func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 	if err := s.set.checkKey(op, s.key); err != nil {
 		return oauth.Session{}, err
 	}
-	r, err := attempts(ctx, s.set, op, s.key, few, func(ctx context.Context) (row, error) {
-		return queryOne(ctx, s.set.db, func(rows pgx.Rows) (row, error) {
-			var r row
-			err := rows.Scan(hexText{&r.session}, &r.keyVersion, &r.generation, hexText{&r.base})
+	r, err := attempts(ctx, s.set, op, s.key, few, func(ctx context.Context) (seal.Row, error) {
+		return queryOne(ctx, s.set.db, func(rows pgx.Rows) (seal.Row, error) {
+			var r seal.Row
+			err := rows.Scan(hexText{&r.Session}, &r.KeyVersion, &r.Generation, hexText{&r.Base})
 			return r, err
 		}, s.set.sql.load, s.key)
 	})
@@ -273,6 +260,15 @@ func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 		return oauth.Session{}, err
 	}
 	return s.set.decode(op, s.key, r)
+}
+
+// decode reads a row.
+func (s *Set) decode(op, key string, r seal.Row) (oauth.Session, error) {
+	session, err := s.sealer.Decode(key, r)
+	if err != nil {
+		return oauth.Session{}, s.unreadable(op, key, err)
+	}
+	return session, nil
 }
 
 // queryOne returns the first row; pgx.ErrNoRows if there is none.
@@ -348,53 +344,4 @@ func (s *Set) judged(ctx context.Context, op, key string, err error) error {
 		return retry.Temporary(failure, 0)
 	}
 	return failure
-}
-
-// gates let the goroutines of one process wait for each other without asking the
-// database.
-type gates struct {
-	mu   sync.Mutex
-	open map[string]*gate
-}
-
-type gate struct {
-	free  chan struct{} // has room for one
-	users int
-}
-
-// enter waits until nobody else of this process is inside, until patience ends, because
-// whoever is inside may have lost its lease, or until ctx ends.
-func (g *gates) enter(ctx context.Context, key string, patience time.Duration) (leave func()) {
-	g.mu.Lock()
-	door := g.open[key]
-	if door == nil {
-		door = &gate{free: make(chan struct{}, 1)}
-		g.open[key] = door
-	}
-	door.users++
-	g.mu.Unlock()
-	inside := false
-	select {
-	case door.free <- struct{}{}: // without a timer
-		inside = true
-	default:
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		select {
-		case door.free <- struct{}{}:
-			inside = true
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-	}
-	return func() {
-		if inside {
-			<-door.free
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if door.users--; door.users == 0 {
-			delete(g.open, key)
-		}
-	}
 }

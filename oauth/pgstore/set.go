@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/ycauth/ycauth-go/oauth/internal/seal"
 )
 
 // An Entry describes a session without its secrets. Times are by the clock of the
@@ -170,16 +172,16 @@ func (s *Set) Reseal(ctx context.Context) (int, error) {
 	const op = "reseal sessions"
 	type found struct {
 		key string
-		row row
+		row seal.Row
 	}
 	done, wrong := 0, []error(nil)
 	for after := ""; ; {
 		rows, err := attempts(ctx, s, op, "", few, func(ctx context.Context) ([]found, error) {
 			return queryAll(ctx, s.db, func(rows pgx.Rows) (found, error) {
 				var f found
-				err := rows.Scan(&f.key, hexText{&f.row.session}, &f.row.keyVersion, &f.row.generation, hexText{&f.row.base})
+				err := rows.Scan(&f.key, hexText{&f.row.Session}, &f.row.KeyVersion, &f.row.Generation, hexText{&f.row.Base})
 				return f, err
-			}, s.sql.toReseal, int64(s.keys.Load().Seal), after, int64(100))
+			}, s.sql.toReseal, int64(s.sealer.Version()), after, int64(100))
 		})
 		if err != nil {
 			return done, errors.Join(append(wrong, err)...)
@@ -201,21 +203,14 @@ func (s *Set) Reseal(ctx context.Context) (int, error) {
 	}
 }
 
-func (s *Set) reseal(ctx context.Context, key string, r row) (int, error) {
+func (s *Set) reseal(ctx context.Context, key string, r seal.Row) (int, error) {
 	const op = "reseal the session"
-	if _, err := s.decode(op, key, r); err != nil {
-		return 0, err
-	}
-	plain, err := s.open(key, r)
+	next, err := s.sealer.Reseal(key, r)
 	if err != nil {
 		return 0, s.unreadable(op, key, err)
 	}
-	next, err := s.sealed(key, plain, r.generation, r.base)
-	if err != nil {
-		return 0, err
-	}
 	n, err := attempts(ctx, s, op, key, few, func(ctx context.Context) (int64, error) {
-		return exec(ctx, s.db, s.sql.reseal, key, secret{r.session}, secret{next.session}, next.keyVersion)
+		return exec(ctx, s.db, s.sql.reseal, key, secret{r.Session}, secret{next.Session}, next.KeyVersion)
 	})
 	return int(n), err
 }

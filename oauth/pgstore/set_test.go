@@ -55,7 +55,7 @@ func TestManyGoroutines(t *testing.T) {
 		if n != keys || pool.Stat().TotalConns() > 8 {
 			t.Errorf("%d sessions, %d connections", n, pool.Stat().TotalConns())
 		}
-		if n := len(set.gates.open); n != 0 {
+		if n := set.gates.Len(); n != 0 {
 			t.Errorf("%d gates are left", n)
 		}
 	})

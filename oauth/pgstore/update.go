@@ -15,6 +15,7 @@ import (
 
 	"github.com/ycauth/ycauth-go/internal/retry"
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/internal/seal"
 )
 
 // Update implements [oauth.Store]. It is UpdateLease with an fn that does not look at the
@@ -42,7 +43,7 @@ func (s *Store) UpdateLease(ctx context.Context, fn func(oauth.Lease, oauth.Sess
 	if ctx.Err() != nil {
 		return retry.Ended(ctx)
 	}
-	leave := s.set.gates.enter(ctx, s.key, s.set.lease)
+	leave := s.set.gates.Enter(ctx, s.key, s.set.lease)
 	defer leave()
 	u := &update{s: s.set, key: s.key, owner: s.set.owner + "/" + rand.Text()}
 	if err := u.take(ctx); err != nil {
@@ -65,7 +66,7 @@ type update struct {
 	owner string // of this update alone
 	fence int64
 
-	row     row // as it was when the lease was taken
+	row     seal.Row // as it was when the lease was taken
 	current oauth.Session
 	former  *int64        // the mark that another holder left
 	ago     time.Duration // how old it was at taken
@@ -79,7 +80,7 @@ type update struct {
 type taking struct {
 	mine      bool
 	fence     int64
-	row       row
+	row       seal.Row
 	former    *int64        // in microseconds since 1970
 	ago       *int64        // in microseconds
 	holder    string        // if it is not mine
@@ -88,7 +89,7 @@ type taking struct {
 
 func scanTaking(rows pgx.Rows) (t taking, err error) {
 	var remaining int64
-	err = rows.Scan(&t.mine, &t.fence, hexText{&t.row.session}, &t.row.keyVersion, &t.row.generation, hexText{&t.row.base}, &t.former, &t.ago,
+	err = rows.Scan(&t.mine, &t.fence, hexText{&t.row.Session}, &t.row.KeyVersion, &t.row.Generation, hexText{&t.row.Base}, &t.former, &t.ago,
 		&t.holder, &remaining)
 	t.remaining = time.Duration(remaining) * time.Microsecond
 	return t, err
@@ -152,7 +153,7 @@ func (u *update) try(ctx context.Context) (taking, error) {
 		if errors.Is(err, pgx.ErrNoRows) {
 			return taking{}, nil // somebody was faster
 		}
-		return taking{mine: true, fence: fence, row: row{base: []byte{}}}, err
+		return taking{mine: true, fence: fence, row: seal.Row{Base: []byte{}}}, err
 	})
 }
 
@@ -197,14 +198,14 @@ func (u *update) run(ctx context.Context, fn func(oauth.Lease, oauth.Session) (o
 		end = u.formerMark
 		return nil
 	}
-	stored, err := u.s.encode(u.key, next)
+	stored, err := u.s.sealer.Encode(u.key, next)
 	if err != nil {
 		return &Error{Op: opSave, Table: u.s.sql.table, Key: u.key, Err: err, remedy: "the old session is still stored"}
 	}
 	// ctx has no say: next may hold the only copy of a new refresh token.
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), u.s.saveTimeout, errSaveTimeout)
 	defer cancel()
-	if stored.session == nil {
+	if stored.Session == nil {
 		err = u.remove(ctx)
 	} else {
 		err = u.save(ctx, stored, next)
@@ -231,9 +232,9 @@ const many = 1 << 30
 
 // save stores a new session in the place of the one that fn was called with, and
 // releases the lease, if it is still ours.
-func (u *update) save(ctx context.Context, next row, session oauth.Session) error {
+func (u *update) save(ctx context.Context, next seal.Row, session oauth.Session) error {
 	sql := u.s.sql.save
-	if len(u.row.base) == 0 {
+	if len(u.row.Base) == 0 {
 		sql = u.s.sql.saveFirst
 	}
 	var due *int64 // from now on
@@ -241,9 +242,9 @@ func (u *update) save(ctx context.Context, next row, session oauth.Session) erro
 		due = new(int64)
 		*due = micros(at.Sub(u.s.now()))
 	}
-	c := change{update: u, op: opSave, base: next.base}
+	c := change{update: u, op: opSave, base: next.Base}
 	return c.first(ctx, statement{sql, []any{
-		u.key, u.owner, u.fence, u.row.base, secret{next.session}, next.keyVersion, next.generation, next.base, due,
+		u.key, u.owner, u.fence, u.row.Base, secret{next.Session}, next.KeyVersion, next.Generation, next.Base, due,
 	}})
 }
 
@@ -251,8 +252,8 @@ func (u *update) save(ctx context.Context, next row, session oauth.Session) erro
 func (u *update) remove(ctx context.Context) error {
 	c := change{update: u, op: opRemove, base: []byte{}}
 	return c.first(ctx,
-		statement{u.s.sql.remove, []any{u.key, u.owner, u.fence, u.row.base}},
-		statement{u.s.sql.empty, []any{u.key, u.row.base}})
+		statement{u.s.sql.remove, []any{u.key, u.owner, u.fence, u.row.Base}},
+		statement{u.s.sql.empty, []any{u.key, u.row.Base}})
 }
 
 type statement struct {
@@ -308,7 +309,7 @@ func (c *change) check(ctx context.Context) error {
 
 // keepMark gives the lease back and leaves the mark as it is.
 func (u *update) keepMark() {
-	if len(u.row.base) == 0 && !u.begun.Load() && u.former == nil && u.leave(u.s.sql.leave, u.key, u.owner, u.fence) {
+	if len(u.row.Base) == 0 && !u.begun.Load() && u.former == nil && u.leave(u.s.sql.leave, u.key, u.owner, u.fence) {
 		return
 	}
 	u.leave(u.s.sql.release, u.key, u.owner, u.fence)
@@ -319,9 +320,9 @@ func (u *update) formerMark() {
 	switch {
 	case !u.begun.Load():
 		u.keepMark()
-	case len(u.row.base) == 0 && u.former == nil && u.leave(u.s.sql.leave, u.key, u.owner, u.fence):
+	case len(u.row.Base) == 0 && u.former == nil && u.leave(u.s.sql.leave, u.key, u.owner, u.fence):
 	default:
-		u.leave(u.s.sql.restore, u.key, u.owner, u.fence, u.row.base, u.former)
+		u.leave(u.s.sql.restore, u.key, u.owner, u.fence, u.row.Base, u.former)
 	}
 }
 
@@ -355,7 +356,7 @@ func (l *lease) Begin(ctx context.Context) (marked time.Time, holds time.Duratio
 	}
 	l.begun.Store(true)
 	marked, err = attempts(ctx, l.s, opBegin, l.key, few, func(ctx context.Context) (time.Time, error) {
-		return queryOne(ctx, l.s.db, scanMicros, l.s.sql.begin, l.key, l.owner, l.fence, l.row.base, micros(l.s.lease))
+		return queryOne(ctx, l.s.db, scanMicros, l.s.sql.begin, l.key, l.owner, l.fence, l.row.Base, micros(l.s.lease))
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = l.s.lost(opBegin, l.key)
