@@ -28,6 +28,8 @@ type config struct {
 	clientID string
 	keyFile  string
 	sessions string // directory
+	store    string // URL of the database that has the session, in the place of sessions; may have a password
+	sealKey  string // file, for store
 	profile  string
 	announce time.Duration // how long probes are told that the service is about to stop
 	drain    time.Duration // for the requests that run when the service is told to stop
@@ -65,6 +67,9 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	f.StringVar(&cfg.clientID, "client-id", oauth.YandexCloudClientID, "OAuth client `ID`")
 	f.StringVar(&cfg.keyFile, "key", "", "DPoP key `file`, made by -login if it is not there (default dpop.pem beside the sessions)")
 	f.StringVar(&cfg.sessions, "sessions", "", "`directory` of the sessions (default ycauth-service/sessions in the user's configuration)")
+	f.StringVar(&cfg.store, "store", "", "`URL` of a PostgreSQL database for the session, such as postgres://app@db/app, instead of -sessions;\n"+
+		"a password is better in SERVICE_STORE, PGPASSWORD or a .pgpass file, because others can see the command line")
+	f.StringVar(&cfg.sealKey, "seal-key", "", "`file` with the key that encrypts the session in -store, 32 bytes in base64, made by -login if it is not there (default seal.key beside the DPoP key)")
 	f.StringVar(&cfg.profile, "profile", "default", "`name` of the session")
 	f.DurationVar(&cfg.announce, "announce", 5*time.Second, "how long /readyz answers 503 before no connection is accepted any more; longer than probes are apart")
 	f.DurationVar(&cfg.drain, "drain", 10*time.Second, "how long requests may take to finish when the service is told to stop")
@@ -99,8 +104,15 @@ func (c *config) fromEnvironment(f *flag.FlagSet, getenv func(string) string) er
 // resolve fills in what follows from the rest.
 func (c *config) resolve() error {
 	c.provider = oauth.YandexCloud()
-	if c.demo {
+	switch {
+	case c.demo && c.store != "":
+		return errors.New("-demo keeps its session in a file: leave out -store")
+	case c.demo:
 		return nil // embed knows the rest
+	case c.store != "" && c.sessions != "":
+		return errors.New("the session is in a database or in files: leave out -store or -sessions")
+	case c.store == "" && c.sealKey != "":
+		return errors.New("-seal-key is for -store: filestore.WithSeal encrypts files")
 	}
 	if c.iam != "" {
 		u, err := url.Parse(c.iam)
@@ -111,21 +123,39 @@ func (c *config) resolve() error {
 		c.provider.AuthURL = u.JoinPath("oauth/authorize").String()
 		c.provider.TokenURL = u.JoinPath("oauth/token").String()
 	}
-	if c.sessions == "" {
-		dir, err := filestore.DefaultDir("ycauth-service")
-		if err != nil {
-			return fmt.Errorf("say where sessions are with -sessions: %w", err)
-		}
-		c.sessions = dir
-	}
-	if c.keyFile == "" {
-		c.keyFile = filepath.Join(filepath.Dir(c.sessions), "dpop.pem")
+	if err := c.resolveFiles(); err != nil {
+		return err
 	}
 	if c.login {
 		return nil // the API is not asked
 	}
 	if u, err := url.Parse(c.api); err != nil || u.Host == "" {
 		return errors.New("-api is missing, or is not a URL; -demo runs without")
+	}
+	return nil
+}
+
+// resolveFiles fills in where the session and the keys are.
+func (c *config) resolveFiles() error {
+	beside := filepath.Dir(c.sessions)
+	if c.sessions == "" && (c.store == "" || c.keyFile == "") {
+		dir, err := filestore.DefaultDir("ycauth-service")
+		if err != nil && c.store != "" {
+			return fmt.Errorf("say where the DPoP key is with -key: %w", err)
+		}
+		if err != nil {
+			return fmt.Errorf("say where sessions are with -sessions: %w", err)
+		}
+		beside = filepath.Dir(dir)
+		if c.store == "" {
+			c.sessions = dir
+		}
+	}
+	if c.keyFile == "" {
+		c.keyFile = filepath.Join(beside, "dpop.pem")
+	}
+	if c.store != "" && c.sealKey == "" {
+		c.sealKey = filepath.Join(filepath.Dir(c.keyFile), "seal.key")
 	}
 	return nil
 }

@@ -51,10 +51,8 @@ func loginEmbedded(ctx context.Context, cfg config, iam *iamtest.Server) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.client.Login(ctx, oauth.LoginOptions{OpenURL: iam.OpenURL}); err != nil {
-		return err
-	}
-	return s.client.TokenSource().Close()
+	_, err = s.begin(ctx, oauth.LoginOptions{OpenURL: iam.OpenURL})
+	return err
 }
 
 // explain says what there is to see.

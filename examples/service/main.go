@@ -5,6 +5,13 @@
 //	go run ./examples/service -login -api URL              once, by a person
 //	go run ./examples/service -api URL -listen :8080       from then on
 //
+// With -store, or SERVICE_STORE, the session is in PostgreSQL (package pgstore), where
+// replicas on any number of computers share it:
+//
+//	export SERVICE_STORE=postgres://app@db/app             the password from PGPASSWORD or ~/.pgpass
+//	service -login -key dpop.pem                           once; creates the table, dpop.pem and seal.key
+//	service -key dpop.pem -api URL                         each replica, with copies of both files
+//
 // It answers
 //
 //	GET /          with what the API answered to a GET of -api

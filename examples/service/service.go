@@ -13,13 +13,13 @@ import (
 
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
-	"github.com/ycauth/ycauth-go/oauth/filestore"
 )
 
 // A service calls an API in its user's name.
 type service struct {
 	cfg      config
 	client   *oauth.Client
+	store    *sessionStore
 	api      *http.Client
 	metrics  *metrics
 	stopping atomic.Bool
@@ -37,22 +37,23 @@ func newService(cfg config) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := filestore.New(cfg.sessions, cfg.profile)
+	store, err := cfg.openStore()
 	if err != nil {
 		return nil, err
 	}
-	s := &service{cfg: cfg, metrics: newMetrics(cfg.clock)}
+	s := &service{cfg: cfg, store: store, metrics: newMetrics(cfg.clock)}
 	s.client, err = oauth.New(oauth.Config{
 		Provider:   cfg.provider,
 		ClientID:   cfg.clientID,
 		DPoP:       prover,
-		Store:      store,
+		Store:      store.Store,
 		HTTPClient: cfg.iamHTTP,
 		UserAgent:  "ycauth-service/1.0",
 		Observer:   s.observe,
 		Clock:      cfg.clock,
 	})
 	if err != nil {
+		store.close()
 		return nil, err
 	}
 	s.api = &http.Client{
@@ -75,15 +76,28 @@ func (s *service) observe(e oauth.Event) {
 
 // login begins the session. A person does this once.
 func (s *service) login(ctx context.Context, in io.Reader, out io.Writer) error {
-	session, err := s.client.Login(ctx, oauth.LoginOptions{Headless: true, In: in, Out: out})
+	session, err := s.begin(ctx, oauth.LoginOptions{Headless: true, In: in, Out: out})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nLogged in. The session is in %s.\n", s.cfg.sessions)
+	fmt.Fprintf(out, "\nLogged in. The session is in %s.\n", s.store.place)
 	if session.Warning != "" {
 		fmt.Fprintf(out, "It ends with its first token, at %s (%s).\n", session.Expiry.Local().Format(time.DateTime), session.Warning)
 	}
-	return s.client.TokenSource().Close()
+	return nil
+}
+
+// begin logs in, and ends the service: another one uses the session.
+func (s *service) begin(ctx context.Context, options oauth.LoginOptions) (oauth.Session, error) {
+	defer s.store.close()
+	if err := s.store.prepare(ctx); err != nil {
+		return oauth.Session{}, err
+	}
+	session, err := s.client.Login(ctx, options)
+	if err != nil {
+		return session, err
+	}
+	return session, s.client.TokenSource().Close()
 }
 
 func (s *service) routes() http.Handler {
@@ -155,6 +169,7 @@ func (s *service) serve(ctx context.Context, l net.Listener) error {
 	}
 	err = errors.Join(err, <-settled)
 	s.api.CloseIdleConnections()
+	s.store.close()
 	s.cfg.log.Info("stopped")
 	return err
 }
