@@ -1,6 +1,7 @@
 package dpop
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -78,7 +79,8 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 
 // LoadKeyFile reads a private key in PEM (RFC 7468): PKCS#8 ("PRIVATE KEY"), SEC
 // 1 ("EC PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"), not encrypted, one to a
-// file of at most 64 KiB. The key must fit [New]. Symbolic links are followed.
+// file of at most 64 KiB, which may begin with a byte order mark of UTF-8 and have line
+// ends of CR LF. The key must fit [New]. Symbolic links are followed.
 //
 // On Unix a file that its group or others can access is rejected, because
 // its key may have been copied already. A file of a user other than that of the
@@ -196,12 +198,17 @@ func withoutPath(err error) error {
 // parseKey returns the key, or the reason why there is none. The errors of the
 // parsers are left out on purpose: they can quote what they parsed.
 func parseKey(data []byte) (crypto.Signer, string) {
-	block, rest := pem.Decode(data)
-	if block == nil {
-		return nil, "no PEM block in it: expected -----BEGIN PRIVATE KEY-----"
-	}
-	if next, _ := pem.Decode(rest); next != nil {
+	// Editors of Windows put a byte order mark first, before which no line begins.
+	block, _ := pem.Decode(bytes.TrimPrefix(data, []byte("\ufeff")))
+	// Not counted by pem.Decode, which passes over a damaged block.
+	blocks := bytes.Count(data, []byte("-----BEGIN "))
+	switch {
+	case blocks > 1:
 		return nil, "more than one PEM block in it: keep one private key and nothing else in a file (openssl ecparam needs -noout)"
+	case block == nil && blocks == 1:
+		return nil, "the PEM block in it is damaged: restore the file as it was generated"
+	case block == nil:
+		return nil, "no PEM block in it: expected -----BEGIN PRIVATE KEY-----"
 	}
 	var key any
 	var err error

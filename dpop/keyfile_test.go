@@ -198,6 +198,8 @@ func TestLoadKeyFileFormats(t *testing.T) {
 	plain := files["P-256 in PKCS #8"]
 	add("text around", p256Key(), []byte("a key\n"+string(plain)+"\nof mine\n"))
 	add("CR LF", p256Key(), []byte(strings.ReplaceAll(string(plain), "\n", "\r\n")))
+	add("byte order mark", p256Key(), append([]byte("\ufeff"), plain...))
+	add("byte order mark and CR LF", p256Key(), []byte("\ufeff"+strings.ReplaceAll(string(plain), "\n", "\r\n")))
 	add("no line break at the end", p256Key(), []byte(strings.TrimSuffix(string(plain), "\n")))
 	for name, data := range files {
 		t.Run(name, func(t *testing.T) {
@@ -236,10 +238,12 @@ func badKeyFiles() map[string]struct {
 		"text":                             {[]byte("hunter2hunter2hunter2"), "no PEM block"},
 		"DER":                              {der, "no PEM block"},
 		"JWK":                              {[]byte(rfcP256Key), "no PEM block"},
-		"cut before the end line":          {plain[:len(plain)-20], "no PEM block"},
-		"cut in the middle":                {plain[:100], "no PEM block"},
-		"broken base64":                    {[]byte(strings.Replace(string(plain), "M", "!", 1)), "no PEM block"},
-		"end line of another kind":         {[]byte(strings.Replace(string(plain), "END PRIVATE", "END EC PRIVATE", 1)), "no PEM block"},
+		"cut before the end line":          {plain[:len(plain)-20], "the PEM block in it is damaged"},
+		"cut in the middle":                {plain[:100], "the PEM block in it is damaged"},
+		"broken base64":                    {[]byte(strings.Replace(string(plain), "M", "!", 1)), "the PEM block in it is damaged"},
+		"end line of another kind":         {[]byte(strings.Replace(string(plain), "END PRIVATE", "END EC PRIVATE", 1)), "the PEM block in it is damaged"},
+		"a broken key and another":         {append([]byte(strings.Replace(string(plain), "M", "!", 1)), plain...), "more than one"},
+		"a key and a broken one":           {append(append([]byte{}, plain...), plain[:100]...), "more than one"},
 		"two keys":                         {append(append([]byte{}, plain...), plain...), "more than one"},
 		"key and certificate":              {append(append([]byte{}, plain...), pemOf("CERTIFICATE", der)...), "more than one"},
 		"openssl ecparam":                  {append(pemOf("EC PARAMETERS", []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}), pemOf("EC PRIVATE KEY", sec1)...), "-noout"},

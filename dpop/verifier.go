@@ -305,6 +305,14 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What go-jose reads a key with skips line breaks too.
+	var jwk map[string]any
+	_ = json.Unmarshal(members["jwk"], &jwk) // go-jose has read it
+	for _, value := range jwk {
+		if text, ok := value.(string); ok && strings.ContainsAny(text, "\r\n") {
+			return nil, &ProofError{Reason: "there is a line break in the public key in the header (jwk)"}
+		}
+	}
 	chain, err := parseChain(members["x5c"], key)
 	if err != nil {
 		return nil, err

@@ -170,6 +170,8 @@ func TestVerifyRefuses(t *testing.T) {
 		{name: "2 four parts", proof: good + ".x", want: "not a compact JWS"},
 		{name: "2 detached payload", proof: parts[0] + ".." + parts[2], want: "signature does not verify"},
 		{name: "2 padding", proof: parts[0] + "=." + parts[1] + "." + parts[2], want: "not a compact JWS"},
+		{name: "2 line feed in the key", change: withJWK(func(m map[string]any) { m["x"] = m["x"].(string)[:9] + "\n" + m["x"].(string)[9:] }), want: "line break in the public key"},
+		{name: "2 carriage return in the key", change: withJWK(func(m map[string]any) { m["y"] = m["y"].(string) + "\r" }), want: "line break in the public key"},
 		{name: "2 line feed at the end", proof: good + "\n", want: "not a compact JWS"},
 		{name: "2 line feed in the header", proof: parts[0][:9] + "\n" + parts[0][9:] + "." + parts[1] + "." + parts[2], want: "not a compact JWS"},
 		{name: "2 line feed before the payload", proof: parts[0] + ".\n" + parts[1] + "." + parts[2], want: "not a compact JWS"},
