@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -224,10 +225,30 @@ func (r *reader) level() ProtectionLevel {
 }
 
 func levelOfNumber(s string) ProtectionLevel {
-	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n < len(protectionLevels) {
+	n, ok := int32Of(s)
+	switch {
+	case !ok:
+		return ProtectionLevel(s)
+	case n >= 0 && int(n) < len(protectionLevels):
 		return protectionLevels[n]
 	}
-	return ProtectionLevel(s)
+	return ProtectionLevel(strconv.Itoa(int(n)))
+}
+
+// int32Of reads an int32 of the JSON form of protobuf, which may have an exponent, and a
+// fraction of zeros.
+func int32Of(s string) (n int32, ok bool) {
+	if n, err := strconv.ParseInt(s, 10, 32); err == nil {
+		return int32(n), true
+	}
+	if len(s) > 64 || strings.Trim(s, "0123456789+-.eE") != "" {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || f != math.Trunc(f) || f < math.MinInt32 || f > math.MaxInt32 {
+		return 0, false
+	}
+	return int32(f), true
 }
 
 // operation reads an Operation.
@@ -347,8 +368,8 @@ func (r *reader) code() Code {
 		r.fail("code", "a number")
 		return 0
 	}
-	n, err := strconv.ParseInt(text, 10, 32)
-	if err != nil {
+	n, ok := int32Of(text)
+	if !ok {
 		r.fail("code", "a 32-bit integer")
 	}
 	return Code(n)

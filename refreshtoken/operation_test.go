@@ -160,6 +160,7 @@ func TestOperationErrorCodes(t *testing.T) {
 	for code, want := range map[string]refreshtoken.Code{
 		`{}`: refreshtoken.CodeUnknown, `{"code":0}`: refreshtoken.CodeUnknown, `{"code":null}`: refreshtoken.CodeUnknown,
 		`{"code":16}`: refreshtoken.CodeUnauthenticated, `{"code":"5"}`: refreshtoken.CodeNotFound, `{"code":77}`: refreshtoken.Code(77),
+		`{"code":5.0}`: refreshtoken.CodeNotFound, `{"code":"5.0"}`: refreshtoken.CodeNotFound, `{"code":0.5e1}`: refreshtoken.CodeNotFound,
 	} {
 		op, err := operation(t, `{"id":"op1","done":true,"error":`+code+`}`).client().Revoke(t.Context(), refreshtoken.AllMine())
 		if err != nil {
