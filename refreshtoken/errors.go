@@ -143,7 +143,7 @@ func (e *APIError) Is(target error) bool {
 }
 
 // A ResponseError means that a response does not follow the API: a redirect,
-// a body that is not JSON, truncated or larger than 16 MiB, a
+// a body that is not JSON, truncated or larger than 16 MiB (5 MiB over gRPC), a
 // member of the wrong type, more tokens in a page than requested, more than
 // 100,000 in an operation, an inconsistent operation, or a repeated page
 // token. It never contains the body.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -343,5 +344,52 @@ func TestDialTakesPrintableUserAgents(t *testing.T) {
 	}
 	if err := conn.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// limited remembers the limit of the messages that it may receive.
+type limited struct {
+	reply
+	limit *int
+}
+
+func (l limited) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
+	for _, o := range opts {
+		if m, ok := o.(grpc.MaxRecvMsgSizeCallOption); ok {
+			*l.limit = m.MaxRecvMsgSize
+		}
+	}
+	return l.reply.Invoke(ctx, method, in, out, opts...)
+}
+
+// TestLimitOfAMessage: the largest that the API describes fit, and not much more.
+func TestLimitOfAMessage(t *testing.T) {
+	limit := 0
+	if err := listOnce(t.Context(), limited{reply{message: &iampb.ListRefreshTokensResponse{}}, &limit}); err != nil {
+		t.Fatal(err)
+	}
+	text := func(n int) string { return strings.Repeat("\U0001F511", n) }
+	latest := timestamppb.New(time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC))
+	page := &iampb.ListRefreshTokensResponse{NextPageToken: text(2000)}
+	for range 1000 {
+		page.RefreshTokens = append(page.RefreshTokens, &iampb.RefreshToken{
+			Id: text(50), ClientInstanceInfo: text(1000), ClientId: text(50), SubjectId: text(50),
+			CreatedAt: latest, ExpiresAt: latest, LastUsedAt: latest, ProtectionLevel: iampb.RefreshToken_SECURE_KEY_DPOP,
+		})
+	}
+	ids := slices.Repeat([]string{"ajeb0f3k7u1q9d5s2n8p"}, 100_000)
+	metadata, err := anypb.New(&iampb.RevokeRefreshTokenMetadata{SubjectId: text(50), RefreshTokenIds: ids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := anypb.New(&iampb.RevokeRefreshTokenResponse{RefreshTokenIds: ids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	operation := &operationpb.Operation{Id: text(50), Metadata: metadata, Result: &operationpb.Operation_Response{Response: response}}
+	for name, m := range map[string]proto.Message{"a page": page, "an operation": operation} {
+		if size := proto.Size(m); size > limit || limit > size*5/4 {
+			t.Errorf("%s has %d bytes, and the limit is %d", name, size, limit)
+		}
 	}
 }

@@ -30,7 +30,7 @@
 //     HTTPStatus 0. Details are its details as JSON, as over REST; one of an unknown type
 //     has only its "@type". RetryAfter is the
 //     retry_delay of a google.rpc.RetryInfo.
-//   - *refreshtoken.ResponseError is a response that is larger than 16 MiB, or does not
+//   - *refreshtoken.ResponseError is a response that is larger than 5 MiB, or does not
 //     follow the API.
 //   - *refreshtoken.TransportError is a call without a response. It wraps the error of the
 //     token source of [Dial] or [Authenticate], so that errors.Is finds

@@ -89,7 +89,7 @@ func unreadable(st *status.Status) bool {
 
 func reasonOf(st *status.Status) string {
 	if st.Code() == codes.ResourceExhausted {
-		return "the response is larger than 16 MiB: a smaller PageSize makes smaller pages"
+		return "the response is larger than 5 MiB: a smaller PageSize makes smaller pages"
 	}
 	return "the response is not the message that the API describes"
 }

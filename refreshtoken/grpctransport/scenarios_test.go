@@ -287,7 +287,7 @@ func failing() []scenario {
 				isA[*refreshtoken.TransportError](t, nil, err)
 				fails(refreshtoken.ErrUnavailable)(t, nil, err)
 			}},
-		{name: "larger than 4 MiB", seed: func(_ int, s *iamtest.Seed) { s.ClientInstanceInfo = strings.Repeat("x", 1<<20) },
+		{name: "larger than 4 MiB", seed: func(_ int, s *iamtest.Seed) { s.ClientInstanceInfo = strings.Repeat("x", 1000<<10) },
 			run: list, check: tokens(5, 1)},
 		{name: "too large", seed: func(_ int, s *iamtest.Seed) { s.ClientInstanceInfo = strings.Repeat("x", 4<<20) },
 			run: list, check: isA[*refreshtoken.ResponseError]},
