@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/ycauth/ycauth-go/internal/redact"
+	"github.com/ycauth/ycauth-go/internal/strictjson"
 )
 
 // ErrGone means that the refresh token to revoke no longer exists, because it expired or
@@ -102,54 +103,41 @@ const (
 // the definition. What cannot be read, or leaves out what it is about, is about something
 // else; a transport leaves the type alone of a message that it could not read.
 func (q question) about(detail json.RawMessage) subject {
-	var info struct {
-		ResourceType  string            `json:"resourceType"`
-		ResourceName  string            `json:"resourceName"`
-		ResourceType2 string            `json:"resource_type"`
-		ResourceName2 string            `json:"resource_name"`
-		Owner         string            `json:"owner"`
-		Description   string            `json:"description"`
-		Message       string            `json:"message"`
-		Reason        string            `json:"reason"`
-		Domain        string            `json:"domain"`
-		Metadata      map[string]string `json:"metadata"`
-	}
-	var kind struct {
-		Type string `json:"@type"`
-	}
-	if json.Unmarshal(detail, &kind) != nil || kind.Type == "" {
+	d, ok := detailOf(detail)
+	if !ok {
 		return aboutOther
 	}
-	switch kind.Type[strings.LastIndexByte(kind.Type, '/')+1:] {
+	switch d.kind {
 	case "google.rpc.ErrorInfo":
-		if json.Unmarshal(detail, &info) != nil || info.Reason == "" {
+		if !d.has("reason", "domain") || !d.hasTexts("metadata") || d.texts["reason"] == "" {
 			return aboutOther
 		}
-		if reason := (question{}).read(info.Reason); reason.against || reason.unknown { // no word of it is an ID
+		if reason := (question{}).read(d.texts["reason"]); reason.against || reason.unknown { // no word of it is an ID
 			return aboutOther
 		}
 		return aboutNothing // a reason alone is no evidence
-	case "google.rpc.ResourceInfo":
-		if json.Unmarshal(detail, &info) != nil || q.read(info.Description).against {
-			return aboutOther
-		}
 	case "google.rpc.LocalizedMessage":
-		if json.Unmarshal(detail, &info) != nil || q.read(info.Message).against {
+		if !d.has("locale", "message") || q.read(d.texts["message"]).against {
 			return aboutOther
 		}
 		return aboutNothing // the message of the status counts
 	case "google.rpc.BadRequest", "google.rpc.PreconditionFailure", "google.rpc.QuotaFailure":
 		return aboutOther // something else is wrong with the request
+	case "google.rpc.ResourceInfo":
+		if !d.has("resourceType", "resource_type", "resourceName", "resource_name", "owner", "description") ||
+			q.read(d.texts["description"]).against {
+			return aboutOther
+		}
 	default:
 		return aboutNothing
 	}
-	for _, name := range []string{info.ResourceName, info.ResourceName2} {
+	for _, name := range []string{d.texts["resourceName"], d.texts["resource_name"]} {
 		if q.kind == targetID && name != "" && name != q.id {
 			return aboutOther
 		}
 	}
 	found := aboutOther
-	for _, kind := range []string{info.ResourceType, info.ResourceType2} {
+	for _, kind := range []string{d.texts["resourceType"], d.texts["resource_type"]} {
 		switch kind = strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(kind)); {
 		case kind == "":
 		case !strings.HasSuffix(kind, "refreshtoken"):
@@ -159,6 +147,44 @@ func (q question) about(detail json.RawMessage) subject {
 		}
 	}
 	return found
+}
+
+// A detail is one of a google.rpc.Status. Its members have their exact names: encoding/json
+// would take RESOURCETYPE for resourceType, also where there are both.
+type detail struct {
+	kind    string // the name of its message
+	members map[string]json.RawMessage
+	texts   map[string]string
+}
+
+// detailOf returns ok false for what is no object with a type.
+func detailOf(data json.RawMessage) (d detail, ok bool) {
+	members, err := strictjson.Object(data)
+	d = detail{members: members, texts: map[string]string{}}
+	if err != nil || !d.has("@type") || d.texts["@type"] == "" {
+		return d, false
+	}
+	kind := d.texts["@type"]
+	d.kind = kind[strings.LastIndexByte(kind, '/')+1:]
+	return d, true
+}
+
+// has reads members into texts, and reports whether they are texts, as far as they are there.
+func (d detail) has(names ...string) bool {
+	for _, name := range names {
+		var text string
+		if raw := d.members[name]; raw != nil && json.Unmarshal(raw, &text) != nil {
+			return false
+		}
+		d.texts[name] = text
+	}
+	return true
+}
+
+// hasTexts reports whether the values of the object by this name, if any, are texts.
+func (d detail) hasTexts(name string) bool {
+	var texts map[string]string
+	return d.members[name] == nil || json.Unmarshal(d.members[name], &texts) == nil
 }
 
 // judged is the state of an operation, with what the question concludes from the IDs in it.
