@@ -57,8 +57,9 @@ type Page struct {
 // An error comes with a nil token and ends the iteration; the tokens before it
 // are valid. It is an [*ArgumentError], an [*APIError], a [*TransportError] or a
 // [*ResponseError]. The latter wraps [ErrPageTokenRepeated] if the server repeats a page
-// token, and is also the error after 100 pages in a row without tokens. To continue after
-// an error, iterate over [Client.Pages] and keep the last NextPageToken.
+// token, and is also the error after 100 pages in a row without tokens, or for a page token
+// that is too long to be sent. To continue after an error, iterate over [Client.Pages] and
+// keep the last NextPageToken.
 func (c *Client) List(ctx context.Context, opts ListOptions) iter.Seq2[*RefreshToken, error] {
 	opts.Filter = opts.Filter.clone() // the caller may change its own while iterating
 	return func(yield func(*RefreshToken, error) bool) {
@@ -122,6 +123,9 @@ func (c *Client) pages(ctx context.Context, opts ListOptions, yield func(page *P
 		var wrong *ResponseError // with the page that would come next
 		switch {
 		case next == "":
+		case checkText("", next, maxPageToken, "") != nil:
+			wrong = &ResponseError{Method: methodList, Trace: trace, Reason: fmt.Sprintf(
+				"the page token of the next page has more than the %d characters that the API takes, or is not valid UTF-8; the pages so far are good", maxPageToken)}
 		case asked.has(next):
 			wrong = &ResponseError{Method: methodList, Err: ErrPageTokenRepeated, Trace: trace,
 				Reason: ErrPageTokenRepeated.Error() + ", so that the listing would never end; the pages so far are good"}

@@ -235,6 +235,29 @@ func TestListEndsWhereThePageTokenRepeats(t *testing.T) {
 	}
 }
 
+// TestLongPageToken: one that the API would reject is not sent.
+func TestLongPageToken(t *testing.T) {
+	for n, ok := range map[int]bool{2000: true, 2001: false, 1 << 20: false} {
+		s := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("pageToken") != "" {
+				answerJSON(w, http.StatusOK, `{}`)
+				return
+			}
+			answerJSON(w, http.StatusOK, `{"refreshTokens":[{"id":"aje1"}],"nextPageToken":"`+strings.Repeat("a", n)+`"}`)
+		})
+		tokens, err := list(s.client(), refreshtoken.ListOptions{})
+		if len(tokens) != 1 || (err == nil) != ok {
+			t.Fatalf("%d characters: got %d tokens and %v", n, len(tokens), err)
+		}
+		if err != nil {
+			wantText(t, as[*refreshtoken.ResponseError](t, err).Reason, "more than the 2000 characters")
+			if len(s.seen()) != 1 {
+				t.Errorf("%d characters: the page token was sent", n)
+			}
+		}
+	}
+}
+
 // TestEmptyPages: a listing ends after 100 of them in a row, however many it has
 // altogether.
 func TestEmptyPages(t *testing.T) {

@@ -29,7 +29,8 @@ type RevokeEachOptions struct {
 	// Timeout bounds the time for one token: its request with its retries, and the wait
 	// for its operation. A token that takes longer, or would because the server asks with
 	// a Retry-After to wait, is one of Failed, with an error that wraps
-	// [context.DeadlineExceeded], and its operation goes on at the server.
+	// [context.DeadlineExceeded], and its operation goes on at the server. A RoundTripper
+	// that ignores cancellation is waited for even so.
 	// Optional. Default: 2 minutes.
 	Timeout time.Duration
 	// Progress is called after each token, by the goroutine that called RevokeEach. No
