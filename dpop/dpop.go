@@ -108,6 +108,13 @@ type ContextSigner interface {
 	SignContext(ctx context.Context, digest []byte, opts crypto.SignerOpts) (signature []byte, err error)
 }
 
+// A PersonSigner is a signer that may need a person: to touch the key, or to enter a PIN.
+// Sessions with such a key are not renewed while nobody uses them.
+type PersonSigner interface {
+	crypto.Signer
+	NeedsPerson() bool
+}
+
 // A Prover creates DPoP proofs with one key. It is safe for concurrent use if its
 // signer is.
 type Prover struct {
@@ -270,6 +277,13 @@ func (p *Prover) Algorithm() jose.SignatureAlgorithm { return p.alg.name }
 // JWK returns the public key as it appears in the header of every proof. It never
 // contains private parts.
 func (p *Prover) JWK() jose.JSONWebKey { return p.jwk }
+
+// NeedsPerson reports whether a proof may need a person: it is what the signer says if it
+// is a [PersonSigner], and false otherwise.
+func (p *Prover) NeedsPerson() bool {
+	s, ok := p.signer().(PersonSigner)
+	return ok && s.NeedsPerson()
+}
 
 // Thumbprint returns the JWK thumbprint of the public key (RFC 7638), in unpadded
 // base64url. It identifies the key in dpop_jkt and in the cnf claim of tokens

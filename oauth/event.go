@@ -40,6 +40,9 @@ const (
 	// EventLogout means that the session was deleted, by [Client.Logout] or by
 	// another process.
 	EventLogout EventKind = "logout"
+	// EventNeedsPerson means that a session is due for [TokenSource.KeepAlive] or
+	// [Pool.KeepAlive] and was left alone, because signing with its key needs a person.
+	EventNeedsPerson EventKind = "needs_person"
 )
 
 // A Cause is why a renewal was started.
@@ -54,11 +57,14 @@ const (
 	CauseForced Cause = "forced"
 	// CauseRejected means that a resource rejected the token; callers wait.
 	CauseRejected Cause = "rejected"
+	// CauseKeepAlive means that the refresh token may expire before somebody uses it.
+	CauseKeepAlive Cause = "keep_alive"
 )
 
 // An Event describes what the client did. It contains no secret.
 type Event struct {
 	Kind       EventKind
+	Key        string // of the session in a [Pool]; "" otherwise
 	Time       time.Time
 	Cause      Cause         // of renewals; "" otherwise
 	Duration   time.Duration // of the operation that ended with this event
@@ -115,7 +121,10 @@ func LogEvents(l *slog.Logger) func(Event) {
 		if !l.Enabled(context.Background(), level) {
 			return
 		}
-		attrs := make([]slog.Attr, 0, 8)
+		attrs := make([]slog.Attr, 0, 9)
+		if e.Key != "" {
+			attrs = append(attrs, slog.String("key", e.Key))
+		}
 		if e.Cause != "" {
 			attrs = append(attrs, slog.String("cause", string(e.Cause)))
 		}

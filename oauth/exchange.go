@@ -130,26 +130,35 @@ func (c *Client) exchange(ctx context.Context, g grant) (tokenResponse, error) {
 		defer context.AfterFunc(c.source.closing, func() { cancel(ErrClosed) })()
 	}
 	var uncertain, lost bool
+	temporary := func(err error, after time.Duration) error {
+		if g.attempts != 1 && !c.mayRetry() {
+			return err
+		}
+		return retry.Temporary(err, after)
+	}
 	response, err := retry.Do(waits, policy, func(context.Context, int) (tokenResponse, error) {
 		response, err := c.attempt(ctx, g)
+		var held *heldError
 		var server *ServerError
 		var gone *lostError
 		var unreachable *UnreachableError
 		switch {
 		case err == nil:
 			return response, nil
+		case errors.As(err, &held):
+			return response, err // of another request: this one was not sent
 		case errors.As(err, &gone):
 			uncertain, lost = true, true
 			if response.refreshToken == "" && g.repeatable {
-				return response, retry.Temporary(err, 0)
+				return response, temporary(err, 0)
 			}
 		case errors.As(err, &server):
 			uncertain = uncertain || server.mayHaveSpent()
 			if response.refreshToken == "" && server.Temporary() && (g.repeatable || !server.mayHaveSpent()) {
-				return response, retry.Temporary(err, server.RetryAfter)
+				return response, temporary(err, server.RetryAfter)
 			}
 		case errors.As(err, &unreachable) && unreachable.Temporary():
-			return response, retry.Temporary(err, 0)
+			return response, temporary(err, 0)
 		}
 		return response, err
 	})
@@ -188,11 +197,15 @@ func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
 	var rejected []clock.Instant // when the proofs were made that the server rejected
 	var told dpop.Nonces         // by responses to this request: the origin may have more, for other endpoints
 	for challenges := 0; ; {
+		if err := c.awaitTurn(ctx, g); err != nil {
+			return tokenResponse{}, err
+		}
 		b, err := c.begin(ctx, g, &told, len(rejected) == 0)
 		if err != nil {
 			return tokenResponse{}, err
 		}
 		response, newNonce, err := c.send(ctx, g, b, &told)
+		c.heard(err)
 		var server *ServerError
 		if err == nil || c.cfg.DPoP == nil || !errors.As(err, &server) || response.refreshToken != "" {
 			return response, err

@@ -219,11 +219,12 @@ type Client struct {
 	http          *http.Client
 	thumbprint    string // SHA-256 of the DPoP key; "" without one
 	dpopJKT       string // what the authorization request says of the key
-	nonces        dpop.Nonces
+	nonces        *dpop.Nonces
 	clock         clock.Clock
-	clocks        dpop.Clocks
-	signing       chan struct{} // holds a value while a proof for the token endpoint is signed
+	clocks        *dpop.Clocks
+	signing       chan struct{} // holds a value for each proof for the token endpoint that is being signed
 	source        *TokenSource
+	member        *member // of a Pool; nil outside of one
 }
 
 // String keeps fmt from reading the secrets in unexported fields.
@@ -235,7 +236,7 @@ func (c *Client) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String
 // New checks cfg and returns a client. It sends no request. The error joins
 // ([errors.Join]) a [*ConfigError] for each mistake.
 func New(cfg Config) (*Client, error) {
-	c := &Client{cfg: cfg, signing: make(chan struct{}, 1)}
+	c := &Client{cfg: cfg, signing: make(chan struct{}, 1), nonces: new(dpop.Nonces), clocks: new(dpop.Clocks)}
 	c.cfg.Provider = cfg.Provider.clone()
 	c.cfg.Scopes = slices.Clone(cfg.Scopes)
 	if cfg.Scopes == nil {
@@ -320,6 +321,7 @@ func (c *Client) check() error {
 		"RenewTimeout": c.cfg.RenewTimeout, "RequestTimeout": c.cfg.RequestTimeout,
 		"Provider.RefreshTokenLife": p.RefreshTokenLife, "Provider.RotationGrace": p.RotationGrace,
 		"Provider.ProofLife": p.ProofLife, "Provider.NonceLife": p.NonceLife,
+		"Provider.ReissueBefore": p.ReissueBefore,
 	} {
 		if d < 0 {
 			wrong(field, "is negative")
@@ -374,7 +376,7 @@ func (c *Client) TokenSource() *TokenSource { return c.source }
 // was rejected because of its token, nonce or time, as
 // [dpop.Transport] describes. It sends credentials only over https or to loopback.
 func (c *Client) HTTPClient() *http.Client {
-	t := &dpop.Transport{Source: c.source, Prover: c.cfg.DPoP, Nonces: &c.nonces, Clocks: &c.clocks, Clock: c.cfg.Clock}
+	t := &dpop.Transport{Source: c.source, Prover: c.cfg.DPoP, Nonces: c.nonces, Clocks: c.clocks, Clock: c.cfg.Clock}
 	if c.cfg.HTTPClient != nil {
 		t.Base = c.cfg.HTTPClient.Transport
 	}
@@ -449,6 +451,9 @@ func (c *Client) emit(e Event) {
 	}
 	if e.Time.IsZero() {
 		e.Time = c.now()
+	}
+	if c.member != nil {
+		e.Key = c.member.key
 	}
 	if c.cfg.Logger != nil {
 		LogEvents(c.cfg.Logger)(e)

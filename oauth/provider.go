@@ -85,6 +85,11 @@ type Provider struct {
 	// unknown.
 	RefreshTokenLife time.Duration
 
+	// ReissueBefore is for servers that issue another refresh token only if the one that
+	// is used has less than this time left. [Provider.RenewAt] depends on it.
+	// Optional. Default: unknown.
+	ReissueBefore time.Duration
+
 	// RotationGrace is how long the server still accepts a refresh token that it has
 	// replaced, for clients that lost the response. A server with
 	// reuse detection and no such grace ends the session instead (RFC 9700 §4.14.2).
@@ -144,6 +149,7 @@ func YandexCloud() Provider {
 		Name:                "yandex-cloud",
 		Issuer:              "https://auth.yandex.cloud",
 		RefreshTokenLife:    31 * 24 * time.Hour, // "Refresh token", Yandex Cloud documentation
+		ReissueBefore:       7 * 24 * time.Hour,
 		AuthURL:             "https://auth.yandex.cloud/oauth/authorize",
 		TokenURL:            "https://auth.yandex.cloud/oauth/token",
 		AuthMethod:          AuthNone,

@@ -49,19 +49,22 @@ import (
 // takeOff begins a renewal. s.mu is held.
 func (s *TokenSource) takeOff(cause Cause) *flight {
 	v := s.view.Load()
-	f := &flight{cause: cause, epoch: v.epoch, refusals: v.refusals, done: make(chan struct{})}
+	f := &flight{cause: cause, epoch: v.epoch, refusals: v.refusals, base: v.session.Generation, done: make(chan struct{})}
 	// Neither the cancellation nor the values of a caller's context: the renewal is
 	// everybody's, and a trace or a transport hook of one caller must not see it.
-	f.ctx, f.cancel = context.WithTimeout(context.Background(), s.c.cfg.RenewTimeout)
+	f.ctx, f.cancel = context.WithCancel(context.Background())
 	next := v.launched(f, s.c.clock.Now())
 	s.view.Store(&next)
-	go s.fly(f)
+	s.launch(f)
 	return f
 }
 
 // fly runs the renewal f, and tells everybody how it ended.
 func (s *TokenSource) fly(f *flight) {
 	defer f.cancel()
+	var stop context.CancelFunc
+	f.ctx, stop = context.WithTimeout(f.ctx, s.c.cfg.RenewTimeout) // from now on: it may have waited for its turn
+	defer stop()
 	start := s.c.clock.Now()
 	before := *s.view.Load()
 	err := s.renew(f)
@@ -111,6 +114,9 @@ func retryAfter(err error) time.Duration {
 // renew finds or obtains a session with a token that serves: what a sibling
 // stored, or what the server issues.
 func (s *TokenSource) renew(f *flight) error {
+	if f.turnedAway != nil {
+		return f.turnedAway
+	}
 	// Look. An error is left to Update, which meets it again.
 	start := s.view.Load()
 	if stored, err := s.c.cfg.Store.Load(f.ctx); err == nil {
@@ -167,6 +173,8 @@ func (s *TokenSource) satisfied(f *flight, v view) bool {
 	switch need := v.need(s.c.clock.Now()); f.cause {
 	case CauseForced:
 		return false
+	case CauseKeepAlive:
+		return v.session.Generation > f.base
 	case CauseInvalid:
 		return need == "" || need == CauseStale && !s.c.cfg.Synchronous
 	default:
@@ -344,7 +352,7 @@ func (s *TokenSource) interrupted(f *flight, lease Lease, base Session) error {
 	switch now := s.c.clock.Now(); {
 	case fence > 0 && ago < fence:
 		return &InterruptedError{Until: now.Wall().Add(fence - ago), wait: fence - ago}
-	case fence == 0 && f.cause == CauseStale && v.usable(now) != nil:
+	case fence == 0 && (f.cause == CauseStale || f.cause == CauseKeepAlive) && v.usable(now) != nil:
 		return ErrOutcomeUnknown
 	}
 	return nil

@@ -94,7 +94,14 @@ func (s *TokenSource) unsaved(err error, first ...Event) {
 
 // saveLater goes on trying to save the session in hand, behind the callers.
 func (s *TokenSource) saveLater() {
-	s.saver.start(func(ctx context.Context) bool { return s.save(ctx) == nil })
+	s.saver.start(func(ctx context.Context) bool {
+		leave, ok := s.c.mayWork()
+		if !ok {
+			return false // later
+		}
+		defer leave()
+		return s.save(ctx) == nil
+	})
 }
 
 // saved is told that the store has kept.

@@ -49,7 +49,7 @@ type flight struct {
 	cause    Cause
 	epoch    uint64 // of the view that the renewal is for
 	refusals uint64 // of the view at its beginning
-	ctx      context.Context
+	ctx      context.Context    // read by the renewal alone
 	cancel   context.CancelFunc // ends everything but a request that was sent
 	done     chan struct{}      // closed when token and err are set
 	token    *oauth2.Token
@@ -64,6 +64,10 @@ type flight struct {
 	// come between a new refresh token and the store.
 	locked bool
 	events []Event
+
+	base       uint64 // the generation that CauseKeepAlive is to replace
+	job        *job   // in a Pool, where the renewal waits for its turn
+	turnedAway error  // why it did not get one
 }
 
 func newTokenSource(c *Client) *TokenSource {
@@ -199,6 +203,7 @@ func (s *TokenSource) act() (verdict, *flight) {
 		s.takeOff(d.cause)
 	case actWait:
 		if v.flight != nil {
+			s.hurry(v.flight)
 			return d, v.flight
 		}
 		return d, s.takeOff(d.cause)
@@ -243,6 +248,7 @@ func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
 	now := s.c.clock.Now()
 	switch {
 	case v.flight != nil:
+		s.hurry(v.flight)
 		return v.flight, nil, nil
 	case v.closed:
 		return nil, nil, ErrClosed
@@ -499,8 +505,15 @@ func (s *TokenSource) look() {
 	l := &looking{cancel, make(chan struct{})}
 	s.looking = l
 	before := s.view.Load()
-	go func() {
-		defer cancel()
+	ended := func() {
+		s.mu.Lock()
+		s.looking = nil
+		s.mu.Unlock()
+		close(l.done)
+		cancel()
+	}
+	s.c.spawn(func() {
+		defer ended()
 		stored, err := s.c.cfg.Store.Load(ctx)
 		if err == nil || errors.Is(err, ErrNoSession) {
 			if s.readSince(before, stored, nil).unsaved != nil {
@@ -512,11 +525,7 @@ func (s *TokenSource) look() {
 				return v.scheduled()
 			})
 		}
-		s.mu.Lock()
-		s.looking = nil
-		s.mu.Unlock()
-		close(l.done)
-	}()
+	}, ended)
 }
 
 // looking is a read of the store that nobody waits for.

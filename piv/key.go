@@ -186,6 +186,13 @@ func (k *Key) PINPolicy() PINPolicy { return k.info.pin }
 // TouchPolicy returns when the key needs a touch.
 func (k *Key) TouchPolicy() TouchPolicy { return k.info.touch }
 
+// NeedsPerson implements dpop.PersonSigner: it reports whether a signature may need a touch
+// or the PIN, according to the key's policies. A program whose Prompt knows the PIN
+// without a person can wrap the key in a type with another NeedsPerson.
+func (k *Key) NeedsPerson() bool {
+	return k.info.touch != TouchPolicyNever || k.info.pin != PINPolicyNever
+}
+
 // Reference returns a reference to store, with which to open the same key again.
 func (k *Key) Reference() Reference {
 	return Reference{Serial: k.card.Serial, Slot: k.opts.Slot, Fingerprint: k.fingerprint}

@@ -110,6 +110,16 @@ func (s *Set) Due(ctx context.Context, ahead, claim time.Duration, limit int) ([
 	return entries, err
 }
 
+// DueKeys is [Set.Due] for oauth.Pool.KeepAlive, which needs the keys alone.
+func (s *Set) DueKeys(ctx context.Context, ahead, claim time.Duration, limit int) ([]string, error) {
+	entries, err := s.Due(ctx, ahead, claim, limit)
+	keys := make([]string, len(entries))
+	for i, e := range entries {
+		keys[i] = e.Key
+	}
+	return keys, err
+}
+
 // Postpone keeps Due from returning the session of a key for some time, for instance
 // because its user has to log in again; 0 ends a claim. A new session ends it, too. It
 // does nothing if there is no session.
