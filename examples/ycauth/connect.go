@@ -42,11 +42,15 @@ func (a *app) connect(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := store.Load(ctx); errors.Is(err, oauth.ErrNoSession) {
+	session, err := store.Load(ctx)
+	if errors.Is(err, oauth.ErrNoSession) {
 		// Said before anything about a key, which there cannot be either.
 		return nil, &oauth.LoginRequiredError{Reason: oauth.ReasonNoSession, Err: oauth.ErrNoSession}
 	}
 	if err := a.endpoint.checkEnvironment(p); err != nil {
+		return nil, err
+	}
+	if err := a.endpoint.checkServer(p, session); err != nil {
 		return nil, err
 	}
 	if p.Key.kind() == "" {

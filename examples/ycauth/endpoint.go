@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/ycauth/ycauth-go/internal/wire"
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
@@ -75,6 +76,14 @@ func (o overrides) apply(to endpoints) endpoints {
 type endpointFlags struct {
 	flags       overrides
 	environment overrides
+	set         []endpointFlag
+}
+
+// endpointFlag is one of them, and its variable.
+type endpointFlag struct {
+	name           string
+	flag, variable *string
+	query          bool // an address of this kind may have a query
 }
 
 func (e *endpointFlags) register(f *pflag.FlagSet, getenv func(string) string) {
@@ -90,12 +99,45 @@ func (e *endpointFlags) register(f *pflag.FlagSet, getenv func(string) string) {
 	} {
 		variable := endpointVariable(o.name)
 		*o.set = getenv(variable)
+		e.set = append(e.set, endpointFlag{o.name, o.flag, o.set, strings.HasSuffix(o.name, "-url")})
 		f.StringVar(o.flag, o.name, "", o.use+" (default: the profile's; for a login $"+variable+")")
 	}
 }
 
 func endpointVariable(flag string) string {
 	return "YCAUTH_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// check returns an error for a flag whose address cannot be used, and for a login also
+// for such a variable.
+func (e *endpointFlags) check(login bool) error {
+	for _, f := range e.set {
+		if err := checkAddress("--"+f.name, *f.flag, f.query); err != nil {
+			return err
+		}
+		if !login {
+			continue
+		}
+		if err := checkAddress("$"+endpointVariable(f.name), *f.variable, f.query); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkAddress does not quote the address, which may have a password.
+func checkAddress(name, address string, query bool) error {
+	if address == "" {
+		return nil
+	}
+	u, err := wire.CheckURL(address)
+	switch {
+	case err != nil:
+		return usagef("%s %w", name, err)
+	case !query && (u.RawQuery != "" || u.ForceQuery):
+		return usagef("%s has a query: want an address such as %s", name, refreshtoken.DefaultEndpoint)
+	}
+	return nil
 }
 
 // login are the endpoints of a login.
@@ -153,4 +195,18 @@ func (e *endpointFlags) checkEnvironment(p profile) error {
 	}
 	// The session is of no use there, whatever flags say.
 	return usagef("%s: unset it, or log in there, with another --profile to keep this session", f.sentence)
+}
+
+// checkServer returns an error if flags name another authorization server than that of
+// the session, which would have to be replaced by a login there.
+func (e *endpointFlags) checkServer(p profile, s oauth.Session) error {
+	if s.Provider != p.own.provider().Name || s.Provider == p.Endpoints.provider().Name {
+		return nil
+	}
+	flag := "token-url"
+	if e.flags.Token == "" {
+		flag = "endpoint"
+	}
+	return usagef("the session was made at %s, and --%s names another server: leave it out, or log in there, with another --profile to keep this session",
+		line(p.own.Token), flag)
 }

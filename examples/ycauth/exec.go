@@ -26,7 +26,12 @@ func (a *app) execCommand() *cobra.Command {
 			"hours at most. The exit code is the command's, 127 if it was not found and 126 if it\n" +
 			"could not be run.",
 		Example: "  ycauth exec -- terraform plan",
-		Args:    cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("a command is missing, such as in \"ycauth exec -- terraform plan\"")
+			}
+			return nil
+		},
 	}
 	cmd.Flags().SetInterspersed(false) // the command's flags are its own
 	fresh.register(cmd.Flags(), false)

@@ -114,7 +114,7 @@ func temporary(err error) bool {
 	switch {
 	case errors.As(err, &server):
 		return server.Temporary()
-	case untrusted(err):
+	case untrusted(err), noSuchHost(err):
 		return false
 	case errors.Is(err, oauth.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, refreshtoken.ErrUnavailable):
 		return true
@@ -132,6 +132,12 @@ func untrusted(err error) bool {
 		errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, new(tls.AlertError))
 }
 
+// noSuchHost reports whether a name does not exist, which is a mistake.
+func noSuchHost(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && !dns.IsTemporary && !dns.IsTimeout
+}
+
 // networkTrouble reports whether a request got lost on its way. Files have errors
 // of the same kinds, so only those of connections count.
 func networkTrouble(err error) bool {
@@ -141,7 +147,7 @@ func networkTrouble(err error) bool {
 		exchange *url.Error
 	)
 	if errors.As(err, &dns) {
-		return dns.IsTemporary || dns.IsTimeout // a name that does not exist is a mistake
+		return dns.IsTemporary || dns.IsTimeout
 	}
 	if errors.As(err, &socket) {
 		return socket.Timeout() || slices.ContainsFunc(passingErrnos, func(e syscall.Errno) bool { return errors.Is(socket.Err, e) })

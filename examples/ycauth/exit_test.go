@@ -78,6 +78,7 @@ func TestExitCode(t *testing.T) {
 		{"name server is down", dial(&net.DNSError{IsTemporary: true}), exitTemporary},
 		{"name server is slow", request(&net.DNSError{IsTimeout: true}), exitTemporary},
 		{"no such host", request(&net.DNSError{IsNotFound: true}), exitFailure},
+		{"no such host, and the API calls it temporary", &refreshtoken.TransportError{Temporary: true, Err: request(&net.DNSError{IsNotFound: true})}, exitFailure},
 		{"unsupported scheme", request(errors.New("unsupported protocol scheme")), exitFailure},
 
 		{"certificate", request(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), exitFailure},

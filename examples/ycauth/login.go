@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,6 +58,11 @@ func (a *app) loginCommand() *cobra.Command {
 func (a *app) login(ctx context.Context, flags loginFlags) error {
 	if flags.timeout <= 0 {
 		return usagef("--timeout is %v: want a positive duration such as 10m", flags.timeout)
+	}
+	for name, id := range map[string]string{"client-id": flags.clientID, "federation-id": flags.federationID} {
+		if strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return usagef("--%s has a character that is not printable ASCII", name)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, flags.timeout)
 	defer cancel()

@@ -68,6 +68,9 @@ func (a *app) logout(ctx context.Context) error {
 	if err := a.endpoint.checkEnvironment(p); err != nil {
 		return err
 	}
+	if err := a.endpoint.checkServer(p, session); err != nil {
+		return err
+	}
 	if p.Key.kind() == "" {
 		return hintError{errLostKey, notForgotten}
 	}

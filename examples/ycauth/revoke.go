@@ -458,6 +458,19 @@ type failedJSON struct {
 	Error string `json:"error"`
 }
 
+// ofID is an error about an ID with that ID in the place of its number.
+func ofID(err error, ids []string) error {
+	var wrong *refreshtoken.ArgumentError
+	var i int
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	if _, other := fmt.Sscanf(wrong.Field, "ids[%d]", &i); other != nil || i >= len(ids) {
+		return err
+	}
+	return usagef("the ID %q %s", ids[i], wrong.Reason)
+}
+
 // revokeEach revokes tokens by ID and reports on each. If some fail, the error
 // is that of the first.
 func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids []string, concurrency int) (revoked []string, err error) {
@@ -468,7 +481,7 @@ func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids [
 	})
 	a.stderr.transient("")
 	if report == nil {
-		return nil, fatal
+		return nil, ofID(fatal, ids)
 	}
 	failures := report.Failed
 	for _, id := range report.Gone {

@@ -85,7 +85,7 @@ func (a *app) root() *cobra.Command {
 		a.loginCommand(), a.tokenCommand(), a.execCommand(), a.statusCommand(), a.listCommand(), a.revokeCommand(),
 		a.keyCommand(), a.kubeCommand(), a.logoutCommand(), exitCodesCommand(),
 	)
-	root.SetFlagErrorFunc(suggestFlag)
+	root.SetFlagErrorFunc(flagError)
 	strictHelp(root)
 	strictCompletion(root)
 	return root
@@ -99,6 +99,9 @@ func (a *app) action(fn func(ctx context.Context, args []string) error) func(*co
 		}
 		if name := emptyFlag(cmd.Flags()); name != "" {
 			return fmt.Errorf("--%s is empty", name)
+		}
+		if err := a.endpoint.check(cmd.Name() == "login"); err != nil {
+			return err
 		}
 		a.started = true
 		return fn(cmd.Context(), args)

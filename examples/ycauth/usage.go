@@ -51,8 +51,22 @@ func didYouMean(names []string) string {
 	return ": did you mean " + strings.Join(names, " or ") + "?"
 }
 
-// suggestFlag adds the flag that a mistyped one may stand for.
-func suggestFlag(cmd *cobra.Command, err error) error {
+// wanted is what flags take, by their types.
+var wanted = map[string]string{
+	"bool": "true or false", "duration": "a duration such as 10m", "int": "a whole number", "uint32": "a whole number",
+	"stringSlice": "values with commas between them, without quotes",
+}
+
+// flagError says what a flag takes in the place of what a parser says, and adds the flag
+// that a mistyped one may stand for.
+func flagError(cmd *cobra.Command, err error) error {
+	if invalid := (*pflag.InvalidValueError)(nil); errors.As(err, &invalid) {
+		f := invalid.GetFlag()
+		if want := wanted[f.Value.Type()]; want != "" {
+			return fmt.Errorf("--%s is %q: want %s", f.Name, invalid.GetValue(), want)
+		}
+		return fmt.Errorf("--%s is %q: %w", f.Name, invalid.GetValue(), invalid.Unwrap())
+	}
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
 		return err
