@@ -116,6 +116,9 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 		FederationID: p.FederationID,
 	})
 	if flags.headless && errors.Is(err, io.EOF) {
+		if isTerminal(a.stdin) {
+			a.say("") // after Ctrl-D the question has not ended its line
+		}
 		return codedError{exitFailure, errors.New("no address was entered: standard input has ended")}
 	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {

@@ -201,6 +201,9 @@ func (a *app) confirm(ctx context.Context, statement, word, kept string) error {
 	case err != nil && !errors.Is(err, io.EOF):
 		return err
 	case typed != word:
+		if err != nil {
+			a.say("") // after Ctrl-D the question has not ended its line
+		}
 		return codedError{exitFailure, errors.New("not confirmed: " + kept)}
 	}
 	return nil

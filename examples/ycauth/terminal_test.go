@@ -79,7 +79,7 @@ type actions map[string]func(context.Context) error
 
 // terminal CODE SCREEN DIALOGUE PROGRAM… runs a program on a pseudo-terminal. The
 // lines of the file DIALOGUE are what to wait for ("? pattern"), and what to do
-// then: type a line ("> text"), press Ctrl-C ("^C"), touch the card ("touch"), have
+// then: type a line ("> text"), press Ctrl-C ("^C") or Ctrl-D ("^D"), touch the card ("touch"), have
 // another program let go of it ("release").
 // /dev/null is none. SCREEN gets what was on the screen.
 func runTerminal(ts *testscript.TestScript, neg bool, args []string) {
@@ -128,8 +128,8 @@ func converse(ctx context.Context, s *screen, tty io.Writer, acts actions, dialo
 			if _, err := io.WriteString(tty, rest+"\r"); err != nil {
 				return err
 			}
-		case "^C":
-			if _, err := tty.Write([]byte{3}); err != nil {
+		case "^C", "^D":
+			if _, err := tty.Write([]byte{kind[1] - '@'}); err != nil {
 				return err
 			}
 		default:
