@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -105,6 +106,8 @@ func (c *config) fromEnvironment(f *flag.FlagSet, getenv func(string) string) er
 func (c *config) resolve() error {
 	c.provider = oauth.YandexCloud()
 	switch {
+	case c.announce < 0 || c.drain < 0:
+		return errors.New("-announce and -drain cannot be negative")
 	case c.demo && c.store != "":
 		return errors.New("-demo keeps its session in a file: leave out -store")
 	case c.demo:
@@ -129,7 +132,7 @@ func (c *config) resolve() error {
 	if c.login {
 		return nil // the API is not asked
 	}
-	if u, err := url.Parse(c.api); err != nil || u.Host == "" {
+	if u, err := url.Parse(c.api); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return errors.New("-api is missing, or is not a URL; -demo runs without")
 	}
 	return nil
@@ -164,7 +167,11 @@ func (c *config) resolveFiles() error {
 // is of no use to a session that there is already.
 func (c *config) key() (crypto.Signer, error) {
 	if !c.login {
-		return dpop.LoadKeyFile(c.keyFile)
+		key, err := dpop.LoadKeyFile(c.keyFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w; log in first, with -login and the same -sessions or -store", err)
+		}
+		return key, err
 	}
 	if err := os.MkdirAll(filepath.Dir(c.keyFile), 0o700); err != nil {
 		return nil, err

@@ -75,7 +75,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.listen)
 	if err != nil {
-		return err
+		s.store.close()
+		return fmt.Errorf("-listen: %w", err)
 	}
 	if cfg.demo {
 		explain(stdout, l.Addr().String())

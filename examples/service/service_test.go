@@ -427,6 +427,8 @@ func TestConfig(t *testing.T) {
 		{"demo needs nothing", []string{"-demo"}, nil, "", func(c config) bool { return c.demo }},
 		{"no API", nil, nil, "-api is missing", nil},
 		{"API without host", []string{"-api", "api"}, nil, "not a URL", nil},
+		{"API of another protocol", []string{"-api", "ftp://a.example"}, nil, "not a URL", nil},
+		{"no time to drain", []string{"-demo", "-drain", "-1s"}, nil, "-drain cannot be negative", nil},
 		{"IAM without host", []string{"-api", "https://a.example", "-iam", "iam"}, nil, "-iam iam is not a URL", nil},
 		{"argument", []string{"start"}, nil, `"start" is too much`, nil},
 		{"unknown flag", []string{"-x"}, nil, "not defined", nil},
@@ -488,4 +490,24 @@ func TestRunLogin(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+}
+
+// TestRunNamesRemedies: errors of the start say which flag they are about.
+func TestRunNamesRemedies(t *testing.T) {
+	sessions := filepath.Join(t.TempDir(), "sessions")
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"not logged in", []string{"-api", "https://api.example", "-sessions", sessions}, "log in first, with -login"},
+		{"address", []string{"-demo", "-listen", "nonsense"}, "-listen: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := run(bounded(t), tt.args, func(string) string { return "" }, strings.NewReader(""), io.Discard, io.Discard)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
 }

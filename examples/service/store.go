@@ -17,7 +17,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/ycauth/ycauth-go/internal/durable"
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/filestore"
 	"github.com/ycauth/ycauth-go/oauth/pgstore"
@@ -133,11 +132,18 @@ func createSealKey(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	key := make([]byte, sealKeySize)
-	_, _ = rand.Read(key) // never returns an error
-	err := durable.Create(path, []byte(base64.StdEncoding.EncodeToString(key)+"\n"), 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
+	}
+	if err != nil {
+		return err
+	}
+	key := make([]byte, sealKeySize)
+	_, _ = rand.Read(key) // never returns an error
+	_, err = f.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		_ = os.Remove(path) // half a key would be in the way of the next login
 	}
 	return err
 }
