@@ -136,6 +136,26 @@ func (e *encoding) cutSigns(s string) string {
 	return s
 }
 
+// decodeMap returns s with every escape in it decoded, and where each octet of that stood.
+func (e *encoding) decodeMap(s string) (string, []span) {
+	var b strings.Builder
+	at := make([]span, 0, len(s))
+	for i := 0; i < len(s); {
+		text, width := s[i:i+1], 1
+		if s[i] == e.sign { // a plus is no escape here: it may be one of the secret
+			if text, width = e.decode(s[i:]); text == " " && strings.EqualFold(s[i+width-2:i+width], "2B") {
+				text = "+"
+			}
+		}
+		b.WriteString(text)
+		for range len(text) {
+			at = append(at, span{i, i + width})
+		}
+		i += width
+	}
+	return b.String(), at
+}
+
 // decodeAll returns s with every escape in it of up to this length decoded.
 func decodeAll(s string, longest int, decode decoder) string {
 	var b strings.Builder

@@ -181,6 +181,34 @@ func (c *Cleaner) find(s string) []span {
 			found = secret.pattern().escaped(found, s, secret.encoding, secret.open)
 		}
 	}
+	for _, outer := range encodings {
+		if strings.IndexByte(s, outer.sign) >= 0 {
+			found = append(found, c.findWithin(s, outer)...)
+		}
+	}
+	return found
+}
+
+// findWithin finds the secrets that were escaped before all of that was in outer, such as
+// JSON in a URL. It reads signs of outer in a secret as it does those of the text.
+func (c *Cleaner) findWithin(s string, outer *encoding) []span {
+	var found []span
+	var inner string
+	var at []span // of the octets of inner
+	for _, secret := range c.secrets() {
+		if secret.encoding == nil || len(s) < secret.min {
+			continue
+		}
+		if at == nil {
+			inner, at = outer.decodeMap(s)
+		}
+		if strings.IndexByte(inner, secret.sign) < 0 {
+			continue
+		}
+		for _, f := range secret.pattern().escaped(nil, inner, secret.encoding, secret.open) {
+			found = append(found, span{at[f.from].from, at[f.to-1].to})
+		}
+	}
 	return found
 }
 
