@@ -162,7 +162,7 @@ func TestInt32(t *testing.T) {
 	for text, want := range map[string]bool{
 		"0": true, "-1": true, "5.0": true, "5.000": true, "1e2": true, "50e-1": true, "2147483647": true, "-2147483648.0": true,
 		"": false, "5.5": false, "1e-1": false, "2147483648": false, "2147483648.0": false, "1e10": false, "1e999": false, "NaN": false, "Inf": false,
-		"0x5": false, "0x5p0": false, "5_0": false, "five": false, " 5": false, strings.Repeat("0", 64) + ".0": false,
+		"0x5": false, "0x5p0": false, "5_0": false, "five": false, "5\n": false, strings.Repeat("0", 64) + ".0": false,
 	} {
 		if n, ok := int32Of(text); ok != want {
 			t.Errorf("%q: got %d and %v", text, n, ok)
