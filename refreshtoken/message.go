@@ -74,7 +74,7 @@ func wordSet(words string) map[string]bool {
 }
 
 // notContracted is "n't", as in "doesn't exist".
-var notContracted = regexp.MustCompile(`(?i)(\pL)n['’]t\b`)
+var notContracted = regexp.MustCompile(`(?i)\b(is|are|was|were|has|have|had|do|does|did|ca|could|should|would|might|must|need)n['’]t\b`)
 
 // punctuation stands by itself in a sentence, or not at all.
 var punctuation = strings.NewReplacer(

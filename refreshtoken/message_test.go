@@ -136,6 +136,8 @@ var otherMessages = []string{
 	"Refresh token not found. The service account does not exist.",
 	"Refresh token not found? No.",
 	"n't found: refresh token " + someID,
+	"tokenn't exist",
+	"the refresh token couldn't be found",
 	"refresh token не найден",
 	"jeton not found",
 	"token token token",
@@ -185,7 +187,7 @@ func TestMessageAgainstDetails(t *testing.T) {
 		"": false, "not found": false, "x": false, "refresh token не найден": false, "no refresh token was given": false,
 		"the organization of the caller was not found": true, "UserAccounts not found": true, "Services not found": true,
 		"ID token not found": true, "refresh token was found": true, "the refresh token is not expired": true,
-		"the refresh token cannot be revoked": true, "the subject of the token was not found": true,
+		"the refresh token cannot be revoked": true, "the refresh token couldn't be revoked": true, "the refresh token couldn’t be found": true, "the subject of the token was not found": true,
 	} {
 		if r := (question{targetID, someID}).read(m); r.against != against {
 			t.Errorf("%q: got %+v", m, r)
