@@ -1,0 +1,2 @@
+// Package etcdstore keeps sessions in etcd.
+package etcdstore
