@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -39,6 +40,34 @@ func TestReadmeFirstProgram(t *testing.T) {
 	}
 	if !strings.Contains(readme, "there is no session; run: go run . login") {
 		t.Error("README.md does not quote what the first run says")
+	}
+}
+
+// TestReadmeInstall installs the command-line tool as the documents say for computers
+// without PC/SC, from a release, with no C compiler and no pkg-config on PATH.
+func TestReadmeInstall(t *testing.T) {
+	s := scratchOf(t)
+	version, err := nextVersion(s.tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.release(t.Context(), version); err != nil {
+		failUnlessOffline(t, err)
+	}
+	const line = "CGO_ENABLED=0 go install " + sdk + "/examples/ycauth@latest "
+	for _, name := range []string{"README.md", "examples/ycauth/README.md"} {
+		if !strings.Contains(read(t, filepath.Join(tree, filepath.FromSlash(name))), line) {
+			t.Errorf("%s does not have %q", name, line)
+		}
+	}
+	bin := t.TempDir()
+	env := slices.Concat(s.env, []string{"CGO_ENABLED=0", "GOBIN=" + bin, "CC=no-such-compiler", "PKG_CONFIG=no-such-program"})
+	if _, err := command(t.Context(), t.TempDir(), env, "go", "install", sdk+"/examples/ycauth@latest"); err != nil {
+		failUnlessOffline(t, err)
+	}
+	out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "ycauth"), "--version").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), version) {
+		t.Errorf("%v: %s, want %s", err, out, version)
 	}
 }
 
