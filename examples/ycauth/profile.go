@@ -68,6 +68,9 @@ func (a *app) configDir() (string, error) {
 		return filepath.Abs(dir)
 	}
 	sessions, err := filestore.DefaultDir("ycauth")
+	if err == nil && !filepath.IsAbs(sessions) {
+		err = errors.New("the user's configuration directory is relative, and would be another one in each directory")
+	}
 	if err != nil {
 		return "", fmt.Errorf("there is no directory for the sessions and keys of ycauth: set YCAUTH_CONFIG_DIR to one (%w)", err)
 	}
@@ -92,6 +95,9 @@ func (a *app) openPlainStore() (store *filestore.Store, dir string, err error) {
 		return nil, "", err
 	}
 	store, err = filestore.New(filepath.Join(dir, "sessions"), a.profileName)
+	if errors.Is(err, filestore.ErrProfileName) {
+		err = fmt.Errorf("--profile: %w", err)
+	}
 	return store, dir, err
 }
 
