@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -217,6 +219,8 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	a.note(red, "ycauth:", "%s", message(err))
 	a.hint(err)
 	switch {
+	case a.unusableKey(err):
+		a.say("If no copy of the key can be restored, move the file away and log in again with %q.", a.commandFor("login"))
 	case errors.Is(err, oauth.ErrSessionFormat):
 		a.say("%q forgets the session.", a.commandFor("logout --local"))
 	case code == exitUsage:
@@ -225,6 +229,18 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		a.say("Log in with %q.", a.commandFor("login"))
 	}
 	return code
+}
+
+// unusableKey reports whether an error is about a key file that this program made and
+// that is there. Another file may be somebody else's.
+func (a *app) unusableKey(err error) bool {
+	var key *dpop.KeyFileError
+	dir, unknown := a.configDir()
+	if unknown != nil || !errors.As(err, &key) || filepath.Dir(key.Path) != filepath.Join(dir, "keys") {
+		return false
+	}
+	_, missing := os.Lstat(key.Path)
+	return missing == nil
 }
 
 // hint tells the remedy of an error, if it has one.
