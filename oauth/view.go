@@ -27,11 +27,11 @@ type view struct {
 
 	// ancestors are the refresh tokens that were exchanged, one after the other,
 	// for that of session. A store that still has one of them is behind.
-	// ancestors[0] is the one that the store had when it failed first.
+	// ancestors[0] is the one that the store had when it was read last.
 	ancestors []Secret
 
-	// token is the access token of session, or one of its ancestors' that is better by
-	// the clocks; nil if there is none that serves. The spans count from born, when this
+	// token is the access token of session, or one of its ancestors' that serves
+	// longer; nil if there is none that serves. The spans count from born, when this
 	// process received or read it.
 	token                   *oauth2.Token
 	born                    clock.Instant
@@ -354,7 +354,7 @@ func (v view) read(stored Session, mine error, usableToken bool, now clock.Insta
 		if v.unsaved == nil { // the store was rolled back
 			v.unsaved = &unsaved{had: v.session.Generation}
 		}
-		return v, toldNothing
+		return v.seen(stored), toldNothing
 	case stored.IsZero():
 		if v.session.IsZero() {
 			return v, toldNothing
@@ -370,7 +370,25 @@ func (v view) read(stored Session, mine error, usableToken bool, now clock.Insta
 	case stored.Generation > v.session.Generation || !holds(stored, v.session):
 		return v.took(stored, mine, usableToken, now, serverTime, m), toldNewer
 	}
-	return v, toldNothing
+	return v.seen(stored), toldNothing
+}
+
+// seen is told that the store has the session in hand, or one that it came from: a save
+// that seemed to fail took effect. What the store had before that, it has not any more,
+// unless it is rolled back.
+func (v view) seen(stored Session) view {
+	if v.unsaved == nil || !sameLogin(stored, v.session) {
+		return v
+	}
+	u := *v.unsaved
+	u.had = max(u.had, stored.Generation)
+	v.unsaved = &u
+	if i := slices.Index(v.ancestors, stored.RefreshToken); i > 0 {
+		v.ancestors = v.ancestors[i:]
+	} else if stored.RefreshToken == v.session.RefreshToken {
+		v.ancestors = nil
+	}
+	return v
 }
 
 // took makes a session that was read the one in hand.
@@ -379,14 +397,14 @@ func (v view) took(s Session, mine error, usableToken bool, now clock.Instant, s
 	v.session, v.unsaved, v.ancestors = s, nil, nil
 	v.failure, v.failures, v.quiet = nil, 0, 0
 	v.dead, v.doubtful = deadToken{}, "" // whoever renewed has shown what the refresh token is worth
-	if mine != nil || !usableToken {
-		return v.without()
-	}
 	left, plausible := remaining(s, now.Wall(), serverTime)
-	if (left <= 0 || !plausible) && sameLogin(s, before.session) && before.usable(now) != nil && !before.refused {
-		// A clock is wrong, of a computer or of a server. Two processes that see different
-		// ones would renew in turns, each because the other's token seems to be dead. What
-		// is left of the token in hand is known better.
+	switch serves := sameLogin(s, before.session) && before.usable(now) != nil && !before.refused; {
+	case mine != nil, !usableToken && !serves:
+		return v.without()
+	case serves && (!usableToken || left <= 0 || !plausible):
+		// The new token is bound to another key, or a clock is wrong, of a computer or of a
+		// server. Two processes that have different ones would renew in turns, each because
+		// the other's token is of no use to it. The token in hand is.
 		return v.scheduled()
 	}
 	v = v.with(s, now, left, m)
