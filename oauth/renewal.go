@@ -159,8 +159,7 @@ const maxOvertaken = 3
 // errBehind means that the store had to be told first what it missed.
 var errBehind error = &StoreError{fmt.Errorf("%w: it was behind", ErrLeaseLost)}
 
-// errDeadOnArrival is the failure of a server whose tokens live shorter than its
-// responses take.
+// errDeadOnArrival is the failure if a token expired before its response had arrived.
 var errDeadOnArrival error = &ServerError{
 	Status: http.StatusOK, Err: fmt.Errorf("%w: the access token had expired when it arrived", ErrMalformedResponse),
 }
@@ -406,10 +405,10 @@ func (s *TokenSource) send(f *flight, lease Lease, base Session) (Session, token
 		g.attempts = 1 // the server is in trouble: one request for each cooldown
 	}
 	// A server with reuse detection ends the session if a refresh token comes a
-	// second time after it was replaced, some take the access tokens with it. So
-	// after a lost response the same refresh token is sent again only if the server
-	// is known to allow that, or if there is nothing to lose: there is, if waiting makes
-	// sure that the lost one is not accepted after the next.
+	// second time after it was replaced, and some then revoke its access tokens as well.
+	// So after a lost response the same refresh token is sent again only if the server is
+	// known to allow that, or if nothing would be gained by waiting. With a fence it would:
+	// when that is over, the lost request cannot be accepted after the next one any more.
 	g.repeatable = s.c.cfg.Provider.RotationGrace > 0 || fence == 0 && v.usable(s.c.clock.Now()) == nil
 	response, err := s.c.exchange(f.ctx, g)
 	next := base
@@ -465,9 +464,9 @@ func (s *TokenSource) judge(refreshToken Secret, fenced bool, err error) error {
 	return result
 }
 
-// endsSession: the grant's fault, which only the user can mend. Codes for the
-// client's fault (invalid_client, …) are not among them: a wrong secret must not
-// send people to log in.
+// endsSession reports whether an error code means that the grant is not valid any more, so
+// that the user has to log in again. Codes that mean a mistake of the client
+// (invalid_client, …) are not among them: a wrong secret must not send people to log in.
 func endsSession(code string) bool {
 	switch code {
 	case "invalid_grant", // RFC 6749 §5.2

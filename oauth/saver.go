@@ -79,8 +79,8 @@ func (sv *saver) stop() <-chan struct{} {
 	return sv.running
 }
 
-// unsaved is told that the store did not take the session in hand. The observer is told
-// of it after first, and when the saver has been started: it may panic.
+// unsaved is told that the store did not take the session in hand. The observer gets the
+// events of first, and then this one, only after the saver was started, because it may panic.
 func (s *TokenSource) unsaved(err error, first ...Event) {
 	v := s.apply(func(v view, _ clock.Instant) view { return v.notSaved(err) })
 	if v.unsaved != nil { // else it was replaced meanwhile

@@ -311,8 +311,8 @@ func (s *TokenSource) RequireTransportSecurity() bool { return true }
 
 // Close waits for a token request in progress, so that a refresh token it
 // receives is saved before the program exits, and saves what could not be saved
-// before. So it does for a login that exchanges its code, whose request is not sent again
-// after that. It ends everything else, and takes no longer than one request (three, if
+// before. It also waits for a login that is exchanging its code, whose request is not
+// repeated after that. It ends everything else, and takes no longer than one request (three, if
 // the server answers slowly and with nonce challenges) and one save:
 // Config.RequestTimeout each, and 30 seconds, and as long again if the store
 // does not return when its context ends. If a session could not be saved, the

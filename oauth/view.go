@@ -99,9 +99,9 @@ const (
 	forcedPause = 6 * time.Second
 	forcedBurst = 10
 
-	// creditPause is how often the wall clock alone may end a rest. It has to after
-	// a computer slept, while the monotonic clock stood still; but a wall clock
-	// that is set again and again must not undo the limits.
+	// creditPause is how often the wall clock alone may end a rest. It must be able to,
+	// because the monotonic clock may stand still while a computer is suspended. But a
+	// wall clock that is set again and again must not undo the limits.
 	creditPause = time.Minute
 
 	// lookEvery is how often the store is read while a token is fresh, so that a
@@ -402,9 +402,9 @@ func (v view) took(s Session, mine error, usableToken bool, now clock.Instant, s
 	case mine != nil, !usableToken && !serves:
 		return v.without()
 	case serves && (!usableToken || left <= 0 || !plausible):
-		// The new token is bound to another key, or a clock is wrong, of a computer or of a
-		// server. Two processes that have different ones would renew in turns, each because
-		// the other's token is of no use to it. The token in hand is.
+		// The new token is bound to another key, or the clock of a computer or of a server
+		// is wrong. Two such processes would renew in turns, each because the other's token
+		// is of no use to it. The token in hand still is.
 		return v.scheduled()
 	}
 	v = v.with(s, now, left, m)
@@ -643,7 +643,7 @@ func life(s Session) time.Duration {
 // them it can: before this process has heard from the server, serverTime is wall, and to
 // a wall clock that is behind, and was when the session was saved, Issued is in the
 // future and Obtained is not. What the wall clock was set back by since then cannot be
-// seen if it is less than the age of the token: that much too long the token is served.
+// seen if it is less than the age of the token: the token is then served for that much too long.
 func remaining(s Session, wall, serverTime time.Time) (left time.Duration, plausible bool) {
 	left, plausible = s.Expiry.Sub(wall), s.Obtained.Sub(wall) <= clockTolerance
 	whole := life(s)
