@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,8 +21,6 @@ func now() int64 {
 	}
 	return ts.Nano()
 }
-
-func since(at int64) time.Duration { return time.Duration(now() - at) }
 
 // A kind of event.
 type kind string

@@ -63,7 +63,7 @@ func (s *server) calm() {
 	s.quiet = true
 }
 
-// since returns the events until the given time.
+// until returns the events until the given time.
 func (s *server) until(at int64) []event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +76,7 @@ func (s *server) until(at int64) []event {
 	return events
 }
 
-// ended reports whether the server has ended a family.
+// hasEnded reports whether the server has ended a family.
 func (s *server) hasEnded(session int, t token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,17 +153,17 @@ func (s *server) token(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body)
+	_, _ = w.Write(body)
 }
 
 // judge processes a request at one instant.
-func (s *server) judge(session int, sent token, proof string, note func(kind, token, string)) (int, map[string]any) {
+func (s *server) judge(session int, sent token, proof string, note func(kind, token, string)) (status int, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dated, err := proofDate(proof)
 	if age := time.Since(dated); err != nil || age > proofAge+time.Second || age < -proofLeeway {
 		note(tooOld, none, fmt.Sprintf("%v old", age.Round(time.Millisecond)))
-		return http.StatusBadRequest, map[string]any{"error": "invalid_dpop_proof"}
+		return http.StatusBadRequest, []byte(`{"error":"invalid_dpop_proof"}`)
 	}
 	x := &s.sessions[session]
 	switch {
@@ -176,12 +176,10 @@ func (s *server) judge(session int, sent token, proof string, note func(kind, to
 		x.current[sent.Family]++
 		next := token{sent.Family, sent.N + 1}
 		note(redeemed, next, "")
-		return http.StatusOK, map[string]any{
-			"access_token": fmt.Sprintf("at.%d.%v", session, next), "token_type": "DPoP", "expires_in": accessLife,
-			"refresh_token": next.text(session),
-		}
+		return http.StatusOK, fmt.Appendf(nil, `{"access_token":"at.%d.%v","token_type":"DPoP","expires_in":%d,"refresh_token":%q}`,
+			session, next, accessLife, next.text(session))
 	}
-	return http.StatusBadRequest, map[string]any{"error": "invalid_grant"}
+	return http.StatusBadRequest, []byte(`{"error":"invalid_grant"}`)
 }
 
 // drop closes a connection without a response.

@@ -6,12 +6,14 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,7 +43,7 @@ type subject struct {
 }
 
 // fenced reports whether a renewal waits before it sends a refresh token that may have been sent.
-func (s subject) fenced() bool { return s.lease != 0 && (s.control == nil || !s.control.unfenced) }
+func (s subject) fenced() bool { return s.lease != 0 && (s.control == nil || !s.unfenced) }
 
 // A control is how a known mistake shows soon.
 type control struct {
@@ -81,13 +83,13 @@ var subjects = []subject{
 	},
 	{
 		name: "pgstore", lease: leaseTime,
-		start: func(t *testing.T) string { t.Helper(); url, _ := database(t); return migrated(t, url, "direct") },
-		open:  openPostgres("direct"),
+		start: func(t *testing.T) string { t.Helper(); url, _ := database(t); return newTable(t, url) },
+		open:  openPostgres,
 	},
 	{
 		name: "pgstore behind pgbouncer", lease: leaseTime,
-		start: func(t *testing.T) string { t.Helper(); _, url := database(t); return migrated(t, url, "pooled") },
-		open:  openPostgres("pooled"),
+		start: func(t *testing.T) string { t.Helper(); _, url := database(t); return newTable(t, url) },
+		open:  openPostgres,
 	},
 }
 
@@ -146,55 +148,67 @@ func database(t *testing.T) (direct, bouncer string) {
 	return postgres.direct, postgres.bouncer
 }
 
-func migrated(t *testing.T, url, table string) string {
+// A table is a place in a database.
+type table struct{ URL, Name string }
+
+var tables atomic.Int64
+
+func newTable(t *testing.T, url string) (place string) {
 	t.Helper()
+	at := table{url, fmt.Sprintf("sessions %d", tables.Add(1))}
 	pool, err := pgxpool.New(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	set, err := pgstore.New(pool, postgresOptions(table))
+	set, err := at.set(pool)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := set.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return url
+	text, err := json.Marshal(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
-func postgresOptions(table string) pgstore.Options {
-	return pgstore.Options{
-		Table: table, Keys: pgstore.Keys{ByVersion: map[uint32]cipher.AEAD{1: aead()}}, Lease: leaseTime,
+func (at table) set(pool *pgxpool.Pool) (*pgstore.Set, error) {
+	return pgstore.New(pool, pgstore.Options{
+		Table: at.Name, Keys: pgstore.Keys{ByVersion: map[uint32]cipher.AEAD{1: aead()}}, Lease: leaseTime,
 		Timeout: 3 * time.Second, SaveTimeout: 5 * time.Second,
-	}
+	})
 }
 
-func openPostgres(table string) func(string, *disturber) (func(int) (oauth.Store, error), error) {
-	return func(url string, d *disturber) (func(int) (oauth.Store, error), error) {
-		config, err := pgxpool.ParseConfig(url)
-		if err != nil {
-			return nil, err
-		}
-		config.MaxConns = 8
-		dial := config.ConnConfig.DialFunc
-		config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return &breaking{conn, d}, nil
-		}
-		pool, err := pgxpool.NewWithConfig(context.Background(), config)
-		if err != nil {
-			return nil, err
-		}
-		set, err := pgstore.New(pool, postgresOptions(table))
-		if err != nil {
-			return nil, err
-		}
-		return func(session int) (oauth.Store, error) { return set.Store(fmt.Sprintf("user %d", session)), nil }, nil
+func openPostgres(place string, d *disturber) (func(int) (oauth.Store, error), error) {
+	var at table
+	if err := json.Unmarshal([]byte(place), &at); err != nil {
+		return nil, err
 	}
+	config, err := pgxpool.ParseConfig(at.URL)
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConns = 8
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &breaking{conn, d}, nil
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		return nil, err
+	}
+	set, err := at.set(pool)
+	if err != nil {
+		return nil, err
+	}
+	return func(session int) (oauth.Store, error) { return set.Store(fmt.Sprintf("user %d", session)), nil }, nil
 }
 
 // breaking is a connection that breaks now and then, before a statement is sent or before
@@ -207,7 +221,7 @@ type breaking struct {
 
 func (b *breaking) Write(p []byte) (int, error) {
 	if b.d.chance(2) {
-		_ = b.Conn.Close()
+		_ = b.Close()
 	}
 	return b.Conn.Write(p)
 }
@@ -215,7 +229,7 @@ func (b *breaking) Write(p []byte) (int, error) {
 func (b *breaking) Read(p []byte) (int, error) {
 	n, err := b.Conn.Read(p)
 	if b.d.chance(2) {
-		_ = b.Conn.Close()
+		_ = b.Close()
 		return 0, net.ErrClosed
 	}
 	return n, err
