@@ -40,7 +40,11 @@ const (
 	keepAliveLook = time.Hour
 
 	// sweepEvery is how often a set is asked if there was nothing to do.
-	sweepEvery = time.Minute
+	sweepEvery = 10 * time.Minute
+
+	// downEvery is how often one session is claimed while the server is down, so that not
+	// each session finds that out for itself.
+	downEvery = time.Minute
 
 	// endedPause is how long a session is left alone that has ended: a login is a change
 	// of the session, which ends the pause.
@@ -216,7 +220,8 @@ type DueSet interface {
 //
 // These renewals come after all others of the Pool and keep to its limits; at most
 // PoolConfig.Concurrent sessions are claimed at a time. A set that has nothing due is
-// asked once a minute. Failures are reported by events, with [CauseKeepAlive]; those of
+// asked once in 10 minutes. While the server is down, one session is claimed a minute.
+// Failures are reported by events, with [CauseKeepAlive]; those of
 // the set itself have no Event.Key.
 //
 // Sessions whose key needs a person to sign ([dpop.Prover.NeedsPerson]) are left alone,
@@ -227,45 +232,40 @@ func (p *Pool) KeepAlive(ctx context.Context, set DueSet) error {
 	defer context.AfterFunc(p.closing, func() { cancel(ErrClosed) })()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	free := make(chan struct{}, p.cfg.Concurrent)
-	for range cap(free) {
-		free <- struct{}{}
-	}
 	claim := 2*p.base.cfg.RenewTimeout + time.Minute
-	for {
-		n := 0
-		select {
-		case <-free:
-			n++
-		case <-ctx.Done():
-			return ended(ctx)
-		}
-		for more := true; more; {
+	swept := make(chan struct{}, p.cfg.Concurrent) // a value for each session that is not claimed any more
+	for claimed := 0; ; {
+		for first := claimed == cap(swept); claimed > 0; first = false {
+			if !first && len(swept) == 0 {
+				break
+			}
 			select {
-			case <-free:
-				n++
-			default:
-				more = false
+			case <-swept:
+				claimed--
+			case <-ctx.Done():
+				return ended(ctx)
 			}
 		}
-		keys, err := set.DueKeys(ctx, 0, claim, n)
+		limit, pause := cap(swept)-claimed, sweepEvery
+		if p.pace.down() {
+			limit, pause = 1, downEvery
+		}
+		keys, err := set.DueKeys(ctx, 0, claim, limit)
 		if err != nil && ctx.Err() == nil {
 			p.base.emit(Event{Kind: EventRenewFailed, Cause: CauseKeepAlive, Err: &StoreError{err}})
 		}
-		for _, key := range keys[:min(len(keys), n)] {
-			n--
+		keys = keys[:min(len(keys), limit)]
+		claimed += len(keys)
+		for _, key := range keys {
 			wg.Go(func() {
-				defer func() { free <- struct{}{} }()
+				defer func() { swept <- struct{}{} }()
 				p.sweep(ctx, set, key)
 			})
 		}
-		if n == 0 {
-			continue
+		if len(keys) == limit && !p.pace.down() {
+			continue // there may be more
 		}
-		for range n {
-			free <- struct{}{}
-		}
-		if !sleep(ctx, sweepEvery+time.Duration(jitter(int64(sweepEvery/4))), nil) {
+		if !sleep(ctx, pause+time.Duration(jitter(int64(pause/4))), nil) {
 			return ended(ctx)
 		}
 	}

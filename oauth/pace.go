@@ -235,6 +235,13 @@ func (p *pace) held(now time.Time) (until time.Time, patient, one bool, err erro
 	return p.probe, false, true, p.failureError()
 }
 
+// down reports whether the server seems to be down.
+func (p *pace) down() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failures >= tripAfter
+}
+
 // probing is told that a renewal begins to find out whether the server is back.
 func (p *pace) probing(now time.Time) {
 	p.mu.Lock()

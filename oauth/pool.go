@@ -51,7 +51,7 @@ type PoolConfig struct {
 	// the store. Optional. Default: 10 minutes.
 	Idle time.Duration
 
-	// MaxActive is how many sessions are in memory, about 5 KB each. When there are more,
+	// MaxActive is how many sessions are in memory, about 3 KB each with their tokens. When there are more,
 	// those leave that were not used for longest, before Idle has passed. Sessions in use
 	// or with work to do stay. Optional. Default: 10,000.
 	MaxActive int
@@ -73,7 +73,7 @@ type PoolConfig struct {
 // # Memory
 //
 // A session is in memory while it is used, and for [PoolConfig.Idle] after that. One that
-// is not costs nothing, however many users there are, but for 200 to 600 bytes if the
+// is not costs nothing, however many users there are, but for up to 800 bytes if the
 // server has rejected its refresh token. What a
 // [PoolSource] or an [http.Client] of the Pool refers to is the key, so both work
 // until the Pool is closed, whether the session is in memory or not.
@@ -281,13 +281,8 @@ func (p *Pool) Close() error {
 	var wrong []error
 	var wg sync.WaitGroup
 	for _, s := range sessions {
-		select {
-		case <-s.ready:
-		default:
+		if !s.isReady() || s.client == nil {
 			continue // whoever opens it closes it
-		}
-		if s.client == nil {
-			continue
 		}
 		shut := func() {
 			err := errors.Join(s.client.source.Close(), closeStore(s.client.cfg.Store))
@@ -325,9 +320,7 @@ func (p *Pool) pin(ctx context.Context, key string, u urgency) (*pooled, error) 
 	if s == nil {
 		return nil, ErrClosed
 	}
-	select {
-	case <-s.ready:
-	default:
+	if !s.isReady() {
 		select {
 		case <-s.ready:
 		case <-ctx.Done():
@@ -349,6 +342,9 @@ func (p *Pool) use(key string, u urgency) *pooled {
 	s := p.sessions[key]
 	if s != nil && p.spent(s) {
 		p.drop(s)
+		if s.pins == 0 {
+			p.closeLater(s)
+		}
 		s = nil
 	}
 	if s == nil {
@@ -361,7 +357,7 @@ func (p *Pool) use(key string, u urgency) *pooled {
 		s.place = p.recent.PushBack(s)
 		p.makeRoom()
 		p.reads.add(s.job)
-	} else if u == urgent {
+	} else if u == urgent && !s.isReady() {
 		p.reads.hurry(s.job)
 	}
 	s.pins++
@@ -377,12 +373,7 @@ func (p *Pool) use(key string, u urgency) *pooled {
 // spent reports whether a session can be used no more: it could not be opened, a second
 // ago, or somebody has closed its source. p.mu is held.
 func (p *Pool) spent(s *pooled) bool {
-	select {
-	case <-s.ready:
-	default:
-		return false
-	}
-	if p.closed {
+	if !s.isReady() || p.closed {
 		return false
 	}
 	return s.err != nil && s.pins == 0 && time.Since(s.failedAt) >= firstCooldown ||
@@ -391,21 +382,35 @@ func (p *Pool) spent(s *pooled) bool {
 
 func (p *Pool) unpin(s *pooled) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	s.pins--
 	s.used = time.Now()
-	var gone *pooled
-	if s.swept && s.pins == 0 && !p.closed && p.evict(s) {
-		gone = s
-	}
-	p.mu.Unlock()
-	if gone != nil {
-		gone.closeStore()
+	switch {
+	case s.pins > 0 || p.closed:
+	case s.place == nil: // it was dropped while it was in use
+		p.closeLater(s)
+	case s.swept:
+		p.evict(s)
 	}
 }
 
-func (s *pooled) closeStore() {
-	if s.client != nil {
-		_ = closeStore(s.client.cfg.Store) // it has saved all it had to
+// closeLater closes the store of a session that left the memory. p.mu is held.
+func (p *Pool) closeLater(s *pooled) {
+	if s.client == nil {
+		return
+	}
+	if c, ok := s.client.cfg.Store.(io.Closer); ok {
+		run := func() { _ = c.Close() } // it has saved all it had to
+		p.reads.add(&job{urgency: background, run: run, turnAway: func(error) { run() }})
+	}
+}
+
+func (s *pooled) isReady() bool {
+	select {
+	case <-s.ready:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -489,16 +494,14 @@ func (p *Pool) client(key string, store Store) (*Client, error) {
 // tidy lets the sessions go that were not used for Idle.
 func (p *Pool) tidy() {
 	p.mu.Lock()
-	var gone []*pooled
+	defer p.mu.Unlock()
 	now := time.Now()
 	for n := p.recent.Len(); n > 0; n-- {
 		s := p.recent.Front().Value.(*pooled)
 		if now.Sub(s.used) < p.cfg.Idle {
 			break
 		}
-		if p.evict(s) {
-			gone = append(gone, s)
-		} else {
+		if !p.evict(s) {
 			s.used = now // it is looked at again after Idle
 			p.recent.MoveToBack(s.place)
 		}
@@ -510,37 +513,21 @@ func (p *Pool) tidy() {
 	default:
 		p.tidying.Reset(p.cfg.Idle/2 + 1)
 	}
-	p.mu.Unlock()
-	for _, s := range gone {
-		s.closeStore()
-	}
 }
 
 // makeRoom lets a few sessions go if there are too many. p.mu is held.
 func (p *Pool) makeRoom() {
 	const tries = 4
 	for n := 0; n < tries && len(p.sessions) > p.cfg.MaxActive; n++ {
-		s := p.recent.Front().Value.(*pooled)
-		if p.evict(s) {
-			if s.client != nil {
-				if _, closes := s.client.cfg.Store.(io.Closer); closes {
-					go s.closeStore()
-				}
-			}
-			continue
+		if s := p.recent.Front().Value.(*pooled); !p.evict(s) {
+			p.recent.MoveToBack(s.place)
 		}
-		p.recent.MoveToBack(s.place)
 	}
 }
 
 // evict lets a session go if nobody uses it and it has nothing to do. p.mu is held.
 func (p *Pool) evict(s *pooled) bool {
-	select {
-	case <-s.ready:
-	default:
-		return false
-	}
-	if s.pins > 0 {
+	if !s.isReady() || s.pins > 0 {
 		return false
 	}
 	if s.client != nil && s.err == nil {
@@ -553,12 +540,14 @@ func (p *Pool) evict(s *pooled) bool {
 		}
 	}
 	p.drop(s)
+	p.closeLater(s)
 	return true
 }
 
 func (p *Pool) drop(s *pooled) {
 	delete(p.sessions, s.key)
 	p.recent.Remove(s.place)
+	s.place = nil
 }
 
 // marks are what must not be forgotten of a session that leaves the memory. Tokens are
@@ -750,12 +739,8 @@ func (s *PoolSource) Invalidate(rejected *oauth2.Token) {
 	p := s.pool
 	p.mu.Lock()
 	session := p.sessions[s.key]
-	if session != nil {
-		select {
-		case <-session.ready:
-		default:
-			session = nil // it is being read
-		}
+	if session != nil && !session.isReady() {
+		session = nil // it is being read
 	}
 	if session == nil {
 		m := p.marks[s.key]

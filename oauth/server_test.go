@@ -154,6 +154,12 @@ func (l *eventLog) of(kind oauth.EventKind) []oauth.Event {
 	return out
 }
 
+func (l *eventLog) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.events)
+}
+
 // newClient makes a client of the fake server with a session whose refresh token
 // is rt-0.
 func newClient(t *testing.T, srv *fakeServer, change ...func(*oauth.Config)) (*oauth.Client, *eventLog) {

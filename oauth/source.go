@@ -47,8 +47,8 @@ var _ oauth2.TokenSource = (*TokenSource)(nil)
 // A flight is one renewal, shared by all callers who want one while it runs.
 type flight struct {
 	cause    Cause
-	epoch    uint64 // of the view that the renewal is for
-	refusals uint64 // of the view at its beginning
+	epoch    uint64             // of the view that the renewal is for
+	refusals uint64             // of the view at its beginning
 	ctx      context.Context    // read by the renewal alone
 	cancel   context.CancelFunc // ends everything but a request that was sent
 	done     chan struct{}      // closed when token and err are set
@@ -202,11 +202,12 @@ func (s *TokenSource) act() (verdict, *flight) {
 	case actBehind:
 		s.takeOff(d.cause)
 	case actWait:
-		if v.flight != nil {
-			s.hurry(v.flight)
-			return d, v.flight
+		f := v.flight
+		if f == nil {
+			f = s.takeOff(d.cause)
 		}
-		return d, s.takeOff(d.cause)
+		s.hurry(f)
+		return d, f
 	}
 	return d, nil
 }
