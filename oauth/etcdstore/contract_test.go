@@ -19,7 +19,7 @@ var subject = storetest.Subject{
 	Name:  "etcdstore",
 	Open:  openPlace,
 	Hold:  4 * time.Second,
-	Kills: 3,
+	Kills: 2,
 }
 
 func TestContract(t *testing.T) {

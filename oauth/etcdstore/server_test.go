@@ -54,6 +54,12 @@ func startCluster(n int) (*cluster, error) {
 		return nil, err
 	}
 	c := &cluster{dir: dir}
+	// The shortest lease is 1.5 elections, rounded up to one second. One member has nobody
+	// to wait for.
+	heartbeat, election := "10", "100"
+	if n > 1 {
+		heartbeat, election = "50", "500"
+	}
 	var peers []string
 	for i := range n {
 		peers = append(peers, fmt.Sprintf("m%d=unix://localhost:%d", i, 100+i))
@@ -64,8 +70,7 @@ func startCluster(n int) (*cluster, error) {
 		c.members = append(c.members, &member{dir: dir, sockets: sockets, args: []string{
 			"--name", fmt.Sprint("m", i), "--data-dir", fmt.Sprint("data", i), "--initial-cluster", strings.Join(peers, ","),
 			"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-			// The shortest lease is 1.5 elections, which is one second then.
-			"--heartbeat-interval", "50", "--election-timeout", "500", "--max-request-bytes", "2000000", "--logger", "zap",
+			"--heartbeat-interval", heartbeat, "--election-timeout", election, "--logger", "zap",
 		}})
 	}
 	for _, m := range c.members {
