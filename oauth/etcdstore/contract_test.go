@@ -51,7 +51,7 @@ func TestContract(t *testing.T) {
 		run(client.UserGrantRole(ctx, "root", "root"))
 		run(client.AuthEnable(ctx))
 		return func() {
-			admin, err := newAdmin(c.endpoints())
+			admin, err := newUser(c.endpoints(), "root", "x")
 			if err != nil {
 				t.Fatal(err)
 			}

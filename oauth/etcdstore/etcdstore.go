@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -47,7 +48,8 @@ type Options struct {
 	// Default: 1 minute, which suits the default there.
 	Lease time.Duration
 
-	// Timeout is how long one request to etcd may take. Optional. Default: 10 seconds.
+	// Timeout is how long one request to etcd may take, with the wait for a connection.
+	// Optional. Default: 10 seconds.
 	Timeout time.Duration
 
 	// SaveTimeout is how long a new session is tried to be stored while etcd is not
@@ -378,16 +380,41 @@ func attempts[T any](ctx context.Context, s *Set, op, key string, most int, requ
 		}
 		within, cancel := context.WithTimeout(ctx, s.timeout)
 		defer cancel()
+		defer nudge(s.etcd.reconnect)()
 		v, err := request(within)
 		if err == nil {
 			return v, nil
 		}
 		failure := s.failed(ctx, op, key, err)
-		if failure.Temporary() {
+		waited := within.Err() != nil && most == few // for long enough
+		if failure.Temporary() && !waited {
 			return v, retry.Temporary(failure, 0)
 		}
 		return v, failure
 	})
+}
+
+// nudge calls f once in a second until stop is called. The client of etcd lets requests wait
+// for a connection, and gRPC waits for longer and longer before it tries to make one.
+func nudge(f func()) (stop func()) {
+	var mu sync.Mutex
+	var timer *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(time.Second, func() {
+		f()
+		mu.Lock()
+		defer mu.Unlock()
+		if timer != nil {
+			timer.Reset(time.Second)
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		timer.Stop()
+		timer = nil
+	}
 }
 
 // attached makes a request that attaches keys to the leases of a grant.

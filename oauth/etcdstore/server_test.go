@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -181,6 +182,31 @@ func (c *cluster) leader(ctx context.Context) (*member, error) {
 	return nil, errors.New("there is no leader")
 }
 
+// moveLeader makes another member the leader.
+func (c *cluster) moveLeader(ctx context.Context, leader *member) error {
+	i := slices.Index(c.members, leader)
+	client, err := newClient(c.endpoints()[i : i+1])
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	all, err := client.MemberList(ctx)
+	if err != nil {
+		return err
+	}
+	status, err := client.Status(ctx, client.Endpoints()[0])
+	if err != nil {
+		return err
+	}
+	for _, m := range all.Members {
+		if m.ID != status.Leader {
+			_, err := client.MoveLeader(ctx, m.ID)
+			return err
+		}
+	}
+	return errors.New("there is one member only")
+}
+
 func (c *cluster) close() error {
 	for _, m := range c.members {
 		m.stop(syscall.SIGKILL)
@@ -245,10 +271,10 @@ func fail(t testing.TB, missing string, err error) {
 	}
 }
 
-// newAdmin returns a client where authentication is on.
-func newAdmin(endpoints []string) (*clientv3.Client, error) {
+// newUser returns a client where authentication is on.
+func newUser(endpoints []string, name, password string) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{
-		Endpoints: endpoints, Logger: zap.NewNop(), Username: "root", Password: "x",
+		Endpoints: endpoints, Logger: zap.NewNop(), Username: name, Password: password,
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 	})
 }
