@@ -138,7 +138,7 @@ func (s *Set) failed(ctx context.Context, op, key string, err error) *Error {
 		e.remedy = "grant the user of etcd a role with permission to read and write all keys with the prefix"
 	case code == codes.Unauthenticated, errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserEmpty):
 		e.remedy = "see the user and the password of the client"
-	case code == codes.Canceled && !errors.As(err, new(rpctypes.EtcdError)):
+	case code == codes.Canceled && strings.Contains(err.Error(), "connection is closing"):
 		e.remedy = "the client of etcd was closed"
 	case code == codes.Canceled, code == codes.Unavailable, code == codes.ResourceExhausted, code == codes.Aborted, code == codes.Internal:
 		e.Kind = ErrUnavailable
