@@ -3,6 +3,7 @@ package filelock
 import (
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // maxName leaves room for what is put around a name, within the 255 bytes that
@@ -18,7 +19,7 @@ func CheckName(name string) (reason string) {
 		return "is empty"
 	case len(name) > maxName:
 		return "is longer than 64 characters"
-	case strings.ToLower(name) != name:
+	case strings.ContainsFunc(name, unicode.IsUpper):
 		return "has upper case letters, which some file systems do not distinguish from lower case"
 	case strings.ContainsFunc(name, notInName):
 		return "has characters other than a-z, 0-9 and . _ - @"

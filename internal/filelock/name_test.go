@@ -21,4 +21,9 @@ func TestCheckName(t *testing.T) {
 			t.Errorf("%q is accepted", name)
 		}
 	}
+	for name, want := range map[string]string{"Work": "upper case", "a\xff": "characters other than", "ſ": "characters other than"} {
+		if reason := CheckName(name); !strings.Contains(reason, want) {
+			t.Errorf("%q %s, want %q", name, reason, want)
+		}
+	}
 }

@@ -25,6 +25,9 @@ func DefaultDir(app string) (string, error) {
 	if err != nil {
 		return "", &Error{Path: app, Reason: "has no default directory, because the user has no configuration directory: pass an absolute path", Err: err}
 	}
+	if !filepath.IsAbs(config) { // where $HOME is
+		return "", &Error{Path: app, Reason: "has no default directory, because the home directory is not an absolute path: correct $HOME, or pass an absolute path"}
+	}
 	return filepath.Join(config, app, "sessions"), nil
 }
 

@@ -256,6 +256,9 @@ func (s *Store) readFile(dir *durable.Dir) ([]byte, error) {
 		return nil, oauth.ErrNoSession
 	}
 	if err != nil {
+		if fi, errNamed := dir.Lstat(s.profile + dataSuffix); errNamed == nil && fi.Mode()&fs.ModeSymlink != 0 {
+			return nil, failed(s.path, "is a symbolic link that does not lead to a file of its directory: move it away", err)
+		}
 		return nil, failed(s.path, "cannot be opened", err)
 	}
 	defer f.Close()

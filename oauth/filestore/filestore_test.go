@@ -481,6 +481,11 @@ func TestDefaultDir(t *testing.T) {
 		t.Setenv(name, "")
 	}
 	var e *filestore.Error
+	t.Setenv("HOME", "relative")
+	if _, err := filestore.DefaultDir("app"); runtime.GOOS == "linux" && (!errors.As(err, &e) || !strings.Contains(e.Reason, "correct $HOME")) {
+		t.Errorf("with a relative home: got %v, want a *filestore.Error with the remedy", err)
+	}
+	t.Setenv("HOME", "")
 	if _, err := filestore.DefaultDir("app"); !errors.As(err, &e) {
 		t.Errorf("without a home: got %v, want a *filestore.Error", err)
 	}

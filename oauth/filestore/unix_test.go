@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ycauth/ycauth-go/dpop"
+	"github.com/ycauth/ycauth-go/internal/durable"
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/filestore"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
@@ -57,8 +58,8 @@ func TestNotRegular(t *testing.T) {
 				within(t, func() {
 					_, err := s.Load(t.Context())
 					var e *filestore.Error
-					if suffix == ".json" && (!errors.As(err, &e) || e.Path != path) {
-						t.Errorf("Load: got %v, want a *filestore.Error about %s", err, path)
+					if suffix == ".json" && (!errors.As(err, &e) || e.Path != path || !strings.Contains(e.Reason, "move it away")) {
+						t.Errorf("Load: got %v, want a *filestore.Error about %s, with the remedy", err, path)
 					}
 					err = s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
 						t.Error("Update called fn")
@@ -80,6 +81,26 @@ func TestNotRegular(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, func() { refused(t, s, dir, nil, "is not a directory") })
+}
+
+// Who may not write to the directory is told that, not to move anything away.
+func TestNotWritable(t *testing.T) {
+	s := filled(t)
+	restore := durable.SetHook(&durable.Hook{Before: func(op durable.Op) error {
+		if op.Kind == durable.OpenFile && strings.HasSuffix(op.Path, ".next") {
+			return syscall.EACCES
+		}
+		return nil
+	}})
+	defer restore()
+	err := s.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
+		t.Error("Update called fn")
+		return session(2), nil
+	})
+	var e *filestore.Error
+	if !errors.As(err, &e) || !errors.Is(err, fs.ErrPermission) || strings.Contains(e.Reason, "move") || !strings.Contains(e.Reason, "must be able to write") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // A second name of the session's file, as a link or as a name like any other, is neither

@@ -186,7 +186,10 @@ const mayNotKeep = "has the new session, but may lose it in a power failure"
 
 func (u *update) open() (*durable.Pending, error) {
 	p, err := u.dir.Prepare(u.s.profile+nextSuffix, u.s.profile+dataSuffix, 0o600)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, failed(u.s.nextPath(), "cannot be opened or created: the user of this program must own it, and must be able to write to its directory", err)
+	case err != nil:
 		return nil, failed(u.s.nextPath(), "cannot be opened: move it away if it is not a file", err)
 	}
 	return p, nil

@@ -18,8 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
 
-	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/internal/pgtest"
+	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/storetest"
 )
 
