@@ -33,17 +33,17 @@ var correct = inRow("a lease in a file", noMistake, nil)
 
 // controls are stores and clients with known mistakes.
 var controls = []subject{
-	inRow("a lock with a TTL and a blind write", ttlLock, &control{strike: strike{pointSend, leaseTime}, unfenced: true}),
+	inRow("a lock with a TTL and a blind write", ttlLock, &control{signal: signal{pointSend, leaseTime}, unfenced: true}),
 	// Whoever wakes up without its lease has to meet another one who has it.
 	inRow("a release without a look at the owner", anyRelease, &control{
-		strike: strike{pointTaken, leaseTime + time.Second/2}, delay: 700 * time.Millisecond, stalls: 200,
+		signal: signal{pointTaken, leaseTime + time.Second/2}, delay: 700 * time.Millisecond, stalls: 200,
 	}),
 	// A login replaces the session meanwhile.
 	inRow("no look at the lineage", noLineage, &control{
-		strike: strike{pointSave, leaseTime + 2*time.Second}, logins: 150,
+		signal: signal{pointSave, leaseTime + 2*time.Second}, logins: 150,
 	}),
 	inRow("proofs dated when they are sent", noMistake, &control{
-		signing: true, strike: strike{pointSend, fence + leaseTime},
+		signing: true, signal: signal{pointSend, fence + leaseTime},
 	}),
 }
 

@@ -30,7 +30,7 @@ type input struct {
 	result   string
 	call     int64
 	ret      int64
-	excuse   string // of reused: why the response of the request before was never stored
+	cause    string // of reused: why the response of the request before was never stored
 	describe string
 }
 
@@ -124,7 +124,7 @@ func step(s state, in input, lease time.Duration, owners []owner) (bool, state) 
 		return true, s
 
 	case reused:
-		if s.ended[in.tok.Family] || int(s.current[in.tok.Family]) == in.tok.N || in.excuse == "" {
+		if s.ended[in.tok.Family] || int(s.current[in.tok.Family]) == in.tok.N || in.cause == "" {
 			return false, s
 		}
 		s.ended[in.tok.Family] = true
@@ -152,7 +152,7 @@ type judgment struct {
 	owners     []owner
 	renewals   int
 	reads      int
-	losses     []string // why, one for each session that the server has ended; "avoidable: …" if nothing excuses it
+	losses     []string // why, one for each session that the server has ended; "avoidable: …" if there is no good cause
 	stuck      string   // the history did not settle
 	result     porcupine.CheckResult
 	info       porcupine.LinearizationInfo
@@ -168,7 +168,7 @@ const avoidable = "avoidable: "
 func (j *judgment) wrong() []string {
 	wrong := j.avoidable()
 	if j.result == porcupine.Illegal && len(wrong) == 0 {
-		wrong = append(wrong, "it is not linearizable")
+		wrong = append(wrong, "it is not linearizable: "+j.unexplained())
 	}
 	if j.result == porcupine.Unknown {
 		wrong = append(wrong, "it could not be checked in time")
@@ -177,6 +177,29 @@ func (j *judgment) wrong() []string {
 		wrong = append(wrong, j.stuck)
 	}
 	return wrong
+}
+
+// unexplained is the first operation that no order of the others leads to.
+func (j *judgment) unexplained() string {
+	var longest []int
+	for _, partition := range j.info.PartialLinearizations() {
+		for _, order := range partition {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	first := -1
+	for i, op := range j.operations {
+		if !slices.Contains(longest, i) && (first < 0 || op.Return < j.operations[first].Return) {
+			first = i
+		}
+	}
+	if first < 0 {
+		return "no order explains it"
+	}
+	op := j.operations[first]
+	return fmt.Sprintf("nothing explains %q, %.3f s after the beginning", op.Input.(input).describe, float64(op.Return-j.operations[0].Call)/1e9)
 }
 
 // An update is what the events say of one Update or UpdateLease of a store.
@@ -291,13 +314,13 @@ func judge(h history) *judgment {
 			commits[e.Token] = r
 			add(nil, input{kind: redeemed, tok: e.Token, next: e.Next, call: e.At, ret: e.At})
 		case reused:
-			excuse, why := h.excuse(requests[e.Op], commits[e.Token], storedAt)
-			if excuse == "" {
+			cause, why := h.cause(requests[e.Op], commits[e.Token], storedAt)
+			if cause == "" {
 				j.losses = append(j.losses, avoidable+why)
 			} else {
-				j.losses = append(j.losses, excuse)
+				j.losses = append(j.losses, cause)
 			}
-			add(nil, input{kind: reused, tok: e.Token, call: e.At, ret: e.At, excuse: excuse})
+			add(nil, input{kind: reused, tok: e.Token, call: e.At, ret: e.At, cause: cause})
 		case refused:
 			add(nil, input{kind: refused, tok: e.Token, call: e.At, ret: e.At})
 		case settled:
@@ -342,12 +365,12 @@ func (in input) text() string {
 	case redeemed:
 		return fmt.Sprintf("server: %v for %v", in.next, in.tok)
 	case reused:
-		return fmt.Sprintf("server: %v came again (%s)", in.tok, cmp.Or(in.excuse, "no excuse"))
+		return fmt.Sprintf("server: %v came again (%s)", in.tok, cmp.Or(in.cause, "no cause"))
 	}
 	return fmt.Sprintf("server: %v refused", in.tok)
 }
 
-// Excuses for the loss of a session.
+// Causes of an unavoidable loss.
 const (
 	wasKilled    = "killed before it stored the response"
 	wasPaused    = "paused before it stored the response"
@@ -356,10 +379,10 @@ const (
 	wasOvertaken = "a request of a killed process was overtaken"
 )
 
-// excuse says why the server saw a refresh token a second time, in the request again: what came of the
-// request first, which replaced it, was never stored, or not before again had begun. If nothing
-// excuses it, why says what happened.
-func (h history) excuse(again, first *request, storedAt map[token]int64) (excuse, why string) {
+// cause says why the server received a refresh token a second time, in the request again: the
+// response to the first request was not stored before again had begun. If there is no good
+// cause, why says what happened.
+func (h history) cause(again, first *request, storedAt map[token]int64) (cause, why string) {
 	if first == nil {
 		return "", "the server has never replaced the token"
 	}

@@ -67,11 +67,11 @@ type replica struct {
 	store   func(session int) (oauth.Store, error)
 	base    http.RoundTripper
 	ids     atomic.Int64
-	strike  atomic.Pointer[strike]
+	signal  atomic.Pointer[signal]
 }
 
-// A strike is a signal that comes at some step of a renewal.
-type strike struct {
+// A signal comes at some step of a renewal.
+type signal struct {
 	point point
 	stop  time.Duration // SIGSTOP for so long; SIGKILL if 0
 }
@@ -126,6 +126,7 @@ func play(value string) error {
 		disturbed = 0
 	}
 	r.d = newDisturber(r.Seed, r.Stream, disturbed)
+	r.d.broken = func() { r.note(dropped, "database") }
 	if r.prover, err = dpop.New(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))); err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ func (r *replica) disturb() {
 			between = 500
 		}
 		time.Sleep(time.Duration(500+rng.IntN(between)) * time.Millisecond)
-		s := strike{point: points[rng.IntN(len(points))]}
+		s := signal{point: points[rng.IntN(len(points))]}
 		left := time.Duration(r.Until - now())
 		switch n := rng.IntN(100); {
 		case n < 35:
@@ -179,7 +180,7 @@ func (r *replica) disturb() {
 			if r.Slot >= 2 {
 				return
 			}
-			s = c.strike
+			s = c.signal
 			s.stop += time.Duration(rng.IntN(2000)) * time.Millisecond
 		}
 		switch {
@@ -187,9 +188,9 @@ func (r *replica) disturb() {
 			return
 		case s.stop > left+2*time.Second:
 		case s.point == pointAny:
-			r.hit(s)
+			r.raise(s)
 		default:
-			r.strike.CompareAndSwap(nil, &s)
+			r.signal.CompareAndSwap(nil, &s)
 		}
 	}
 }
@@ -197,15 +198,15 @@ func (r *replica) disturb() {
 // at is called at each point.
 func (r *replica) at(p point) {
 	r.d.late()
-	if c := r.subject.control; c != nil && p == c.strike.point && r.d.chance(c.stalls) {
-		time.Sleep(c.strike.stop + time.Duration(r.d.any(2000))*time.Millisecond)
+	if c := r.subject.control; c != nil && p == c.signal.point && r.d.chance(c.stalls) {
+		time.Sleep(c.signal.stop + time.Duration(r.d.any(2000))*time.Millisecond)
 	}
-	if s := r.strike.Load(); s != nil && s.point == p && r.strike.CompareAndSwap(s, nil) && now() < r.Until {
-		r.hit(*s)
+	if s := r.signal.Load(); s != nil && s.point == p && r.signal.CompareAndSwap(s, nil) && now() < r.Until {
+		r.raise(*s)
 	}
 }
 
-func (r *replica) hit(s strike) {
+func (r *replica) raise(s signal) {
 	if s.stop == 0 {
 		r.note(killed, string(s.point))
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -218,16 +219,16 @@ func (r *replica) hit(s strike) {
 	r.note(continued, "")
 }
 
-// A seat is a client of one session.
-type seat struct {
+// A user is a client of one session.
+type user struct {
 	r       *replica
 	session int
 	client  *oauth.Client
 	update  atomic.Pointer[string] // that makes requests
 }
 
-func (r *replica) seat(session int) (*seat, error) {
-	s := &seat{r: r, session: session}
+func (r *replica) user(session int) (*user, error) {
+	s := &user{r: r, session: session}
 	store, err := r.store(session)
 	if err != nil {
 		return nil, err
@@ -236,7 +237,7 @@ func (r *replica) seat(session int) (*seat, error) {
 	return s, err
 }
 
-func (s *seat) newClient(store oauth.Store) (*oauth.Client, error) {
+func (s *user) newClient(store oauth.Store) (*oauth.Client, error) {
 	cfg := oauth.Config{
 		Provider: oauth.Provider{
 			Name: "test", TokenURL: s.r.Server + "/token", AuthURL: s.r.Server + "/authorize",
@@ -246,16 +247,16 @@ func (s *seat) newClient(store oauth.Store) (*oauth.Client, error) {
 		RequestTimeout: requestTimeout, RenewTimeout: 12 * time.Second,
 		Clock: func() time.Time { return time.Now().Add(s.r.Skew) },
 	}
-	cfg.Store = &witness{store, s}
+	cfg.Store = &recordingStore{store, s}
 	if leased, ok := store.(oauth.LeaseStore); ok {
-		cfg.Store = &leaseWitness{witness{store, s}, leased}
+		cfg.Store = &recordingLeaseStore{recordingStore{store, s}, leased}
 	}
 	return oauth.New(cfg)
 }
 
 // begin is the first login.
 func (r *replica) begin(session int) error {
-	s, err := r.seat(session)
+	s, err := r.user(session)
 	if err != nil {
 		return err
 	}
@@ -267,7 +268,7 @@ func (r *replica) begin(session int) error {
 // live uses a session as a program does, until the end.
 func (r *replica) live(session int) error {
 	rng := rand.New(rand.NewPCG(r.Seed, r.Stream<<16+uint64(session)))
-	s, err := r.seat(session)
+	s, err := r.user(session)
 	if err != nil {
 		return err
 	}
@@ -289,7 +290,7 @@ func (r *replica) live(session int) error {
 			_, err = s.client.Session(ctx)
 		default:
 			_ = s.client.TokenSource().Close()
-			s, err = r.seat(session)
+			s, err = r.user(session)
 		}
 		if errors.Is(err, oauth.ErrLoginRequired) && rng.IntN(3) == 0 {
 			_ = s.login(ctx)
@@ -301,7 +302,7 @@ func (r *replica) live(session int) error {
 }
 
 // login begins another family.
-func (s *seat) login(ctx context.Context) error {
+func (s *user) login(ctx context.Context) error {
 	form := url.Values{"session": {strconv.Itoa(s.session)}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.r.Server+"/login", strings.NewReader(form.Encode()))
 	if err != nil {
@@ -322,7 +323,7 @@ func (s *seat) login(ctx context.Context) error {
 
 // settle renews a session once, or finds that it has ended.
 func (r *replica) settle(session int) error {
-	s, err := r.seat(session)
+	s, err := r.user(session)
 	if err != nil {
 		return err
 	}
@@ -346,7 +347,7 @@ func (r *replica) settle(session int) error {
 	}
 }
 
-func (s *seat) stored() token {
+func (s *user) stored() token {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	session, err := s.client.Session(ctx)
@@ -359,7 +360,7 @@ func (s *seat) stored() token {
 const idHeader = "Request-Id"
 
 // RoundTrip implements [http.RoundTripper].
-func (s *seat) RoundTrip(req *http.Request) (*http.Response, error) {
+func (s *user) RoundTrip(req *http.Request) (*http.Response, error) {
 	id := s.r.id()
 	update := ""
 	if u := s.update.Load(); u != nil {
@@ -396,10 +397,10 @@ func (s *seat) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// A witness writes down what a store does.
-type witness struct {
+// A recordingStore records what a store does.
+type recordingStore struct {
 	store oauth.Store
-	seat  *seat
+	user  *user
 }
 
 func tokenOf(s oauth.Session) token {
@@ -413,13 +414,13 @@ func tokenOf(s oauth.Session) token {
 	return t
 }
 
-func (w *witness) write(e event) {
-	e.Session = w.seat.session
-	w.seat.r.record.write(e)
+func (w *recordingStore) write(e event) {
+	e.Session = w.user.session
+	w.user.r.record.write(e)
 }
 
 // Interrupted is what stores with locks have for the renewal.
-func (w *witness) Interrupted() (time.Time, bool) {
+func (w *recordingStore) Interrupted() (time.Time, bool) {
 	store, ok := w.store.(interface{ Interrupted() (time.Time, bool) })
 	if !ok {
 		return time.Time{}, false
@@ -428,8 +429,8 @@ func (w *witness) Interrupted() (time.Time, bool) {
 }
 
 // Load implements [oauth.Store].
-func (w *witness) Load(ctx context.Context) (oauth.Session, error) {
-	id := w.seat.r.id()
+func (w *recordingStore) Load(ctx context.Context) (oauth.Session, error) {
+	id := w.user.r.id()
 	w.write(event{Kind: loads, Op: id})
 	s, err := w.store.Load(ctx)
 	e := event{Kind: loaded, Op: id, Token: tokenOf(s)}
@@ -441,28 +442,28 @@ func (w *witness) Load(ctx context.Context) (oauth.Session, error) {
 }
 
 // Update implements [oauth.Store].
-func (w *witness) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+func (w *recordingStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
 	return w.update(func(update string, inside func(oauth.Session, func() (oauth.Session, error)) (oauth.Session, error)) error {
 		return w.store.Update(ctx, func(s oauth.Session) (oauth.Session, error) {
-			w.seat.update.Store(&update)
+			w.user.update.Store(&update)
 			return inside(s, func() (oauth.Session, error) { return fn(s) })
 		})
 	})
 }
 
-func (w *witness) update(do func(update string, inside func(oauth.Session, func() (oauth.Session, error)) (oauth.Session, error)) error) error {
-	u := w.seat.r.id()
+func (w *recordingStore) update(do func(update string, inside func(oauth.Session, func() (oauth.Session, error)) (oauth.Session, error)) error) error {
+	u := w.user.r.id()
 	w.write(event{Kind: takes, Update: u})
 	err := do(u, func(s oauth.Session, fn func() (oauth.Session, error)) (oauth.Session, error) {
 		base := tokenOf(s)
 		w.write(event{Kind: took, Update: u, Token: base})
-		w.seat.r.at(pointTaken)
+		w.user.r.at(pointTaken)
 		next, err := fn()
 		if err != nil || tokenOf(next) == base {
 			w.write(event{Kind: leaves, Update: u})
 			return next, err
 		}
-		w.seat.r.at(pointSave)
+		w.user.r.at(pointSave)
 		w.write(event{Kind: saves, Update: u, Token: base, Next: tokenOf(next)})
 		return next, nil
 	})
@@ -477,40 +478,40 @@ func (w *witness) update(do func(update string, inside func(oauth.Session, func(
 	return err
 }
 
-// leaseWitness is a witness of a store with leases.
-type leaseWitness struct {
-	witness
+// A recordingLeaseStore is that for a store with leases.
+type recordingLeaseStore struct {
+	recordingStore
 
 	leased oauth.LeaseStore
 }
 
 // UpdateLease implements [oauth.LeaseStore].
-func (w *leaseWitness) UpdateLease(ctx context.Context, fn func(oauth.Lease, oauth.Session) (oauth.Session, error)) error {
+func (w *recordingLeaseStore) UpdateLease(ctx context.Context, fn func(oauth.Lease, oauth.Session) (oauth.Session, error)) error {
 	return w.update(func(update string, inside func(oauth.Session, func() (oauth.Session, error)) (oauth.Session, error)) error {
 		return w.leased.UpdateLease(ctx, func(l oauth.Lease, s oauth.Session) (oauth.Session, error) {
 			return inside(s, func() (oauth.Session, error) {
-				return fn(&watchedLease{Lease: l, w: w, update: update, base: tokenOf(s)}, s)
+				return fn(&recordingLease{Lease: l, w: w, update: update, base: tokenOf(s)}, s)
 			})
 		})
 	})
 }
 
 // Update implements [oauth.Store].
-func (w *leaseWitness) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+func (w *recordingLeaseStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
 	return w.UpdateLease(ctx, func(_ oauth.Lease, s oauth.Session) (oauth.Session, error) { return fn(s) })
 }
 
-type watchedLease struct {
+type recordingLease struct {
 	oauth.Lease
 
-	w      *leaseWitness
+	w      *recordingLeaseStore
 	update string
 	base   token
 }
 
 // Begin implements [oauth.Lease].
-func (l *watchedLease) Begin(ctx context.Context) (time.Time, time.Duration, error) {
-	id := l.w.seat.r.id()
+func (l *recordingLease) Begin(ctx context.Context) (time.Time, time.Duration, error) {
+	id := l.w.user.r.id()
 	l.w.write(event{Kind: begins, Op: id, Update: l.update, Token: l.base})
 	marked, holds, err := l.Lease.Begin(ctx)
 	e := event{Kind: begun, Op: id, Update: l.update, Token: l.base}
@@ -521,7 +522,7 @@ func (l *watchedLease) Begin(ctx context.Context) (time.Time, time.Duration, err
 		e.Result, e.Note = failure, err.Error()
 	}
 	l.w.write(e)
-	l.w.seat.update.Store(&l.update)
-	l.w.seat.r.at(pointBegun)
+	l.w.user.update.Store(&l.update)
+	l.w.user.r.at(pointBegun)
 	return marked, holds, err
 }

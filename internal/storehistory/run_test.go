@@ -185,7 +185,7 @@ func (r *run) kill() {
 func (r *run) settle() {
 	r.replicas.Wait()
 	r.server.calm()
-	err := r.start(part{Name: "settle", Role: toSettle, Stream: 1 << 20, Until: now() + int64(fence+leaseTime+40*time.Second)})
+	err := r.start(part{Name: "settle", Role: toSettle, Stream: 1 << 20, Until: now() + int64(fence+leaseTime+90*time.Second)})
 	if err != nil {
 		r.fail(err.Error())
 	}
@@ -193,12 +193,12 @@ func (r *run) settle() {
 
 // A result is what a run shows.
 type result struct {
-	histories, operations, renewals, reads int
-	kills, pauses, drops, processes        int
-	losses                                 map[string]int
-	wrong                                  []*judgment
-	other                                  []string // not about one history
-	checked                                time.Duration
+	histories, operations, renewals, reads  int
+	kills, pauses, drops, breaks, processes int
+	losses                                  map[string]int
+	wrong                                   []*judgment
+	other                                   []string // not about one history
+	checked                                 time.Duration
 }
 
 // judge checks what has happened until now.
@@ -217,7 +217,11 @@ func (r *run) judge() result {
 			case stopped:
 				res.pauses++
 			case dropped:
-				res.drops++
+				if e.process == nil {
+					res.drops++
+				} else {
+					res.breaks++
+				}
 			}
 			if e.Session >= 0 {
 				bySession[e.Session] = append(bySession[e.Session], e)
@@ -294,6 +298,7 @@ func (res *result) add(other result) {
 	res.kills += other.kills
 	res.pauses += other.pauses
 	res.drops += other.drops
+	res.breaks += other.breaks
 	res.processes += other.processes
 	res.checked += other.checked
 	if res.losses == nil {
@@ -305,9 +310,10 @@ func (res *result) add(other result) {
 }
 
 func (res result) String() string {
-	return fmt.Sprintf("%d histories, %d operations, %d renewals, %d processes, %d kills, %d pauses, %d connections or requests dropped by the server; "+
+	return fmt.Sprintf("%d histories, %d operations, %d renewals, %d processes, %d kills, %d pauses, %d requests dropped by the server, "+
+		"%d connections to the database broken; "+
 		"sessions lost: %d unavoidably, %d avoidably %v; checked in %v",
-		res.histories, res.operations, res.renewals, res.processes, res.kills, res.pauses, res.drops,
+		res.histories, res.operations, res.renewals, res.processes, res.kills, res.pauses, res.drops, res.breaks,
 		res.unavoidable(), res.losses["avoidable"], res.losses, res.checked.Round(time.Millisecond))
 }
 

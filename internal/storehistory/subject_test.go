@@ -48,7 +48,7 @@ func (s subject) fenced() bool { return s.lease != 0 && (s.control == nil || !s.
 // A control is how a known mistake shows soon.
 type control struct {
 	signing bool          // a mistake of clients: proofs are dated when they are sent
-	strike  strike        // what happens to two processes, up to 2 seconds longer; nothing to the others
+	signal  signal        // what happens to two processes, up to 2 seconds longer; nothing to the others
 	delay   time.Duration // how long a request and its response can take, each; 20 ms if 0
 	logins  int           // how many calls of a thousand are logins
 
@@ -221,6 +221,7 @@ type breaking struct {
 
 func (b *breaking) Write(p []byte) (int, error) {
 	if b.d.chance(2) {
+		b.d.broken()
 		_ = b.Close()
 	}
 	return b.Conn.Write(p)
@@ -229,6 +230,7 @@ func (b *breaking) Write(p []byte) (int, error) {
 func (b *breaking) Read(p []byte) (int, error) {
 	n, err := b.Conn.Read(p)
 	if b.d.chance(2) {
+		b.d.broken()
 		_ = b.Close()
 		return 0, net.ErrClosed
 	}
@@ -237,6 +239,8 @@ func (b *breaking) Read(p []byte) (int, error) {
 
 // A disturber is the source of small disturbances in a process. It is safe for concurrent use.
 type disturber struct {
+	broken func() // is told of connections to a database
+
 	mu    sync.Mutex
 	rng   *rand.Rand
 	until int64
