@@ -28,6 +28,9 @@
 // database shared by several machines, the lock is a lease: [LeaseStore] describes how
 // sessions stay safe if a machine pauses for longer than its lease.
 //
+// A [Pool] keeps the sessions of many users. A refresh token that nobody uses expires:
+// [TokenSource.KeepAlive] and [Pool.KeepAlive] renew it in time.
+//
 // # Tokens
 //
 // A [TokenSource] serves a token in one of three states. A fresh token is served

@@ -113,7 +113,7 @@ type PoolConfig struct {
 // # Stores that fail
 //
 // A store that hangs or fails costs 4 × Concurrent goroutines at most, however many
-// sessions have one. Callers wait for their turn without a goroutine of
+// sessions have one; [Pool.KeepAlive] adds one Concurrent. Callers wait for their turn without a goroutine of
 // the Pool's, and return when their contexts end.
 type Pool struct {
 	cfg      PoolConfig

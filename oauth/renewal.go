@@ -169,11 +169,12 @@ func (s *TokenSource) satisfied(f *flight, v view) bool {
 	if f.epoch != v.epoch {
 		return true // overtaken: its callers decide anew
 	}
-	switch need := v.need(s.c.clock.Now()); f.cause {
+	now := s.c.clock.Now()
+	switch need := v.need(now); f.cause {
 	case CauseForced:
 		return false
 	case CauseKeepAlive:
-		return v.session.Generation > f.base
+		return v.session.Generation > f.base && v.usable(now) != nil
 	case CauseInvalid:
 		return need == "" || need == CauseStale && !s.c.cfg.Synchronous
 	default:

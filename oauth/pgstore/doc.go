@@ -7,6 +7,9 @@
 //	…
 //	client, err := oauth.New(oauth.Config{Store: set.Store("user 17"), DPoP: prover, …})
 //
+// A program that acts for many users uses an [oauth.Pool], whose PoolConfig.Open returns
+// set.Store(key), and whose KeepAlive renews what the set says is due.
+//
 // [Set] is all sessions of a table: it lists, counts, deletes and reseals them, and
 // returns those that are due for renewal. [Store] is one of them.
 //

@@ -62,7 +62,8 @@ type Options struct {
 	SaveTimeout time.Duration
 
 	// RenewAt is the moment from which [Set.Due] returns a session, by the clock of this
-	// process; the zero time means never. It is called when a session is stored.
+	// process; the zero time means never. It is called when a session is stored. For
+	// [oauth.Pool.KeepAlive], set it to the method [oauth.Provider.RenewAt] of the provider.
 	// Optional. Default: when a fifth of the time is left between Session.Obtained and
 	// Session.RefreshExpiry; never, if that is zero.
 	RenewAt func(oauth.Session) time.Time

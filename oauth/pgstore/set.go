@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/internal/seal"
 )
 
@@ -110,7 +111,9 @@ func (s *Set) Due(ctx context.Context, ahead, claim time.Duration, limit int) ([
 	return entries, err
 }
 
-// DueKeys is [Set.Due] for oauth.Pool.KeepAlive, which needs the keys alone.
+var _ oauth.DueSet = (*Set)(nil)
+
+// DueKeys is [Set.Due] without all but the keys, for [oauth.Pool.KeepAlive].
 func (s *Set) DueKeys(ctx context.Context, ahead, claim time.Duration, limit int) ([]string, error) {
 	entries, err := s.Due(ctx, ahead, claim, limit)
 	keys := make([]string, len(entries))

@@ -251,6 +251,17 @@ func TestDue(t *testing.T) {
 	set.renewAt = func(oauth.Session) time.Time { return time.Time{} }
 	put(t, set.Store("a"), session(3))
 	due()
+	keys, err := set.DueKeys(t.Context(), 0, time.Hour, 10)
+	if err != nil || len(keys) != 0 {
+		t.Errorf("%q, %v", keys, err)
+	}
+	set.renewAt = always
+	put(t, set.Store("a"), session(4))
+	for _, want := range []int{1, 0} {
+		if keys, err := set.DueKeys(t.Context(), 0, time.Hour, 10); err != nil || len(keys) != want {
+			t.Errorf("%q, %v; want %d", keys, err, want)
+		}
+	}
 	entries, err := set.Due(t.Context(), 1000*time.Hour, time.Hour, 0)
 	if err != nil || entries != nil {
 		t.Errorf("a limit of 0: %v, %v", entries, err)
