@@ -225,6 +225,7 @@ type user struct {
 	session int
 	client  *oauth.Client
 	update  atomic.Pointer[string] // that makes requests
+	seen    atomic.Uint64          // families that were read, a bit for each
 }
 
 func (r *replica) user(session int) (*user, error) {
@@ -292,8 +293,11 @@ func (r *replica) live(session int) error {
 			_ = s.client.TokenSource().Close()
 			s, err = r.user(session)
 		}
-		if errors.Is(err, oauth.ErrLoginRequired) && rng.IntN(3) == 0 {
-			_ = s.login(ctx)
+		if errors.Is(err, oauth.ErrLoginRequired) {
+			r.record.write(event{Kind: loginRequired, Session: session, Seen: s.seen.Load(), Note: err.Error()})
+			if rng.IntN(3) == 0 {
+				_ = s.login(ctx)
+			}
 		}
 		cancel()
 	}
@@ -337,7 +341,8 @@ func (r *replica) settle(session int) error {
 			r.record.write(event{Kind: settled, Session: session, Note: "renewed"})
 			return s.client.TokenSource().Close()
 		case errors.Is(err, oauth.ErrLoginRequired):
-			r.record.write(event{Kind: settled, Session: session, Result: "ended", Note: err.Error(), Token: s.stored()})
+			r.record.write(event{Kind: loginRequired, Session: session, Seen: s.seen.Load(), Note: err.Error()})
+			r.record.write(event{Kind: settled, Session: session, Note: "ended"})
 			return s.client.TokenSource().Close()
 		case now() > r.Until:
 			r.record.write(event{Kind: settled, Session: session, Result: failure, Note: fmt.Sprint(err)})
@@ -347,14 +352,13 @@ func (r *replica) settle(session int) error {
 	}
 }
 
-func (s *user) stored() token {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	session, err := s.client.Session(ctx)
-	if err != nil {
-		return none
+// read is told of a session that the client gets from its store.
+func (s *user) read(session oauth.Session) token {
+	t := tokenOf(session)
+	if t != none {
+		s.seen.Or(1 << t.Family)
 	}
-	return tokenOf(session)
+	return t
 }
 
 const idHeader = "Request-Id"
@@ -433,7 +437,7 @@ func (w *recordingStore) Load(ctx context.Context) (oauth.Session, error) {
 	id := w.user.r.id()
 	w.write(event{Kind: loads, Op: id})
 	s, err := w.store.Load(ctx)
-	e := event{Kind: loaded, Op: id, Token: tokenOf(s)}
+	e := event{Kind: loaded, Op: id, Token: w.user.read(s)}
 	if err != nil && !errors.Is(err, oauth.ErrNoSession) {
 		e.Result, e.Note = failure, err.Error()
 	}
@@ -455,7 +459,7 @@ func (w *recordingStore) update(do func(update string, inside func(oauth.Session
 	u := w.user.r.id()
 	w.write(event{Kind: takes, Update: u})
 	err := do(u, func(s oauth.Session, fn func() (oauth.Session, error)) (oauth.Session, error) {
-		base := tokenOf(s)
+		base := w.user.read(s)
 		w.write(event{Kind: took, Update: u, Token: base})
 		w.user.r.at(pointTaken)
 		next, err := fn()

@@ -43,6 +43,9 @@ const (
 	// The end of a history: the session can be renewed, or the server has ended it.
 	settled kind = "settled"
 
+	// A client was told to log in again. Seen are the families that it has ever read.
+	loginRequired kind = "login"
+
 	// The server.
 	redeemed kind = "redeem" // the token was replaced
 	reused   kind = "reuse"  // it had been replaced before: the session has ended now
@@ -68,6 +71,7 @@ type event struct {
 	Next    token  `json:"next"`
 	Result  string `json:"r,omitempty"` // "" for success
 	Note    string `json:"note,omitempty"`
+	Seen    uint64 `json:"seen,omitempty"` // a bit for each family
 
 	process *process // that wrote it, nil for the server
 }

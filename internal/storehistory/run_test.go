@@ -226,8 +226,9 @@ func (r *run) judge() result {
 			if e.Session >= 0 {
 				bySession[e.Session] = append(bySession[e.Session], e)
 			}
-			if e.Kind == settled && e.Result == "ended" && e.Token != none && !r.server.hasEnded(e.Session, e.Token) {
-				res.other = append(res.other, fmt.Sprintf("history %d: the client says that its session has ended, and it has not: %s", e.Session, e.Note))
+			if e.Kind == loginRequired && !r.server.hasEnded(e.Session, e.Seen) {
+				res.other = append(res.other, fmt.Sprintf("history %d: a client was told to log in again, and no session that it knows has ended: %s",
+					e.Session, e.Note))
 			}
 		}
 	}

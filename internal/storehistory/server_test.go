@@ -76,11 +76,16 @@ func (s *server) until(at int64) []event {
 	return events
 }
 
-// hasEnded reports whether the server has ended a family.
-func (s *server) hasEnded(session int, t token) bool {
+// hasEnded reports whether the server has ended one of some families.
+func (s *server) hasEnded(session int, families uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sessions[session].ended[t.Family]
+	for i, ended := range s.sessions[session].ended {
+		if ended && families>>i&1 != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // first returns the refresh token of another login; false if there were enough.
