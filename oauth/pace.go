@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,7 +79,7 @@ func newPace(rate float64) *pace {
 type heldError struct{ err error }
 
 func (e *heldError) Error() string {
-	return "oauth: no request was sent, because of the response to that of another session: " + brief(e.err.Error())
+	return "oauth: no request was sent, because that of another session failed: " + strings.TrimPrefix(brief(e.err.Error()), "oauth: ")
 }
 func (e *heldError) Unwrap() error { return e.err }
 

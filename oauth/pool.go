@@ -332,7 +332,16 @@ func (p *Pool) pin(ctx context.Context, key string, u urgency) (*pooled, error) 
 		p.unpin(s)
 		return nil, s.err
 	}
-	return s, s.err
+	return s, s.problem()
+}
+
+// problem is why the session cannot be used: its store could not be read, and nobody has
+// logged in since.
+func (s *pooled) problem() error {
+	if s.err != nil && s.client != nil && !s.client.source.view.Load().session.IsZero() {
+		return nil
+	}
+	return s.err
 }
 
 // use finds or opens a session, and pins it; nil if the pool is closed.
@@ -376,7 +385,7 @@ func (p *Pool) spent(s *pooled) bool {
 	if !s.isReady() || p.closed {
 		return false
 	}
-	return s.err != nil && s.pins == 0 && time.Since(s.failedAt) >= firstCooldown ||
+	return s.problem() != nil && s.pins == 0 && time.Since(s.failedAt) >= firstCooldown ||
 		s.client != nil && s.client.source.view.Load().closed
 }
 
@@ -530,7 +539,7 @@ func (p *Pool) evict(s *pooled) bool {
 	if !s.isReady() || s.pins > 0 {
 		return false
 	}
-	if s.client != nil && s.err == nil {
+	if s.client != nil {
 		m, rests := s.client.source.rests()
 		if !rests {
 			return false
@@ -706,6 +715,12 @@ var _ oauth2.TokenSource = (*PoolSource)(nil)
 // the store, and as long to renew.
 func (s *PoolSource) Token() (*oauth2.Token, error) { return s.TokenContext(context.Background()) }
 
+// String names the source.
+func (s *PoolSource) String() string { return fmt.Sprintf("oauth.PoolSource(%q)", s.key) }
+
+// Format implements [fmt.Formatter] for every verb, which must not print the pool.
+func (s *PoolSource) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
 // TokenContext returns a token that is valid now, as [TokenSource.TokenContext] does. If
 // the session is not in memory, it is read from the store first. If that fails, the error
 // is a [*StoreError], and is shared for one second.
@@ -773,6 +788,11 @@ func (s *PoolSource) RequireTransportSecurity() bool { return true }
 type poolTransport struct {
 	pool *Pool
 	key  string
+}
+
+// Format keeps fmt from printing the pool.
+func (t poolTransport) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "oauth.PoolTransport(%q)", t.key)
 }
 
 func (t poolTransport) RoundTrip(req *http.Request) (*http.Response, error) {

@@ -981,6 +981,28 @@ func TestPoolOpenFails(t *testing.T) {
 	}
 }
 
+// A login mends a store that could not be read.
+func TestPoolLoginAfterABrokenSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, stores := newPoolServer(), newPoolStores()
+		store := newFaultyStore()
+		store.failLoad = errLine
+		stores.stores["u"] = store
+		p, _ := newPool(t, srv, stores)
+		defer closePool(t, p)
+		if _, err := p.TokenSource("u").Token(); !errors.Is(err, errLine) {
+			t.Fatal(err)
+		}
+		srv.set(func() { srv.issued["u/0"] = time.Now() })
+		if err := p.Do(t.Context(), "u", func(c *oauth.Client) error { return c.Import(t.Context(), "u/0") }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.TokenSource("u").Token(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Users can have keys of their own.
 func TestPoolKeyPerUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -1081,8 +1103,16 @@ func TestPoolConfig(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if s := fmt.Sprintf("%v %+v %#v", p, p, p); s != "oauth.Pool(test) oauth.Pool(test) oauth.Pool(test)" {
-				t.Error(s)
+			for _, format := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
+				if s := fmt.Sprintf(format, p); s != "oauth.Pool(test)" {
+					t.Errorf("%s: %s", format, s)
+				}
+				if s := fmt.Sprintf(format, p.TokenSource("u")); s != `oauth.PoolSource("u")` {
+					t.Errorf("%s: %s", format, s)
+				}
+				if s := fmt.Sprintf(format, p.HTTPClient("u").Transport); s != `oauth.PoolTransport("u")` {
+					t.Errorf("%s: %s", format, s)
+				}
 			}
 		case err == nil || !strings.Contains(err.Error(), "Config."+tt.want):
 			t.Errorf("%v, want one about %s", err, tt.want)
