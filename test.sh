@@ -39,6 +39,8 @@ dbus              cmd:dbus-run-session  oauth/keyringstore  the bus that the Sec
 postgresql        file:/usr/lib/postgresql  (oauth/pgstore|internal/storehistory)  a real server for the PostgreSQL store
 pgbouncer         file:/usr/sbin/pgbouncer  (oauth/pgstore|internal/storehistory)  a pooler of transactions before it
 
+etcd-server       cmd:etcd           oauth/etcdstore       a real server for the etcd store
+
 spin              cmd:spin           internal/model        the checker of the model of leases
 END
 }

@@ -10,7 +10,7 @@ import (
 // heavy are modules that only some packages may bring into a program.
 var heavy = []string{
 	"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", "github.com/yandex-cloud/go-sdk/v2",
-	"go.uber.org/zap", "github.com/spf13/cobra", "github.com/zalando/go-keyring", "github.com/jackc/pgx/v5",
+	"go.uber.org/zap", "github.com/spf13/cobra", "github.com/zalando/go-keyring", "github.com/jackc/pgx/v5", "go.etcd.io/etcd",
 }
 
 // TestSatellitesBringOnlyWhatTheyAreFor: each module that is released beside the
@@ -19,6 +19,7 @@ func TestSatellitesBringOnlyWhatTheyAreFor(t *testing.T) {
 	for pkg, may := range map[string][]string{
 		"examples/quickstart":        nil,
 		"oauth/keyringstore":         {"github.com/zalando/go-keyring", sdk + "/oauth", sdk + "/dpop"},
+		"oauth/etcdstore":            {"go.etcd.io/etcd", "google.golang.org/grpc", "go.uber.org/zap", sdk + "/oauth", sdk + "/dpop"},
 		"oauth/pgstore":              {"github.com/jackc/pgx/v5", sdk + "/oauth", sdk + "/dpop"},
 		"refreshtoken/grpctransport": {"google.golang.org/grpc", "github.com/yandex-cloud/go-genproto", sdk + "/refreshtoken"},
 		"oauth/iamtest/iamgrpc": {

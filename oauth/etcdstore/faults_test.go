@@ -54,6 +54,7 @@ func through(ctx context.Context, set *Set, key string) error {
 
 // The connection breaks before or after etcd has run a transaction. Nobody notices.
 func TestConnectionBreaks(t *testing.T) {
+	t.Parallel()
 	set, _ := newSet(t, theServer(t), Options{Lease: time.Hour}) // none is waited for
 	tapped := tap(set)
 	for _, op := range []string{opTake, opBegin, opSave, opRelease, opRestore, opRemove, "load the session"} {
@@ -80,6 +81,7 @@ func TestConnectionBreaks(t *testing.T) {
 
 // A store that does not know what it has done itself must be caught.
 func TestConnectionControls(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		lost string
 		edit func(op string, tx *txn)
@@ -179,6 +181,7 @@ func (p *proxy) cut() {
 
 // Real connections are cut before each transaction, while it runs, and after it.
 func TestCut(t *testing.T) {
+	t.Parallel()
 	p, endpoint := newProxy(t, theServer(t))
 	client, err := newClient([]string{endpoint})
 	if err != nil {
@@ -372,6 +375,7 @@ func TestLeaderChange(t *testing.T) {
 // The lease of etcd that all locks are attached to is gone: for a lock that is lost, Begin
 // fails, and the next one is attached to a new one.
 func TestLeaseRevoked(t *testing.T) {
+	t.Parallel()
 	set, client := newSet(t, theServer(t), Options{})
 	store := set.Store("k")
 	put(t, store, session(1))

@@ -39,20 +39,11 @@ func renewed(generation uint64) updateFunc {
 	}
 }
 
-// failing is an update that begins a request and returns an error.
-func failing(err error) updateFunc {
-	return func(l oauth.Lease, s oauth.Session) (oauth.Session, error) {
-		if wrong := begin(l); wrong != nil {
-			return s, wrong
-		}
-		return s, err
-	}
-}
-
 var errOther = errors.New("another error")
 
 // The table at oauth.LeaseStore, row by row.
 func TestOutcomes(t *testing.T) {
+	t.Parallel()
 	with := func(beginning bool, next func(oauth.Session) (oauth.Session, error)) updateFunc {
 		return func(l oauth.Lease, s oauth.Session) (oauth.Session, error) {
 			if beginning {
@@ -332,6 +323,7 @@ func seen(t *testing.T, s *Set, key string) rawState {
 }
 
 func TestLate(t *testing.T) {
+	t.Parallel()
 	if err := checkLate(t, nil); err != nil {
 		t.Error(err)
 	}
@@ -339,6 +331,7 @@ func TestLate(t *testing.T) {
 
 // Stores that compare one thing less must be caught by the same check.
 func TestLateControls(t *testing.T) {
+	t.Parallel()
 	blind := func(tx *txn) { tx.cmps = nil }
 	inner := func(change func(cmps []clientv3.Cmp, then, otherwise []clientv3.Op) clientv3.Op) func(tx *txn) {
 		return func(tx *txn) {
@@ -428,6 +421,7 @@ func TestLeaseAfterwards(t *testing.T) {
 
 // How old a mark is, at least.
 func TestSince(t *testing.T) {
+	t.Parallel()
 	set, client := newSet(t, theServer(t), Options{})
 	g, err := set.grants.get(t.Context())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -22,6 +23,11 @@ import (
 
 func TestMain(m *testing.M) {
 	storetest.Child(subject)
+	// The tests wait more than they compute.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	status := m.Run()
 	if shared.cluster != nil {
 		if err := shared.cluster.close(); err != nil {

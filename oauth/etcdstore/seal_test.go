@@ -26,6 +26,7 @@ func valueAt(t *testing.T, client *clientv3.Client, key string) string {
 
 // What is not what was sealed does not open, and nothing overwrites it.
 func TestAltered(t *testing.T) {
+	t.Parallel()
 	set, client := newSet(t, theServer(t), Options{Keys: keysOfVersions(1, 2)})
 	elsewhere, _ := newSet(t, theServer(t), Options{Keys: keysOfVersions(1, 2)})
 	for _, s := range []*Set{set, elsewhere} {
@@ -140,6 +141,7 @@ func TestAltered(t *testing.T) {
 
 // Keys are replaced while two processes use the set.
 func TestKeyRotation(t *testing.T) {
+	t.Parallel()
 	c, prefix := theServer(t), newPrefix()
 	first, client := newSet(t, c, Options{Prefix: prefix, Keys: keysOfVersions(1)})
 	second, _ := newSet(t, c, Options{Prefix: prefix, Keys: keysOfVersions(1)})

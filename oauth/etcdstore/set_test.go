@@ -20,6 +20,7 @@ import (
 
 // Many renewals of one process, and of another, at a time.
 func TestManyGoroutines(t *testing.T) {
+	t.Parallel()
 	c, prefix := theServer(t), newPrefix()
 	first, _ := newSet(t, c, Options{Prefix: prefix})
 	second, _ := newSet(t, c, Options{Prefix: prefix})
@@ -79,6 +80,7 @@ func fill(t testing.TB, set *Set, n int) {
 
 // Pages end and begin wherever there are sessions, and keys are any texts.
 func TestList(t *testing.T) {
+	t.Parallel()
 	set, _ := newSet(t, theServer(t), Options{})
 	neighbour, _ := newSet(t, theServer(t), Options{Prefix: set.prefix[:len(set.prefix)-1] + "0"})
 	put(t, neighbour.Store("not ours"), session(1))
@@ -180,6 +182,7 @@ func TestListFails(t *testing.T) {
 
 // Several sweepers take all that is due, and nothing twice.
 func TestSweepers(t *testing.T) {
+	t.Parallel()
 	const sessions, sweepers = 120, 3
 	c, prefix := theServer(t), newPrefix()
 	seed, _ := newSet(t, c, Options{Prefix: prefix, RenewAt: func(oauth.Session) time.Time { return time.Unix(1, 0) }})
@@ -219,6 +222,7 @@ func TestSweepers(t *testing.T) {
 }
 
 func TestDue(t *testing.T) {
+	t.Parallel()
 	set, client := newSet(t, theServer(t), Options{})
 	now := time.Now()
 	set.now = func() time.Time { return now }

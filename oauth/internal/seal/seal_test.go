@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -45,7 +46,7 @@ func TestFormat(t *testing.T) {
 		"\x00\x00\x00\x00\x00\x00\x00\x01k\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03"; string(got) != want {
 		t.Errorf("associated data %q, want %q", got, want)
 	}
-	if got := fmt.Sprintf("%x", Lineage("k", oauth.Session{RefreshToken: "x"})); got != "434079f013e224d7a7c6366cf32420f6e97c31d243c86fbbd294fe00db6e00c2" {
+	if got := hex.EncodeToString(Lineage("k", oauth.Session{RefreshToken: "x"})); got != "434079f013e224d7a7c6366cf32420f6e97c31d243c86fbbd294fe00db6e00c2" {
 		t.Errorf("lineage %s", got)
 	}
 }
