@@ -142,6 +142,7 @@ type history struct {
 	lease   time.Duration
 	fenced  bool    // who finds a mark waits
 	events  []event // in the order of time
+	others  []event // of the processes, for those who read what happened
 	until   int64
 }
 

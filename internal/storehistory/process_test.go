@@ -212,11 +212,12 @@ func (r *replica) raise(s signal) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}
-	r.note(stopped, fmt.Sprintf("%s, for %v", s.point, s.stop))
+	id := r.id()
+	r.record.write(event{Kind: stopped, Session: -1, Op: id, Note: fmt.Sprintf("%s, for %v", s.point, s.stop)})
 	fmt.Println("stop", int64(s.stop)) // the test sends SIGCONT
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	time.Sleep(20 * time.Millisecond)
-	r.note(continued, "")
+	r.record.write(event{Kind: continued, Session: -1, Op: id})
 }
 
 // A user is a client of one session.

@@ -139,6 +139,7 @@ func readRecord(path string, p *process, until int64) ([]event, error) {
 		return nil, err
 	}
 	var events []event
+	pauses := map[string]int{} // index in p.stops, by operation: one can begin before the record of the last has ended
 	for line := range bytes.Lines(data) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
 			break // still being written
@@ -155,9 +156,10 @@ func readRecord(path string, p *process, until int64) ([]event, error) {
 		case killed:
 			p.died = e.At
 		case stopped:
+			pauses[e.Op] = len(p.stops)
 			p.stops = append(p.stops, span{e.At, until})
 		case continued:
-			p.stops[len(p.stops)-1].to = e.At
+			p.stops[pauses[e.Op]].to = e.At
 		}
 		events = append(events, e)
 	}

@@ -208,6 +208,7 @@ func (r *run) judge() result {
 	// What an event is the beginning of comes after the event is written, so all that had an
 	// effect until now has been written.
 	bySession := make([][]event, r.histories)
+	var others []event
 	res := result{histories: r.histories, losses: map[string]int{}}
 	add := func(events []event) {
 		for _, e := range events {
@@ -225,6 +226,8 @@ func (r *run) judge() result {
 			}
 			if e.Session >= 0 {
 				bySession[e.Session] = append(bySession[e.Session], e)
+			} else {
+				others = append(others, e)
 			}
 			if e.Kind == loginRequired && !r.server.hasEnded(e.Session, e.Seen) {
 				res.other = append(res.other, fmt.Sprintf("history %d: a client was told to log in again, and no session that it knows has ended: %s",
@@ -258,7 +261,7 @@ func (r *run) judge() result {
 		wg.Go(func() {
 			defer func() { <-turn }()
 			slices.SortStableFunc(events, func(a, b event) int { return int(a.At - b.At) })
-			judgments[session] = judge(history{session, r.subject.lease, r.subject.fenced(), events, until})
+			judgments[session] = judge(history{session, r.subject.lease, r.subject.fenced(), events, others, until})
 		})
 	}
 	wg.Wait()
@@ -347,13 +350,15 @@ func (j *judgment) picture() string {
 // write writes the events to a file.
 func (j *judgment) write() string {
 	return temporary(fmt.Sprintf("history-%d-*.txt", j.session), func(w io.Writer) error {
-		for _, e := range j.events {
+		events := append(slices.Clone(j.events), j.others...)
+		slices.SortStableFunc(events, func(a, b event) int { return int(a.At - b.At) })
+		for _, e := range events {
 			name := "server"
 			if e.process != nil {
 				name = e.process.name
 			}
 			fmt.Fprintf(w, "%12.6f %-8s %-8s %-8s %-8s %v -> %v %s %s\n",
-				float64(e.At-j.events[0].At)/1e9, name, e.Kind, e.Op, e.Update, e.Token, e.Next, e.Result, e.Note)
+				float64(e.At-events[0].At)/1e9, name, e.Kind, e.Op, e.Update, e.Token, e.Next, e.Result, e.Note)
 		}
 		return nil
 	})
