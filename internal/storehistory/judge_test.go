@@ -4,6 +4,9 @@ package storehistory
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -252,4 +255,31 @@ func again(ms int) string {
 		fmt.Fprintf(&b, "%d b1 %s\n", ms+i, what)
 	}
 	return b.String()
+}
+
+// A pause can begin before the end of the one before is recorded.
+func TestReadRecord(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "record")
+	text := `{"t":10,"k":"stop","s":-1,"op":"a"}
+{"t":30,"k":"stop","s":-1,"op":"b"}
+{"t":29,"k":"continue","s":-1,"op":"a"}
+{"t":40,"k":"stop","s":-1,"op":"c"}
+{"t":39,"k":"continue","s":-1,"op":"b"}
+{"t":50,"k":"kill","s":-1}
+{"t":70,"k":"load","s":1,"op":"d"}
+{"t":45,"k":"load","s":1,`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{}
+	events, err := readRecord(path, p, 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []span{{10, 29}, {30, 39}, {40, 60}}; !slices.Equal(p.stops, want) || p.died != 50 {
+		t.Errorf("stopped %v, want %v; died at %d", p.stops, want, p.died)
+	}
+	if len(events) != 6 || !slices.IsSortedFunc(events, func(a, b event) int { return int(a.At - b.At) }) {
+		t.Errorf("events: %v", events)
+	}
 }
