@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -259,13 +260,22 @@ func start(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, log: &buffer{}, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
+	started := make(chan error)
+	go func() {
+		// "The parent" whose death sends a signal is the thread that started the process
+		// (prctl(2), PR_SET_PDEATHSIG), so that thread must not end before.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+			close(p.ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, err
 	}
-	go func() {
-		defer close(p.ended)
-		_ = cmd.Wait()
-	}()
 	return p, nil
 }
 
