@@ -218,7 +218,7 @@ func TestRestart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			patient, _ := newSet(t, c, Options{})
 			put(t, patient.Store("k"), session(1))
-			set, _ := newSet(t, c, Options{Prefix: patient.prefix, Timeout: 500 * time.Millisecond})
+			set, _ := newSet(t, c, Options{Prefix: patient.prefix})
 			store := set.Store("k")
 			tapped := tap(set)
 			up := make(chan error, 1)
@@ -227,6 +227,7 @@ func TestRestart(t *testing.T) {
 					return oauth.Session{}, err
 				}
 				c.members[0].stop(sig)
+				set.timeout = 500 * time.Millisecond
 				tries := 0
 				tapped.on(func(string) error {
 					if tries++; tries == 3 { // two attempts find no server
@@ -268,12 +269,13 @@ func TestNudge(t *testing.T) {
 func TestServerDown(t *testing.T) {
 	t.Parallel()
 	c := ownServer(t, 1)
-	set, _ := newSet(t, c, Options{SaveTimeout: 300 * time.Millisecond, Timeout: time.Second})
+	set, _ := newSet(t, c, Options{SaveTimeout: 300 * time.Millisecond})
 	store := set.Store("k")
 	put(t, store, session(1))
 	var inFn error
 	err := store.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
 		c.members[0].stop(syscall.SIGKILL)
+		set.timeout = 500 * time.Millisecond
 		_, inFn = store.Load(t.Context())
 		return session(2), nil
 	})
@@ -300,15 +302,17 @@ func TestServerDown(t *testing.T) {
 	if err := c.ready(); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, store, 1)
+	patient, _ := newSet(t, c, Options{Prefix: set.prefix})
+	expect(t, patient.Store("k"), 1)
 }
 
 // A server that does not respond is given up after Options.Timeout.
 func TestNoResponse(t *testing.T) {
 	t.Parallel()
 	c := ownServer(t, 1)
-	set, _ := newSet(t, c, Options{Timeout: 200 * time.Millisecond})
-	put(t, set.Store("k"), session(1))
+	patient, _ := newSet(t, c, Options{})
+	put(t, patient.Store("k"), session(1))
+	set, _ := newSet(t, c, Options{Prefix: patient.prefix, Timeout: 200 * time.Millisecond})
 	process := c.members[0].process.Process
 	if err := process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -327,7 +331,6 @@ func TestNoResponse(t *testing.T) {
 	if !errors.Is(short, context.DeadlineExceeded) {
 		t.Errorf("Load with a deadline: %v", short)
 	}
-	patient, _ := newSet(t, c, Options{Prefix: set.prefix})
 	expect(t, patient.Store("k"), 1)
 }
 

@@ -16,6 +16,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/storetest"
@@ -77,7 +79,9 @@ func openPlace(text string) (oauth.Store, error) {
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
 		return nil, err
 	}
-	client, err := newClient(p.Endpoints)
+	// The server is restarted often.
+	soon := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}}
+	client, err := newClient(p.Endpoints, grpc.WithConnectParams(soon))
 	if err != nil {
 		return nil, err
 	}
