@@ -216,7 +216,9 @@ func (r *replica) raise(s signal) {
 	r.record.write(event{Kind: stopped, Session: -1, Op: id, Note: fmt.Sprintf("%s, for %v", s.point, s.stop)})
 	fmt.Println("stop", int64(s.stop)) // the test sends SIGCONT
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-	time.Sleep(20 * time.Millisecond)
+	// On a busy machine it takes a while until the signal arrives. That this has ended must not
+	// be recorded before.
+	time.Sleep(s.stop)
 	r.record.write(event{Kind: continued, Session: -1, Op: id})
 }
 
