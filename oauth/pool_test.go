@@ -317,13 +317,18 @@ func TestPoolServesWaitingCallersFirst(t *testing.T) {
 		if waited := time.Since(start); waited > 7*time.Second {
 			t.Errorf("a caller without a token waited %v", waited)
 		}
-		time.Sleep(75 * time.Second) // "user-99" is served a token for so long, and its renewal waits
-		start = time.Now()
-		if _, err := p.TokenSource("user-99").Renew(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if waited := time.Since(start); waited > 7*time.Second {
-			t.Errorf("a renewal that became urgent waited %v", waited)
+		time.Sleep(65 * time.Second) // no token is served any more, and most renewals wait
+		for name, get := range map[string]func() (*oauth2.Token, error){
+			"Token": p.TokenSource("user-98").Token,
+			"Renew": func() (*oauth2.Token, error) { return p.TokenSource("user-99").Renew(t.Context()) },
+		} {
+			start = time.Now()
+			if _, err := get(); err != nil {
+				t.Fatal(err)
+			}
+			if waited := time.Since(start); waited > 7*time.Second {
+				t.Errorf("%s: a renewal that became urgent waited %v", name, waited)
+			}
 		}
 	})
 }
@@ -917,6 +922,43 @@ func TestPoolDo(t *testing.T) {
 		if n := closed.Load(); int(n) < 2 {
 			t.Errorf("%d stores were closed", n)
 		}
+	})
+}
+
+// A session stays in memory, with its store open, while Do uses it.
+func TestPoolKeepsWhatIsInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, stores := newPoolServer(), newPoolStores()
+		var closed atomic.Int32
+		p, _ := newPool(t, srv, stores, func(c *oauth.PoolConfig) {
+			c.MaxActive = 1
+			c.Open = func(key string) (oauth.Store, error) {
+				s, err := stores.open(key)
+				return closingStore{s, &closed}, err
+			}
+		})
+		stores.add(t, srv, "u", 12*time.Hour)
+		err := p.Do(t.Context(), "u", func(c *oauth.Client) error {
+			opened := stores.opened
+			for _, key := range users(20) {
+				if _, err := p.TokenSource(key).Token(); !errors.Is(err, oauth.ErrNoSession) {
+					t.Error(err)
+				}
+			}
+			idled(t)
+			if _, err := p.TokenSource("u").Token(); err != nil || stores.opened != opened+20 || closed.Load() != 20 {
+				t.Errorf("%v, %d opened, %d closed", err, stores.opened-opened, closed.Load())
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		idled(t)
+		if n := closed.Load(); n != 21 {
+			t.Errorf("%d stores were closed, want all", n)
+		}
+		closePool(t, p)
 	})
 }
 
