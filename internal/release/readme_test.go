@@ -74,7 +74,7 @@ func TestReadmeInstall(t *testing.T) {
 // TestReadmeLinks looks for the files that the documents link to.
 func TestReadmeLinks(t *testing.T) {
 	links := regexp.MustCompile(`\]\(([^)#:]+)\)`)
-	for _, name := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/THREATS.md", "docs/BENCHMARKS.md", "examples/ycauth/README.md", "examples/service/README.md"} {
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/THREATS.md", "docs/BENCHMARKS.md", "docs/FLEET.md", "examples/ycauth/README.md", "examples/service/README.md"} {
 		file := filepath.Join(tree, filepath.FromSlash(name))
 		content := read(t, file)
 		if content == "" {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,6 +38,7 @@ type plan struct {
 	every       time.Duration // between two faults
 	most        time.Duration // for the renewals
 	once        bool          // end when each fault has happened once
+	down        bool          // keep the database down for long, too
 	control     string
 	seed        uint64
 	durable     bool
@@ -58,6 +60,7 @@ const (
 	faultKill      fault = "SIGKILL"
 	faultStop      fault = "SIGSTOP for twice the lease"
 	faultLong      fault = "SIGSTOP for longer than lease and proof"
+	faultDown      fault = "PostgreSQL down for longer than lease and proof"
 )
 
 func (f fault) stops() bool { return f == faultStop || f == faultLong }
@@ -138,7 +141,12 @@ func chaos(ctx context.Context, p plan) (_ *verdict, err error) {
 	}
 	all := make(chan error, 1)
 	go func() { all <- r.wait(ctx) }()
-	faults, stop := context.WithDeadline(ctx, r.until)
+	// The database is there when the processes end, which save what is not saved.
+	calm := r.until.Add(-2 * time.Second)
+	if r.down {
+		calm = r.until.Add(-max(r.lease, fence) - 10*time.Second)
+	}
+	faults, stop := context.WithDeadline(ctx, calm)
 	defer stop()
 	var disturbing sync.WaitGroup
 	disturbing.Go(func() {
@@ -279,16 +287,21 @@ func (p *place) start(what part) error {
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return err
 	}
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	cmd, ended, result := p.cmd, make(chan struct{}), new(error)
+	cmd, started, ended, result := p.cmd, make(chan error), make(chan struct{}), new(error)
 	p.ended, p.err = ended, result
 	go func() {
+		// "The parent" whose death sends a signal is the thread that started the process
+		// (prctl(2), PR_SET_PDEATHSIG), so that thread must not end before.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		defer close(ended)
-		*result = cmd.Wait()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			*result = cmd.Wait()
+		}
 	}()
-	return nil
+	return <-started
 }
 
 func (r *run) journal(i int) string { return filepath.Join(r.dir, fmt.Sprintf("p%d", i+1)) }
@@ -345,7 +358,9 @@ func (r *run) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.places {
-		_ = r.places[i].stdin.Close()
+		if in := r.places[i].stdin; in != nil {
+			_ = in.Close()
+		}
 	}
 }
 
@@ -353,7 +368,7 @@ func (r *run) killAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.places {
-		if p := &r.places[i]; p.cmd != nil {
+		if p := &r.places[i]; p.cmd != nil && p.cmd.Process != nil {
 			_ = p.cmd.Process.Kill()
 			<-p.ended
 		}
@@ -377,6 +392,8 @@ func (r *run) disturb(ctx context.Context) error {
 			f = order[n]
 		case n%10 == 0:
 			f = faultLong
+		case n%10 == 5 && r.down:
+			f = faultDown
 		}
 		if err := r.strike(ctx, f, &stops); err != nil {
 			return fmt.Errorf("%s: %w", f, err)
@@ -400,9 +417,13 @@ SELECT count(*) FROM (
 			return nil // the database is not there at the moment
 		}
 		r.struck(f, "%d backends", n)
-	case faultRestart, faultCrash:
+	case faultRestart, faultCrash, faultDown:
 		r.primary.Stop(f == faultRestart)
-		pause(whole, time.Duration(r.rng.IntN(1000))*time.Millisecond)
+		d := time.Duration(r.rng.IntN(1000)) * time.Millisecond
+		if f == faultDown {
+			d += max(r.lease, fence) + 5*time.Second
+		}
+		pause(whole, d)
 		if err := r.primary.StartAgain(whole); err != nil {
 			return err
 		}

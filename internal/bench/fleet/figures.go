@@ -441,7 +441,7 @@ func afterOutage(ctx context.Context, url string, sessions int, row func(figure,
 	places := make([]place, replicas)
 	defer func() {
 		for i := range places {
-			if p := &places[i]; p.cmd != nil {
+			if p := &places[i]; p.cmd != nil && p.cmd.Process != nil {
 				_ = p.cmd.Process.Kill()
 				<-p.ended
 			}

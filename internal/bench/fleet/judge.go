@@ -202,24 +202,24 @@ func (v *verdict) print(w io.Writer) {
 	if v.control != "" {
 		fmt.Fprintf(w, "control: the guard %q is left out\n", v.control)
 	}
-	fmt.Fprintf(w, "%-42s %d of %d\n", "renewals called for and done", v.done, v.processes*v.sessions*v.rounds)
-	fmt.Fprintf(w, "%-42s %d in %v, %.0f a second\n", "renewals granted by the server", v.renewals, v.took.Round(time.Second),
+	fmt.Fprintf(w, "%-50s %d of %d\n", "renewals called for and done", v.done, v.processes*v.sessions*v.rounds)
+	fmt.Fprintf(w, "%-50s %d in %v, %.0f a second\n", "renewals granted by the server", v.renewals, v.took.Round(time.Second),
 		float64(v.renewals)/v.took.Seconds())
-	fmt.Fprintf(w, "%-42s %d, of which %d had a proof that was too old\n", "token requests", v.requests, v.tooOld)
-	for _, f := range append(slices.Clone(faults), faultLong) {
-		fmt.Fprintf(w, "%-42s %d\n", f, v.faults[f])
+	fmt.Fprintf(w, "%-50s %d, of which %d had a proof that was too old\n", "token requests", v.requests, v.tooOld)
+	for _, f := range append(slices.Clone(faults), faultLong, faultDown) {
+		fmt.Fprintf(w, "%-50s %d\n", f, v.faults[f])
 	}
 	why := make(map[string]int)
 	for _, l := range v.lost {
 		why[l.why]++
 	}
-	fmt.Fprintf(w, "%-42s %d\n", "sessions lost", len(v.lost))
+	fmt.Fprintf(w, "%-50s %d\n", "sessions lost", len(v.lost))
 	for _, text := range slices.Sorted(maps.Keys(why)) {
 		if text != "" {
-			fmt.Fprintf(w, "%-42s %d\n", "  committed at the server, "+text, why[text])
+			fmt.Fprintf(w, "%-50s %d\n", "  committed at the server, "+text, why[text])
 		}
 	}
-	fmt.Fprintf(w, "%-42s %d\n", "  avoidable", v.avoidable())
+	fmt.Fprintf(w, "%-50s %d\n", "  avoidable", v.avoidable())
 	shown := make(map[bool]int)
 	for _, l := range v.lost {
 		if shown[l.why == ""]++; shown[l.why == ""] <= maxTrails {
