@@ -254,6 +254,40 @@ func TestNobodyAnswered(t *testing.T) {
 	}
 }
 
+// TestHandshakeFailures: only a certificate is a reason not to try again. The texts are
+// those of grpc-go, crypto/tls and crypto/x509.
+func TestHandshakeFailures(t *testing.T) {
+	for text, temporary := range map[string]bool{
+		"EOF": true,
+		"read tcp 127.0.0.1:1->127.0.0.1:2: read: connection reset by peer": true,
+		"context deadline exceeded":                                         true,
+		"tls: first record does not look like a TLS handshake":              true,
+		"remote error: tls: internal error":                                 true,
+		"remote error: tls: handshake failure":                              true,
+		"something of a later release":                                      true,
+
+		"tls: failed to verify certificate: x509: certificate signed by unknown authority":             false,
+		"tls: failed to verify certificate: x509: certificate is valid for a.example, not b.example":   false,
+		"tls: failed to verify certificate: SecPolicyCreateSSL error: 0":                               false,
+		"tls: failed to parse certificate from server: x509: malformed certificate":                    false,
+		"x509: failed to load system roots and no roots provided":                                      false,
+		"remote error: tls: bad certificate":                                                           false,
+		"remote error: tls: unknown certificate authority":                                             false,
+		"remote error: tls: certificate required":                                                      false,
+		"tls: server sent certificate containing RSA key larger than 8192 bits":                        false,
+		"credentials: cannot verify authority: x509: certificate has expired or is not yet valid: now": false,
+	} {
+		calls := 0
+		r := reply{err: status.Error(codes.Unavailable, `connection error: desc = "transport: authentication handshake failed: `+text+`"`)}
+		client := grpctransport.NewClient(counted{r, &calls}, refreshtoken.WithRetry(refreshtoken.RetryPolicy{Attempts: 2, Initial: time.Nanosecond}))
+		_, err := client.Operation(t.Context(), "ajo1")
+		var transport *refreshtoken.TransportError
+		if !errors.As(err, &transport) || transport.Temporary != temporary || (calls == 2) != temporary {
+			t.Errorf("%s: got %v (%T) after %d calls", text, err, err, calls)
+		}
+	}
+}
+
 type counted struct {
 	reply
 	calls *int

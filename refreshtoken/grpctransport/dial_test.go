@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
+	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
 
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
@@ -103,6 +105,80 @@ func TestDialOverTLS(t *testing.T) {
 	}
 	if n := len(iam.Requests()); n != 0 {
 		t.Errorf("%d requests to an untrusted server", n)
+	}
+}
+
+// breaking closes the first connection in the handshake of TLS.
+type breaking struct {
+	net.Listener
+	reset bool
+	once  sync.Once
+}
+
+func (l *breaking) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	broken := false
+	l.once.Do(func() {
+		broken = true
+		if l.reset {
+			_ = c.(*net.TCPConn).SetLinger(0)
+		} else {
+			_, _ = c.Read(make([]byte, 1<<14))
+		}
+		_ = c.Close()
+	})
+	if broken {
+		return l.Accept()
+	}
+	return c, nil
+}
+
+type revocations struct {
+	iampb.UnimplementedRefreshTokenServiceServer
+}
+
+func (revocations) Revoke(context.Context, *iampb.RevokeRefreshTokenRequest) (*operationpb.Operation, error) {
+	return nil, status.Error(codes.FailedPrecondition, "no")
+}
+
+// TestHandshakeBreaks: a connection that breaks in the handshake of TLS is tried again,
+// and does not end a RevokeEach.
+func TestHandshakeBreaks(t *testing.T) {
+	for _, reset := range []bool{false, true} {
+		server, roots := certificate(t)
+		inner, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := grpc.NewServer(grpc.Creds(credentials.NewTLS(server)))
+		iampb.RegisterRefreshTokenServiceServer(g, revocations{})
+		served := make(chan error, 1)
+		go func() { served <- g.Serve(&breaking{Listener: inner, reset: reset}) }()
+		conn, err := grpctransport.Dial(source{token: "t"}, grpctransport.DialOptions{Endpoint: inner.Addr().String(), TLS: &tls.Config{RootCAs: roots}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := []string{"aje0", "aje1", "aje2", "aje3"}
+		report, err := grpctransport.NewClient(conn).RevokeEach(t.Context(), ids, refreshtoken.RevokeEachOptions{})
+		if err != nil || len(report.NotTried) != 0 || len(report.Failed) != len(ids) {
+			t.Errorf("reset %v: got %v with %d failed and %d not tried", reset, err, len(report.Failed), len(report.NotTried))
+		}
+		for _, f := range report.Failed {
+			var api *refreshtoken.APIError
+			if !errors.As(f.Err, &api) || api.Code != refreshtoken.CodeFailedPrecondition {
+				t.Errorf("reset %v: got %v", reset, f.Err)
+			}
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+		g.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -94,9 +94,15 @@ func reasonOf(st *status.Status) string {
 	return "the response is not the message that the API describes"
 }
 
-// untrusted reports whether it is the identity of the server that is wrong, which
-// another attempt does not change.
-func untrusted(st *status.Status) bool { return strings.Contains(st.Message(), badHandshake) }
+// untrusted reports whether it is the identity of the server, or of this client, that is
+// wrong, which another attempt does not change. A handshake can also fail because the
+// connection broke or the server was too slow. Only the text tells the two apart: all
+// errors of crypto/x509 begin with "x509: ", and those of crypto/tls and the alerts about
+// a certificate contain that word. Every other failure is one of the connection.
+func untrusted(st *status.Status) bool {
+	_, reason, failed := strings.Cut(st.Message(), badHandshake)
+	return failed && (strings.Contains(reason, "x509: ") || strings.Contains(reason, "certificate"))
+}
 
 func apiErrorOf(st *statuspb.Status) *refreshtoken.APIError {
 	e := &refreshtoken.APIError{Code: refreshtoken.Code(st.GetCode()), Message: st.GetMessage()}
