@@ -28,7 +28,7 @@ func TestContract(t *testing.T) {
 	here := subject
 	here.NewPlace = func(t *testing.T) string {
 		t.Helper()
-		text, err := json.Marshal(place{c.endpoints(), newPrefix(), "user 1"})
+		text, err := json.Marshal(place{c.Endpoints(), newPrefix(), "user 1"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestContract(t *testing.T) {
 		run(client.UserGrantRole(ctx, "root", "root"))
 		run(client.AuthEnable(ctx))
 		return func() {
-			admin, err := newUser(c.endpoints(), "root", "x")
+			admin, err := newUser(c.Endpoints(), "root", "x")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,11 +64,11 @@ func TestContract(t *testing.T) {
 	here.PowerLoss = func(t *testing.T, place string) (cut func() string) {
 		t.Helper()
 		return func() string {
-			c.members[0].stop(syscall.SIGKILL)
-			if err := c.members[0].start(); err != nil {
+			c.Members[0].Stop(syscall.SIGKILL)
+			if err := c.Members[0].Start(); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.ready(); err != nil {
+			if err := c.Ready(); err != nil {
 				t.Fatal(err)
 			}
 			return place

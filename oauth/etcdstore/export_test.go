@@ -5,4 +5,4 @@ package etcdstore
 import "testing"
 
 // Endpoints is for external tests.
-func Endpoints(t testing.TB) []string { return theServer(t).endpoints() }
+func Endpoints(t testing.TB) []string { return theServer(t).Endpoints() }

@@ -20,6 +20,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/ycauth/ycauth-go/internal/etcdtest"
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
@@ -126,15 +127,16 @@ type proxy struct {
 	wg    sync.WaitGroup
 }
 
-func newProxy(t *testing.T, c *cluster) (p *proxy, endpoint string) {
+func newProxy(t *testing.T, c *etcdtest.Cluster) (p *proxy, endpoint string) {
 	t.Helper()
-	socket := filepath.Join(c.dir, fmt.Sprintf("proxy%d", prefixes.Add(1)))
+	to := strings.TrimPrefix(c.Endpoints()[0], "unix://")
+	socket := filepath.Join(filepath.Dir(to), fmt.Sprintf("proxy%d", prefixes.Add(1)))
 	var config net.ListenConfig
 	l, err := config.Listen(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p = &proxy{listener: l, to: filepath.Join(c.dir, "localhost:0"), conns: make(map[net.Conn]bool)}
+	p = &proxy{listener: l, to: to, conns: make(map[net.Conn]bool)}
 	p.wg.Go(p.serve)
 	t.Cleanup(func() {
 		l.Close()
@@ -226,12 +228,12 @@ func TestRestart(t *testing.T) {
 				if err := begin(l); err != nil {
 					return oauth.Session{}, err
 				}
-				c.members[0].stop(sig)
+				c.Members[0].Stop(sig)
 				set.timeout = 500 * time.Millisecond
 				tries := 0
 				tapped.on(func(string) error {
 					if tries++; tries == 3 { // two attempts find no server
-						up <- c.members[0].start()
+						up <- c.Members[0].Start()
 					}
 					return nil
 				}, nil)
@@ -274,7 +276,7 @@ func TestServerDown(t *testing.T) {
 	put(t, store, session(1))
 	var inFn error
 	err := store.Update(t.Context(), func(oauth.Session) (oauth.Session, error) {
-		c.members[0].stop(syscall.SIGKILL)
+		c.Members[0].Stop(syscall.SIGKILL)
 		set.timeout = 500 * time.Millisecond
 		_, inFn = store.Load(t.Context())
 		return session(2), nil
@@ -287,7 +289,7 @@ func TestServerDown(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	canceled := store.Update(ctx, nil)
-	if err := c.members[0].start(); err != nil {
+	if err := c.Members[0].Start(); err != nil {
 		t.Fatal(err)
 	}
 	for what, err := range map[string]error{"Load in fn": inFn, "save": err, "Load": load, "Update": update} {
@@ -299,7 +301,7 @@ func TestServerDown(t *testing.T) {
 	if !errors.Is(canceled, context.Canceled) {
 		t.Errorf("with a ctx that has ended: %v", canceled)
 	}
-	if err := c.ready(); err != nil {
+	if err := c.Ready(); err != nil {
 		t.Fatal(err)
 	}
 	patient, _ := newSet(t, c, Options{Prefix: set.prefix})
@@ -313,15 +315,15 @@ func TestNoResponse(t *testing.T) {
 	patient, _ := newSet(t, c, Options{})
 	put(t, patient.Store("k"), session(1))
 	set, _ := newSet(t, c, Options{Prefix: patient.prefix, Timeout: 200 * time.Millisecond})
-	process := c.members[0].process.Process
-	err := process.Signal(syscall.SIGSTOP)
+	member := c.Members[0]
+	err := member.Signal(syscall.SIGSTOP)
 	for err == nil { // a process stops a while after the signal
 		_, err = set.Store("k").Load(t.Context())
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, short := set.Store("k").Load(ctx)
-	if err := process.Signal(syscall.SIGCONT); err != nil {
+	if err := member.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	var e *Error
@@ -343,14 +345,14 @@ func TestLeaderChange(t *testing.T) {
 	other, _ := newSet(t, c, Options{Prefix: set.prefix})
 	store := set.Store("k")
 	put(t, store, session(1))
-	for i, change := range []func(leader *member) error{
-		func(leader *member) error { return c.moveLeader(t.Context(), leader) },
-		func(leader *member) error {
-			leader.stop(syscall.SIGKILL)
+	for i, change := range []func(leader *etcdtest.Member) error{
+		func(leader *etcdtest.Member) error { return moveLeader(t.Context(), c, leader) },
+		func(leader *etcdtest.Member) error {
+			leader.Stop(syscall.SIGKILL)
 			return nil
 		},
 	} {
-		leader, err := c.leader(t.Context())
+		leader, err := leaderOf(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -473,7 +475,7 @@ func TestPermission(t *testing.T) {
 		"stranger": {"x", "grant the user"},
 		"":         {"", "user and the password"},
 	} {
-		user, err := newUser(c.endpoints(), user, tc.password)
+		user, err := newUser(c.Endpoints(), user, tc.password)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -497,7 +499,7 @@ func TestPermission(t *testing.T) {
 			t.Errorf("%s: %v", user.Username, err)
 		}
 	}
-	closed, err := newClient(c.endpoints())
+	closed, err := newClient(c.Endpoints())
 	if err != nil {
 		t.Fatal(err)
 	}

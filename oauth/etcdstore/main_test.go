@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"github.com/ycauth/ycauth-go/internal/etcdtest"
 	"github.com/ycauth/ycauth-go/oauth"
 	"github.com/ycauth/ycauth-go/oauth/storetest"
 )
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 	}
 	status := m.Run()
 	if shared.cluster != nil {
-		if err := shared.cluster.close(); err != nil {
+		if err := shared.cluster.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			status = 1
 		}
@@ -105,9 +106,9 @@ var prefixes atomic.Int64
 // newPrefix returns one that nobody has.
 func newPrefix() string { return fmt.Sprintf("test %d/", prefixes.Add(1)) }
 
-func clientOf(t testing.TB, c *cluster) *clientv3.Client {
+func clientOf(t testing.TB, c *etcdtest.Cluster) *clientv3.Client {
 	t.Helper()
-	client, err := newClient(c.endpoints())
+	client, err := newClient(c.Endpoints())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func clientOf(t testing.TB, c *cluster) *clientv3.Client {
 }
 
 // newSet returns a set with a prefix of its own, and the client that it is on.
-func newSet(t testing.TB, c *cluster, opts Options) (*Set, *clientv3.Client) {
+func newSet(t testing.TB, c *etcdtest.Cluster, opts Options) (*Set, *clientv3.Client) {
 	t.Helper()
 	client := clientOf(t, c)
 	if opts.Prefix == "" {

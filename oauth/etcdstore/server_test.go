@@ -3,175 +3,24 @@
 package etcdstore
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/ycauth/ycauth-go/internal/etcdtest"
 )
 
-// A cluster is some members of etcd on Unix sockets in a temporary directory.
-type cluster struct {
-	dir     string
-	members []*member
-}
-
-type member struct {
-	args    []string
-	dir     string
-	sockets []string
-
-	mu      sync.Mutex
-	process *exec.Cmd
-	ended   chan struct{}
-	log     bytes.Buffer
-}
-
-// missing says which program is not installed.
-func missing() string {
-	if _, err := exec.LookPath("etcd"); err != nil {
-		return "etcd is not installed (Debian: apt-get install etcd-server)"
-	}
-	return ""
-}
-
-// startCluster starts n members with empty directories.
-func startCluster(n int) (*cluster, error) {
-	// Not t.TempDir, whose names are too long for a socket, and in memory where that can be
-	// had: etcd writes each change to its disk, and that of tests is shared.
-	parent := "/dev/shm"
-	if _, err := os.Stat(parent); err != nil {
-		parent = ""
-	}
-	dir, err := os.MkdirTemp(parent, "etcd")
-	if err != nil {
-		return nil, err
-	}
-	c := &cluster{dir: dir}
-	// The shortest lease is 1.5 elections, rounded up to one second. One member has nobody
-	// to wait for.
-	heartbeat, election := "10", "100"
-	if n > 1 {
-		heartbeat, election = "50", "500"
-	}
-	var peers []string
-	for i := range n {
-		peers = append(peers, fmt.Sprintf("m%d=unix://localhost:%d", i, 100+i))
-	}
-	for i := range n {
-		client, peer := fmt.Sprintf("unix://localhost:%d", i), fmt.Sprintf("unix://localhost:%d", 100+i)
-		sockets := []string{fmt.Sprintf("localhost:%d", i), fmt.Sprintf("localhost:%d", 100+i)}
-		c.members = append(c.members, &member{dir: dir, sockets: sockets, args: []string{
-			"--name", fmt.Sprint("m", i), "--data-dir", fmt.Sprint("data", i), "--initial-cluster", strings.Join(peers, ","),
-			"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-			"--heartbeat-interval", heartbeat, "--election-timeout", election, "--logger", "zap",
-		}})
-	}
-	for _, m := range c.members {
-		if err := m.start(); err != nil {
-			return nil, errors.Join(err, c.close())
-		}
-	}
-	if err := c.ready(); err != nil {
-		return nil, errors.Join(err, c.close())
-	}
-	return c, nil
-}
-
-// start starts a member, which has its data of before.
-func (m *member) start() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, name := range m.sockets { // which stay where a server is killed
-		_ = os.Remove(filepath.Join(m.dir, name))
-	}
-	cmd := exec.Command("etcd", m.args...)
-	cmd.Dir = m.dir
-	cmd.Stdout, cmd.Stderr = &m.log, &m.log
-	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = attributes()
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	m.process, m.ended = cmd, make(chan struct{})
-	go func(ended chan struct{}) {
-		defer close(ended)
-		_ = cmd.Wait()
-	}(m.ended)
-	return nil
-}
-
-// stop ends a member. With SIGKILL it dies on the spot.
-func (m *member) stop(sig syscall.Signal) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.process == nil {
-		return
-	}
-	_ = m.process.Process.Signal(sig)
-	select {
-	case <-m.ended:
-	case <-time.After(20 * time.Second):
-		_ = m.process.Process.Kill()
-		<-m.ended
-	}
-	m.process = nil
-}
-
-func (c *cluster) endpoints() []string {
-	var all []string
-	for i := range c.members {
-		all = append(all, "unix://"+filepath.Join(c.dir, fmt.Sprintf("localhost:%d", i)))
-	}
-	return all
-}
-
-// ready waits until the cluster has a leader.
-func (c *cluster) ready() error {
-	client, err := newClient(c.endpoints())
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, err := client.Get(ctx, "anything")
-		cancel()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("etcd does not come up: %w\n%s", err, c.lastWords())
-		}
-		time.Sleep(20 * time.Millisecond)
-		client.ActiveConnection().ResetConnectBackoff()
-	}
-}
-
-// lastWords ends the first member, and returns the end of its log.
-func (c *cluster) lastWords() string {
-	c.members[0].stop(syscall.SIGKILL)
-	lines := strings.Split(c.members[0].log.String(), "\n")
-	return strings.Join(lines[max(len(lines)-10, 0):], "\n")
-}
-
-// leader returns the member that leads.
-func (c *cluster) leader(ctx context.Context) (*member, error) {
-	client, err := newClient(c.endpoints())
+// leaderOf returns the member that leads.
+func leaderOf(ctx context.Context, c *etcdtest.Cluster) (*etcdtest.Member, error) {
+	client, err := newClient(c.Endpoints())
 	if err != nil {
 		return nil, err
 	}
@@ -182,16 +31,16 @@ func (c *cluster) leader(ctx context.Context) (*member, error) {
 			return nil, err
 		}
 		if status.Header.MemberId == status.Leader {
-			return c.members[i], nil
+			return c.Members[i], nil
 		}
 	}
 	return nil, errors.New("there is no leader")
 }
 
 // moveLeader makes another member the leader.
-func (c *cluster) moveLeader(ctx context.Context, leader *member) error {
-	i := slices.Index(c.members, leader)
-	client, err := newClient(c.endpoints()[i : i+1])
+func moveLeader(ctx context.Context, c *etcdtest.Cluster, leader *etcdtest.Member) error {
+	i := slices.Index(c.Members, leader)
+	client, err := newClient(c.Endpoints()[i : i+1])
 	if err != nil {
 		return err
 	}
@@ -213,13 +62,6 @@ func (c *cluster) moveLeader(ctx context.Context, leader *member) error {
 	return errors.New("there is one member only")
 }
 
-func (c *cluster) close() error {
-	for _, m := range c.members {
-		m.stop(syscall.SIGKILL)
-	}
-	return os.RemoveAll(c.dir)
-}
-
 func newClient(endpoints []string, options ...grpc.DialOption) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{
 		Endpoints: endpoints, Logger: zap.NewNop(),
@@ -231,16 +73,16 @@ func newClient(endpoints []string, options ...grpc.DialOption) (*clientv3.Client
 var shared struct {
 	once    sync.Once
 	missing string
-	cluster *cluster
+	cluster *etcdtest.Cluster
 	err     error
 }
 
 // theServer returns a server of one member, which tests must leave as it was.
-func theServer(t testing.TB) *cluster {
+func theServer(t testing.TB) *etcdtest.Cluster {
 	t.Helper()
 	shared.once.Do(func() {
-		if shared.missing = missing(); shared.missing == "" {
-			shared.cluster, shared.err = startCluster(1)
+		if shared.missing = etcdtest.Missing(); shared.missing == "" {
+			shared.cluster, shared.err = etcdtest.Start(1)
 		}
 	})
 	fail(t, shared.missing, shared.err)
@@ -248,17 +90,17 @@ func theServer(t testing.TB) *cluster {
 }
 
 // ownServer returns one that the test may stop.
-func ownServer(t testing.TB, members int) *cluster {
+func ownServer(t testing.TB, members int) *etcdtest.Cluster {
 	t.Helper()
-	what := missing()
-	var c *cluster
+	what := etcdtest.Missing()
+	var c *etcdtest.Cluster
 	var err error
 	if what == "" {
-		c, err = startCluster(members)
+		c, err = etcdtest.Start(members)
 	}
 	fail(t, what, err)
 	t.Cleanup(func() {
-		if err := c.close(); err != nil {
+		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package etcdstore
+package etcdtest
 
 import "syscall"
 
