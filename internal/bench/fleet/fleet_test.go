@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 func small(seed uint64, control string) *plan {
 	return &plan{
 		processes: 2, sessions: 50, rounds: 1000, concurrency: 8, conns: 4, latency: 60 * time.Millisecond, lease: 3 * time.Second,
-		every: 400 * time.Millisecond, most: 2 * time.Minute, once: true, seed: seed, control: control,
+		every: 400 * time.Millisecond, most: 8 * time.Minute, once: true, seed: seed, control: control,
 	}
 }
 
