@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -160,6 +161,12 @@ func (s stub) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, err
 		return nil, errors.New("this signer has no private key")
 	}
 	return s.sign(digest)
+}
+
+// drain reads and closes the body of a response, as a program does.
+func drain(resp *http.Response) {
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
 }
 
 // at is a clock that stands still.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -35,7 +36,8 @@ import (
 //     most;
 //   - with a corrected time, if the server rejected the proof (invalid_dpop_proof)
 //     and its clock differs from the one used for the proof, once, or twice
-//     if the clock of this computer was set meanwhile;
+//     if the clock of this computer was set meanwhile; once more if the proof was
+//     5 seconds old or older when it was sent, because the signer or the connection was slow;
 //   - with another token, once, if the server sends no error code or rejects the token
 //     (invalid_token, RFC 6750 §3.1) and Source returns another one after Invalidate.
 //     Any other code, for instance insufficient_user_authentication (RFC 9470), means
@@ -48,6 +50,10 @@ import (
 // connection turns out to be dead. If Base is an [*http.Transport], each of these
 // attempts gets its own proof. Through another Base the server may see one
 // proof twice; if it rejects that, the request is sent once more.
+//
+// A request can wait for its connection until the proof is too old. If Base is an
+// [*http.Transport], a request that waited for 5 seconds or longer gets a new proof, unless
+// the key is that of a [PersonSigner] that needs a person.
 //
 // # Clocks
 //
@@ -96,6 +102,7 @@ type Transport struct {
 
 	ownNonces Nonces
 	ownClocks Clocks
+	drains    atomic.Int32 // in progress
 }
 
 type contextSource interface {
@@ -108,6 +115,10 @@ type invalidator interface{ Invalidate(rejected *oauth2.Token) }
 // usual. A second one is right where the nonce changed in between, or where
 // several servers answer for one origin.
 const maxNonces = 3
+
+// maxWait is how long a proof may wait to be sent. Servers accept one for some seconds at
+// the least, and usually for a minute.
+const maxWait = 5 * time.Second
 
 // RoundTrip implements [http.RoundTripper]. Its errors are those of Source, of
 // [Prover.Proof] (a [*SigningError] if the signer fails, also after a challenge of the
@@ -141,7 +152,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	body := req.Body
 	var rejected []clock.Instant // when the proofs were made that the server rejected
 	told := ""                   // the nonce that the responses to this request gave last
-	for nonces, tokenTried := 0, false; ; {
+	for nonces, tokenTried, lateTried := 0, false, false; ; {
 		a := &attempt{t: t, req: req, tok: tok, told: told}
 		resp, err := a.do(body)
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
@@ -156,6 +167,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			again = nonces < maxNonces && a.gaveNewNonce(resp.Header)
 			nonces++
 		case codeInvalidProof:
+			if again = a.late() && !lateTried; again {
+				lateTried = true // the clocks may be right
+				break
+			}
 			again = a.betterProof(rejected)
 			rejected = append(rejected, a.made)
 		case codeInvalidToken, "":
@@ -171,7 +186,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if body, ok = rewind(req); !ok {
 			return resp, nil
 		}
-		drain(resp)
+		t.drain(req.Context(), resp)
 	}
 }
 
@@ -225,7 +240,7 @@ type attempt struct {
 	mu    sync.Mutex
 	conns int           // that the request was sent on
 	sent  clock.Instant // on the last of them
-	err   error         // of a proof for a connection after the first one
+	err   error         // of a proof that was made for a connection
 }
 
 func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
@@ -330,9 +345,13 @@ func (a *attempt) gotConn(httptrace.GotConnInfo) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.conns++
+	asked := a.sent
 	a.sent = a.t.clock().Now()
-	if a.conns == 1 || a.req.Context().Err() != nil {
+	if a.req.Context().Err() != nil {
 		return
+	}
+	if a.conns == 1 && (a.sent.Since(asked) < maxWait || a.t.Prover.NeedsPerson()) {
+		return // nobody is asked twice before the server has said that it is necessary
 	}
 	// Only of net/http's own Transport is it known that it calls this in the
 	// goroutine of RoundTrip, sends the header as it is after the call, and is done
@@ -348,6 +367,13 @@ func (a *attempt) gotConn(httptrace.GotConnInfo) {
 		a.out.Header.Del("Authorization")
 		a.out.Header.Del("DPoP")
 	}
+}
+
+// late reports whether the proof was old when it was sent.
+func (a *attempt) late() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return isDPoP(a.tok) && a.sent.Since(a.made) >= maxWait
 }
 
 // gaveNewNonce reports whether there is a nonce that the proof did not have.
@@ -429,18 +455,46 @@ func rewind(req *http.Request) (io.ReadCloser, bool) {
 const (
 	maxDrain     = 64 << 10
 	maxDrainTime = 50 * time.Millisecond // about what a new connection takes
+	maxDrains    = 16                    // at a time
 )
 
 // drain lets the connection be used again, if not much is left to read and it
-// comes at once.
-func drain(resp *http.Response) {
-	defer resp.Body.Close()
-	if resp.ContentLength > maxDrain {
+// comes at once. A body need not bear a Close during a Read, so the goroutine that
+// reads is the one that closes. If the server falls silent, that goroutine waits until ctx
+// ends or the connection breaks; so their number is bounded, and with no place left the
+// connection is given up.
+func (t *Transport) drain(ctx context.Context, resp *http.Response) {
+	if resp.ContentLength > maxDrain || resp.Body == http.NoBody {
+		resp.Body.Close()
 		return
 	}
-	stop := time.AfterFunc(maxDrainTime, func() { resp.Body.Close() }) // ends the Read
-	defer stop.Stop()
-	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	if t.drains.Add(1) > maxDrains {
+		t.drains.Add(-1)
+		resp.Body.Close()
+		return
+	}
+	timer := time.NewTimer(maxDrainTime)
+	defer timer.Stop()
+	done := make(chan struct{})
+	end := time.Now().Add(maxDrainTime)
+	go func() {
+		defer close(done)
+		defer t.drains.Add(-1)
+		defer resp.Body.Close()
+		buf := make([]byte, 4<<10)
+		for read := 0; read <= maxDrain && time.Now().Before(end); {
+			n, err := resp.Body.Read(buf)
+			if err != nil {
+				return
+			}
+			read += n
+		}
+	}()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // crossOrigin reports whether req follows redirects of which one left the origin

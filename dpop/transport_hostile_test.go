@@ -2,6 +2,7 @@ package dpop
 
 import (
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -81,7 +83,14 @@ func TestTransportTrickle(t *testing.T) {
 			tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
 			tr.Base = srv.Client().Transport
 			begin := time.Now()
-			if resp := get(t, tr, srv.URL); resp.StatusCode != 200 {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel() // before the server is closed, which waits for its handlers
+			resp, err := tr.RoundTrip(must(http.NewRequestWithContext(ctx, http.MethodGet, srv.URL, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			drain(resp)
+			if resp.StatusCode != 200 {
 				t.Errorf("status %d", resp.StatusCode)
 			}
 			if d := time.Since(begin); d > 10*time.Second {
@@ -89,6 +98,119 @@ func TestTransportTrickle(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A strictBody cannot bear what the contract of io.ReadCloser does not promise: a Close
+// during a Read, or a second one.
+type strictBody struct {
+	t      *testing.T
+	read   func([]byte) (int, error)
+	busy   atomic.Int32
+	closed atomic.Int32
+}
+
+func (b *strictBody) Read(p []byte) (int, error) {
+	if b.busy.Add(1) != 1 || b.closed.Load() != 0 {
+		b.t.Error("Read during another call, or after Close")
+	}
+	defer b.busy.Add(-1)
+	return b.read(p)
+}
+
+func (b *strictBody) Close() error {
+	if b.busy.Load() != 0 || b.closed.Add(1) != 1 {
+		b.t.Error("Close during a Read, or twice")
+	}
+	return nil
+}
+
+func TestTransportDrainClosesOnce(t *testing.T) {
+	slow := func(_ *http.Request, d time.Duration, n int) func([]byte) (int, error) {
+		return func(p []byte) (int, error) {
+			time.Sleep(d)
+			return min(n, len(p)), nil
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		read  func(*http.Request) func([]byte) (int, error)
+		takes time.Duration // the call
+	}{
+		{"ends at once", func(*http.Request) func([]byte) (int, error) {
+			return func([]byte) (int, error) { return 0, io.EOF }
+		}, 0},
+		{"fails", func(*http.Request) func([]byte) (int, error) {
+			return func([]byte) (int, error) { return 1, io.ErrUnexpectedEOF }
+		}, 0},
+		{"never ends", func(r *http.Request) func([]byte) (int, error) { return slow(r, 0, 1000) }, 0},
+		{"drips", func(r *http.Request) func([]byte) (int, error) { return slow(r, 7*time.Millisecond, 1) }, maxDrainTime},
+		{"is slow", func(r *http.Request) func([]byte) (int, error) { return slow(r, time.Minute, 1) }, maxDrainTime},
+		{"is silent", func(r *http.Request) func([]byte) (int, error) {
+			return func([]byte) (int, error) { <-r.Context().Done(); return 0, r.Context().Err() }
+		}, maxDrainTime},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var body *strictBody
+				requests := 0
+				tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+				tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+					if requests++; requests > 1 {
+						return response(r, 200, http.Header{}), nil
+					}
+					resp := response(r, 401, nonceOf("n")(r))
+					body = &strictBody{t: t, read: tt.read(r)}
+					resp.Body, resp.ContentLength = body, -1
+					return resp, nil
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				begin := time.Now()
+				resp, err := tr.RoundTrip(must(http.NewRequestWithContext(ctx, http.MethodGet, "https://h/", nil)))
+				if err != nil || resp.StatusCode != 200 {
+					t.Error(resp, err)
+				}
+				if d := time.Since(begin); d > tt.takes {
+					t.Errorf("took %v", d)
+				}
+				cancel()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if body.closed.Load() != 1 || tr.drains.Load() != 0 {
+					t.Errorf("closed %d times, %d in progress", body.closed.Load(), tr.drains.Load())
+				}
+			})
+		})
+	}
+}
+
+// Servers that fall silent keep a bounded number of goroutines, and no call waits.
+func TestTransportDrainsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var tr Transport
+		var open atomic.Int32
+		for range 100 {
+			body := &strictBody{t: t, read: func([]byte) (int, error) {
+				open.Add(1)
+				defer open.Add(-1)
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}}
+			tr.drain(ctx, &http.Response{Body: body, ContentLength: -1})
+		}
+		synctest.Wait()
+		if n := open.Load(); n != maxDrains {
+			t.Errorf("%d bodies are being read", n)
+		}
+		cancel()
+		synctest.Wait()
+		begin := time.Now()
+		tr.drain(t.Context(), &http.Response{Body: &strictBody{t: t, read: func([]byte) (int, error) { return 0, io.EOF }}, ContentLength: -1})
+		if d := time.Since(begin); d != 0 || tr.drains.Load() != 0 {
+			t.Errorf("took %v, %d in progress", d, tr.drains.Load())
+		}
+	})
 }
 
 // A short rejection does not cost the connection, a long one is not read for it.

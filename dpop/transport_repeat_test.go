@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/oauth2"
 )
@@ -174,7 +177,8 @@ func TestTransportFailingSigner(t *testing.T) {
 // gotConn on its own: what the tests above cannot time.
 func TestTransportGotConn(t *testing.T) {
 	gone := errors.New("card removed")
-	newAttempt := func(ctx context.Context, base http.RoundTripper, err error) *attempt {
+	newAttempt := func(ctx context.Context, base http.RoundTripper, err error, waited time.Duration, person bool) *attempt {
+		now := time.Now()
 		sign := func(digest []byte) ([]byte, error) {
 			if err != nil {
 				return nil, err
@@ -182,10 +186,17 @@ func TestTransportGotConn(t *testing.T) {
 			return p256Key().Sign(nil, digest, crypto.SHA256)
 		}
 		a := &attempt{
-			t:   &Transport{Base: base, Prover: newProver(t, stub{p256Key().Public(), sign})},
+			t: &Transport{
+				Base:   base,
+				Prover: newProver(t, touched{stub{p256Key().Public(), sign}, person}),
+				Clock:  func() time.Time { return now },
+			},
 			req: must(http.NewRequestWithContext(ctx, http.MethodGet, "https://h/", nil)),
 			tok: dpopToken("t"),
 		}
+		a.made = a.t.clock().Now()
+		a.sent = a.made
+		now = now.Add(waited)
 		a.out = a.req.Clone(ctx)
 		a.out.Header.Set("Authorization", "DPoP t")
 		a.out.Header.Set("DPoP", "old")
@@ -198,19 +209,28 @@ func TestTransportGotConn(t *testing.T) {
 		ctx      context.Context
 		base     http.RoundTripper
 		err      error
+		waited   time.Duration
+		person   bool
 		conns    int
 		old, any bool // the old proof is there after the calls; any credentials are
 	}{
-		{"first connection", t.Context(), &http.Transport{}, nil, 1, true, true},
-		{"second connection", t.Context(), &http.Transport{}, nil, 2, false, true},
-		{"default base", t.Context(), nil, nil, 2, false, true},
-		{"canceled", canceled, &http.Transport{}, nil, 2, true, true},
-		{"another base", t.Context(), roundTripper(nil), nil, 2, true, true},
-		{"signer fails", t.Context(), &http.Transport{}, gone, 2, false, false},
-		{"signer fails, and again", t.Context(), &http.Transport{}, gone, 3, false, false},
+		{"first connection", t.Context(), &http.Transport{}, nil, 0, false, 1, true, true},
+		{"second connection", t.Context(), &http.Transport{}, nil, 0, false, 2, false, true},
+		{"default base", t.Context(), nil, nil, 0, false, 2, false, true},
+		{"canceled", canceled, &http.Transport{}, nil, 0, false, 2, true, true},
+		{"another base", t.Context(), roundTripper(nil), nil, 0, false, 2, true, true},
+		{"signer fails", t.Context(), &http.Transport{}, gone, 0, false, 2, false, false},
+		{"signer fails, and again", t.Context(), &http.Transport{}, gone, 0, false, 3, false, false},
+		{"first connection, soon", t.Context(), &http.Transport{}, nil, maxWait - time.Second, false, 1, true, true},
+		{"first connection, late", t.Context(), &http.Transport{}, nil, maxWait, false, 1, false, true},
+		{"first connection, late, canceled", canceled, &http.Transport{}, nil, maxWait, false, 1, true, true},
+		{"first connection, late, of another base", t.Context(), roundTripper(nil), nil, maxWait, false, 1, true, true},
+		{"first connection, late, with a person", t.Context(), &http.Transport{}, nil, time.Hour, true, 1, true, true},
+		{"first connection, late, and the signer fails", t.Context(), &http.Transport{}, gone, maxWait, false, 1, false, false},
+		{"second connection, with a person", t.Context(), &http.Transport{}, nil, 0, true, 2, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a := newAttempt(tt.ctx, tt.base, tt.err)
+			a := newAttempt(tt.ctx, tt.base, tt.err, tt.waited, tt.person)
 			for range tt.conns {
 				a.gotConn(httptrace.GotConnInfo{})
 			}
@@ -221,6 +241,116 @@ func TestTransportGotConn(t *testing.T) {
 			if a.conns != tt.conns || a.sent.IsZero() {
 				t.Errorf("%d connections, sent %v", a.conns, a.sent)
 			}
+		})
+	}
+}
+
+// touched is a signer that may need a person.
+type touched struct {
+	crypto.Signer
+	person bool
+}
+
+func (s touched) NeedsPerson() bool { return s.person }
+
+// pipes is a network of one server.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case p.conns <- theirs:
+		return ours, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p pipes) Close() error { close(p.done); return nil }
+
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
+// A proof is too old when it is sent, because something before that was slow.
+func TestTransportLateProof(t *testing.T) {
+	const url = "http://localhost/"
+	for _, tt := range []struct {
+		name    string
+		sign    []time.Duration // how long each signature takes
+		dial    time.Duration   // how long a connection takes
+		busy    time.Duration   // how long the only connection is in use
+		copies  bool            // the request does not reach an *http.Transport itself
+		person  bool
+		status  int
+		proofs  int // signed
+		rejects int // by the server
+	}{
+		{name: "nothing is slow", status: 200, proofs: 1},
+		{name: "dial", dial: 90 * time.Second, status: 200, proofs: 2},
+		{name: "dial, with a person", dial: 90 * time.Second, person: true, status: 200, proofs: 2, rejects: 1},
+		{name: "dial, through a base that copies the request", dial: 90 * time.Second, copies: true, status: 200, proofs: 2, rejects: 1},
+		{name: "wait for a connection", busy: 90 * time.Second, status: 200, proofs: 2},
+		{name: "signature", sign: []time.Duration{90 * time.Second}, status: 200, proofs: 2, rejects: 1},
+		{name: "signature, always", sign: []time.Duration{90 * time.Second, 90 * time.Second, 90 * time.Second}, status: 401, proofs: 2, rejects: 2},
+		{name: "a little", dial: 4 * time.Second, sign: []time.Duration{4 * time.Second}, status: 200, proofs: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := pipes{make(chan net.Conn), make(chan struct{})}
+				var v Verifier
+				proofs, rejects := 0, 0
+				srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.Header.Get("DPoP") == "" {
+						time.Sleep(tt.busy)
+						return
+					}
+					want := Expected{URL: url, AccessToken: "bound", Thumbprint: thumbprintOf(t, p256Key())}
+					if _, err := v.VerifyRequest(r, want); err != nil {
+						rejects++
+						w.Header().Set("WWW-Authenticate", `DPoP error="invalid_dpop_proof"`)
+						w.WriteHeader(http.StatusUnauthorized)
+					}
+				})}
+				go srv.Serve(network)
+				base := &http.Transport{MaxConnsPerHost: 1, DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+					time.Sleep(tt.dial)
+					return network.dial(ctx, "", addr)
+				}}
+				signer := touched{stub{p256Key().Public(), func(digest []byte) ([]byte, error) {
+					if proofs++; proofs <= len(tt.sign) {
+						time.Sleep(tt.sign[proofs-1])
+					}
+					return p256Key().Sign(nil, digest, crypto.SHA256)
+				}}, tt.person}
+				tr := &Transport{Source: oauth2.StaticTokenSource(dpopToken("bound")), Prover: newProver(t, signer), Base: base}
+				if tt.copies {
+					tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) { return base.RoundTrip(r.Clone(r.Context())) })
+				}
+				var wg sync.WaitGroup
+				if tt.busy > 0 {
+					wg.Go(func() { get(t, base, url) })
+					synctest.Wait()
+				}
+				if resp := get(t, tr, url); resp.StatusCode != tt.status || proofs != tt.proofs || rejects != tt.rejects {
+					t.Errorf("status %d after %d proofs, %d rejected; want %d, %d, %d", resp.StatusCode, proofs, rejects, tt.status, tt.proofs, tt.rejects)
+				}
+				wg.Wait()
+				base.CloseIdleConnections()
+				if err := srv.Close(); err != nil {
+					t.Error(err)
+				}
+			})
 		})
 	}
 }
