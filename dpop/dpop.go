@@ -17,7 +17,7 @@
 //	P-256    ES256
 //	P-384    ES384
 //	P-521    ES512
-//	Ed25519  EdDSA
+//	Ed25519  EdDSA (WithAlgorithm chooses its other name, Ed25519)
 //	RSA      PS256, at 2048 bits or more (WithAlgorithm chooses RS256)
 //
 // A signer that may wait for the user to type a PIN or touch a token should
@@ -125,7 +125,7 @@ type Prover struct {
 	lastURL atomic.Pointer[normalized]
 }
 
-// An Option configures a [Prover].
+// An Option configures a [Prover]. A nil Option does nothing.
 type Option func(*options)
 
 type options struct {
@@ -135,7 +135,9 @@ type options struct {
 
 // WithAlgorithm signs with alg instead of the key's usual algorithm, for servers
 // that do not list it in dpop_signing_alg_values_supported (RFC 9449
-// §5.1). Only RSA keys have a choice: [jose.PS256] or [jose.RS256].
+// §5.1). RSA keys have the choice of [jose.PS256] and [jose.RS256], and Ed25519 keys that
+// of two names for the same signature: [jose.EdDSA], which more servers know, and
+// "Ed25519", which replaces it (RFC 9864 §2.2).
 func WithAlgorithm(alg jose.SignatureAlgorithm) Option {
 	return func(o *options) { o.algorithm = alg }
 }
@@ -170,7 +172,9 @@ func New(signer crypto.Signer, opts ...Option) (*Prover, error) {
 	}
 	var o options
 	for _, opt := range opts {
-		opt(&o)
+		if opt != nil {
+			opt(&o)
+		}
 	}
 	pub := signer.Public()
 	alg, err := algorithmFor(pub, o.algorithm)
@@ -193,6 +197,9 @@ type algorithm struct {
 	coord int               // octets of one ECDSA coordinate; 0: the signature is used as it comes
 	size  int               // octets of the JWS signature
 }
+
+// algEd25519 is the fully-specified name of EdDSA with the curve Ed25519 (RFC 9864 §2.2).
+const algEd25519 jose.SignatureAlgorithm = "Ed25519"
 
 var pssSHA256 = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256} // RFC 7518 §3.5
 
@@ -221,6 +228,9 @@ func algorithmFor(pub crypto.PublicKey, want jose.SignatureAlgorithm) (algorithm
 			return alg, errors.New("dpop: the Ed25519 public key has a wrong length")
 		}
 		alg = algorithm{jose.EdDSA, 0, crypto.Hash(0), 0, ed25519.SignatureSize}
+		if want == algEd25519 {
+			alg.name = want
+		}
 	case *rsa.PublicKey:
 		if pub == nil || pub.N == nil {
 			return alg, errors.New("dpop: the signer has an empty RSA public key")

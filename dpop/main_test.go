@@ -56,6 +56,7 @@ var algorithms = []struct {
 	{"P-384", p384Key, nil, jose.ES384, 96},
 	{"P-521", p521Key, nil, jose.ES512, 132},
 	{"Ed25519", edKey, nil, jose.EdDSA, 64},
+	{"Ed25519 by its later name", edKey, []Option{WithAlgorithm("Ed25519"), nil}, "Ed25519", 64},
 	{"RSA", rsaKey, nil, jose.PS256, 256},
 	{"RSA with RS256", rsaKey, []Option{WithAlgorithm(jose.RS256)}, jose.RS256, 256},
 }

@@ -138,7 +138,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody = false
 		return t.send(req, req)
 	}
-	if _, err := wire.CheckURL(req.URL.Scheme + "://" + req.URL.Host); err != nil {
+	// String escapes the host, of which the zone of an IPv6 address needs it.
+	if _, err := wire.CheckURL((&url.URL{Scheme: req.URL.Scheme, Host: req.URL.Host}).String()); err != nil {
 		return nil, fmt.Errorf("dpop: credentials are not sent to this URL: its address %w", err)
 	}
 	if t.Source == nil {

@@ -471,6 +471,7 @@ func TestTransportRefuses(t *testing.T) {
 		{"http to an address in the network", "http://10.0.0.1/", nil, "uses http", nil},
 		{"other scheme", "ftp://api.example.com/", nil, "neither https nor http", nil},
 		{"no host", "https:///a", nil, "with a host", nil},
+		{"a host with a path in it", "https://api.example.com/", func(_ *Transport, r *http.Request) { r.URL.Host = "api.example.com/a" }, "not a URL", nil},
 		{"no URL", "https://api.example.com/", func(_ *Transport, r *http.Request) { r.URL = nil }, "no URL", nil},
 		{"user in the URL of a bound request", "https://u:hunter2@api.example.com/", nil, "user information", nil},
 		{"no source", "https://api.example.com/", func(tr *Transport, _ *http.Request) { tr.Source = nil }, "Source is nil", nil},
@@ -658,6 +659,24 @@ func TestTransportClock(t *testing.T) {
 }
 
 // The server puts the target URI together from the Host that it received.
+// The zone of an address is for the dialer: no server sees it.
+func TestTransportZone(t *testing.T) {
+	for _, address := range []string{"https://[fe80::1%25eth0]:8443/", "https://[fe80::1%25eth0]/", "http://[::1%25lo]/"} {
+		tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+		var dialled, htu string
+		tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+			dialled, htu = r.URL.String(), takeApart(t, r.Header.Get("DPoP")).claim(t, "htu")
+			return response(r, 200, http.Header{}), nil
+		})
+		_, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, address, nil)))
+		plain, _, _ := strings.Cut(address, "%")
+		_, rest, _ := strings.Cut(address, "]")
+		if want := plain + "]" + rest; err != nil && !strings.HasPrefix(address, "http:") || err == nil && (dialled != address || htu != want) {
+			t.Errorf("%s: sent to %s with a proof for %s, %v", address, dialled, htu, err)
+		}
+	}
+}
+
 func TestTransportHost(t *testing.T) {
 	srv := newResource(t, map[string]string{"bound": thumbprintOf(t, p256Key())}, nil)
 	req := must(http.NewRequest(http.MethodGet, srv.URL+"/a", nil))

@@ -41,6 +41,18 @@ const (
 	rfcProofKey    = `{"kty":"EC","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA","crv":"P-256"}`
 )
 
+// A proof of the npm package dpop 2.1.2, with generateKeyPair("Ed25519"). Its header has
+// the name of RFC 9864.
+const (
+	npmProof = "eyJhbGciOiJFZDI1NTE5IiwidHlwIjoiZHBvcCtqd3QiLCJqd2siOnsia3R5IjoiT0tQIiwiY3J2IjoiRWQyNTUxOSIs" +
+		"IngiOiJockdHaUFEYXh6cmNsZENhZGZSM19qTmgzUHVrZEVIcjdxb3hsZGotUTNzIn19.eyJpYXQiOjE3OTUyOTUzNTgsImp0a" +
+		"SI6IjdkMzQzMzZkLTBkMDAtNDkwMi04NjdhLTM2OTJmZDQyMTFjMiIsImh0bSI6IkdFVCIsIm5vbmNlIjoibm9uY2UxIiwiaHR" +
+		"1IjoiaHR0cHM6Ly9hcGkuZXhhbXBsZS9hJTIwYi8lQzMlQkMiLCJhdGgiOiJaZHp4YnFQZnBKQnBZb0NKNjBwMVNEQnc5VmhMS" +
+		"2lIdVpKRXJYMklmRXRvIn0.7GrWjs0IBw0y7TCEUkLn-Lp9ymfbuyF0sMcU0RFlCbROijai9GgxokbGMmG72B7tgHZqHu8Td78" +
+		"Owp3WMz2xAQ"
+	npmThumbprint = "U7oFHRLIULx2SUD2XcMFnSWqGP1PgfmpcPVG5ZjHN7c"
+)
+
 // RFC 7515 A.2 (RS256), A.3 (ES256), A.4 (ES512) and RFC 8037 A.1 (Ed25519).
 const (
 	rfcRSAKey = `{"kty":"RSA",
@@ -145,14 +157,18 @@ func TestProofVectors(t *testing.T) {
 		name, proof string
 		want        Expected
 		id, htu     string
+		nonce, jkt  string
 		iat         int64
 	}{
 		{"RFC 9449 section 4.1", rfcTokenProof,
 			Expected{Method: "POST", URL: "https://server.example.com/token"},
-			"-BwC3ESc6acc2lTc", "https://server.example.com/token", 1562262616},
+			"-BwC3ESc6acc2lTc", "https://server.example.com/token", "", rfcThumbprint, 1562262616},
 		{"RFC 9449 section 7.1", rfcResourceProof,
 			Expected{Method: "GET", URL: "https://resource.example.org/protectedresource", AccessToken: rfcAccessToken, Thumbprint: rfcThumbprint},
-			"e1j3V_bKic8-LAEB", "https://resource.example.org/protectedresource", 1562262618},
+			"e1j3V_bKic8-LAEB", "https://resource.example.org/protectedresource", "", rfcThumbprint, 1562262618},
+		{"npm package dpop 2.1.2", npmProof,
+			Expected{Method: "GET", URL: "https://api.example/a%20b/ü?x=1", AccessToken: "tok-1", Thumbprint: npmThumbprint},
+			"7d34336d-0d00-4902-867a-3692fd4211c2", "https://api.example/a%20b/%C3%BC", "nonce1", npmThumbprint, 1795295358},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v := Verifier{Now: at(time.Unix(tt.iat, 0))}
@@ -161,10 +177,10 @@ func TestProofVectors(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got.ID != tt.id || got.Method != tt.want.Method || got.URL != tt.htu || got.IssuedAt.Unix() != tt.iat ||
-				got.Nonce != "" || got.Thumbprint != rfcThumbprint || got.Certificates != nil {
+				got.Nonce != tt.nonce || got.Thumbprint != tt.jkt || got.Certificates != nil {
 				t.Errorf("%+v", got)
 			}
-			if want := keyOf(t, rfcProofKey).Public(); !samePublicKey(got.Key.Key, want) {
+			if want := keyOf(t, rfcProofKey).Public(); tt.jkt == rfcThumbprint && !samePublicKey(got.Key.Key, want) {
 				t.Error("another key")
 			}
 		})

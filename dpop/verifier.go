@@ -2,6 +2,7 @@ package dpop
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/base64"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,7 +80,8 @@ func (e *ProofError) Code() string {
 // It accepts proofs of up to 16 KiB, identifiers (jti) of up to 512 octets, and
 // RSA keys of 2048 to 4096 bits.
 type Verifier struct {
-	// Algorithms are the accepted JWS algorithms, a subset of the default.
+	// Algorithms are the accepted JWS algorithms, a subset of the default. EdDSA includes
+	// Ed25519, the name that RFC 9864 gives to the same algorithm.
 	// Optional. Default: ES256, ES384, ES512, EdDSA, PS256, RS256.
 	Algorithms []jose.SignatureAlgorithm
 
@@ -183,7 +186,7 @@ func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	if err != nil {
 		return nil, err
 	}
-	payload, err := header.jws.Verify(header.key) // 6
+	payload, err := header.verify(proof) // 6
 	if err != nil {
 		return nil, &ProofError{Reason: "the signature does not verify with the key in the header"}
 	}
@@ -279,6 +282,9 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 	if strings.ContainsAny(proof, "\r\n") {
 		return nil, &ProofError{Reason: "not a compact JWS: there is a line break in it"}
 	}
+	if slices.Contains(algs, jose.EdDSA) {
+		algs = append(slices.Clone(algs), algEd25519)
+	}
 	jws, err := jose.ParseSignedCompact(proof, algs)
 	if alg := (*jose.ErrUnexpectedSignatureAlgorithm)(nil); errors.As(err, &alg) {
 		return nil, &ProofError{Reason: "the algorithm is not an accepted one (alg)"}
@@ -318,6 +324,22 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 		return nil, err
 	}
 	return &proofHeader{jws, key, chain}, nil
+}
+
+var errSignature = errors.New("dpop: wrong signature")
+
+// verify returns the payload. go-jose does not know the name Ed25519, so the signature of
+// such a proof is verified here, over what RFC 7515 §5.2 says: the octets as they came.
+func (h *proofHeader) verify(proof string) ([]byte, error) {
+	key, ok := h.key.Key.(ed25519.PublicKey)
+	if !ok || h.jws.Signatures[0].Protected.Algorithm != string(algEd25519) {
+		return h.jws.Verify(h.key)
+	}
+	input := proof[:strings.LastIndexByte(proof, '.')]
+	if !ed25519.Verify(key, []byte(input), h.jws.Signatures[0].Signature) {
+		return nil, errSignature
+	}
+	return h.jws.UnsafePayloadWithoutVerification(), nil
 }
 
 // headerMembers reads the header once more, without go-jose's leniency: a name

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
@@ -18,6 +19,7 @@ import (
 	"math"
 	"math/big"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -500,6 +502,68 @@ func TestVerifyAlgorithms(t *testing.T) {
 	wantProofError(t, err, "public key", nil)
 	_, err = v.Verify(forge(t, func(f *forgery) { f.header["alg"], f.signature = "none", []byte{} }), wantPOST)
 	wantProofError(t, err, "does not fit", nil)
+}
+
+// The two names of EdDSA with Ed25519 (RFC 9864 §2.2), of which go-jose knows one.
+func TestVerifyEd25519(t *testing.T) {
+	named := newProver(t, edKey(), WithAlgorithm("Ed25519"))
+	sign := func(change func(*forgery)) string { // by the Ed25519 key
+		return forge(t, func(f *forgery) {
+			f.header["alg"], f.header["jwk"] = "Ed25519", jose.JSONWebKey{Key: edKey().Public()}
+			if change != nil {
+				change(f)
+			}
+			input := base64.RawURLEncoding.EncodeToString(must(json.Marshal(f.header))) + "." + base64.RawURLEncoding.EncodeToString(must(json.Marshal(f.payload)))
+			if f.signature == nil {
+				f.signature = must(edKey().Sign(nil, []byte(input), crypto.Hash(0)))
+			}
+		})
+	}
+	otherKey := newProver(t, stub{edKey().Public(), func(message []byte) ([]byte, error) {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return ed25519.Sign(key, message), err
+	}}, WithAlgorithm("Ed25519"))
+	proof := sign(nil)
+	for _, tt := range []struct {
+		name  string
+		algs  []jose.SignatureAlgorithm
+		proof string
+		want  string // "" if it is accepted
+	}{
+		{"default", nil, proof, ""},
+		{"EdDSA stands for both", []jose.SignatureAlgorithm{jose.EdDSA}, proof, ""},
+		{"the later name alone", []jose.SignatureAlgorithm{"Ed25519"}, proof, ""},
+		{"EdDSA, by the later name alone", []jose.SignatureAlgorithm{"Ed25519"}, sign(header("alg", "EdDSA")), "accepted one (alg)"},
+		{"neither", []jose.SignatureAlgorithm{jose.ES256}, proof, "accepted one (alg)"},
+		{"key with the name", nil, sign(func(f *forgery) {
+			f.header["jwk"] = map[string]any{"kty": "OKP", "crv": "Ed25519", "alg": "Ed25519", "x": base64.RawURLEncoding.EncodeToString(edKey().Public().(ed25519.PublicKey))}
+		}), ""},
+		{"other case", nil, sign(header("alg", "ed25519")), "accepted one (alg)"},
+		{"Ed448", nil, sign(header("alg", "Ed448")), "accepted one (alg)"},
+		{"key of another kind", nil, forge(t, header("alg", "Ed25519")), "does not fit"},
+		{"an Ed25519 key for ES256", nil, sign(header("alg", "ES256")), "does not fit"},
+		{"signed by another key", nil, makeProof(t, otherKey, Claims{IssuedAt: testTime}), "does not verify"},
+		{"no signature", nil, sign(func(f *forgery) { f.signature = []byte{} }), "does not verify"},
+		{"short signature", nil, sign(func(f *forgery) { f.signature = make([]byte, 63) }), "does not verify"},
+		{"long signature", nil, sign(func(f *forgery) { f.signature = make([]byte, 65) }), "does not verify"},
+		{"another payload", nil, strings.Join([]string{strings.Split(proof, ".")[0], strings.Split(forge(t, claim("jti", "other")), ".")[1], strings.Split(proof, ".")[2]}, "."), "does not verify"},
+		{"no payload", nil, strings.Join([]string{strings.Split(proof, ".")[0], "", strings.Split(proof, ".")[2]}, "."), "does not verify"},
+		{"of a Prover", nil, makeProof(t, named, Claims{IssuedAt: testTime}), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			algs := slices.Clone(tt.algs)
+			v := Verifier{Algorithms: tt.algs, Now: at(testTime)}
+			_, err := v.Verify(tt.proof, wantPOST)
+			if tt.want != "" {
+				wantProofError(t, err, tt.want, nil)
+			} else if err != nil {
+				t.Error(err)
+			}
+			if !slices.Equal(v.Algorithms, algs) {
+				t.Errorf("Algorithms is %v now", v.Algorithms)
+			}
+		})
+	}
 }
 
 func TestVerifyRequest(t *testing.T) {
