@@ -36,10 +36,10 @@ opensc            cmd:opensc-tool    piv                   another PIV program, 
 gnome-keyring     cmd:gnome-keyring-daemon  oauth/keyringstore  a real Secret Service for the keyring store
 dbus              cmd:dbus-run-session  oauth/keyringstore  the bus that the Secret Service is on
 
-postgresql        file:/usr/lib/postgresql  (oauth/pgstore|internal/(storehistory|bench/fleet))  a real server for the PostgreSQL store
+postgresql        file:/usr/lib/postgresql  (oauth/pgstore|internal/(storehistory|bench/fleet)|examples/service)  a real server for the PostgreSQL store
 pgbouncer         file:/usr/sbin/pgbouncer  (oauth/pgstore|internal/(storehistory|bench/fleet))  a pooler of transactions before it
 
-etcd-server       cmd:etcd           oauth/etcdstore       a real server for the etcd store
+etcd-server       cmd:etcd           (oauth/etcdstore|internal/storehistory)  a real server for the etcd store
 
 spin              cmd:spin           internal/model        the checker of the model of leases
 END

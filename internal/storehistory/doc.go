@@ -13,7 +13,7 @@
 //   - clocks that are wrong by up to five minutes, different in each process
 //   - connections to the authorization server that break before or after it has processed
 //     a request, late responses, and 503
-//   - connections to the database that break before a statement or after it
+//   - connections to the database or etcd that break before a request or after it
 //   - slow steps of the file system
 //
 // # Checks

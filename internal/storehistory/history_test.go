@@ -25,6 +25,12 @@ func TestMain(m *testing.M) {
 			status = 1
 		}
 	}
+	if etcd.cluster != nil {
+		if err := etcd.cluster.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}
 	os.Exit(status)
 }
 

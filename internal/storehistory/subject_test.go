@@ -12,16 +12,23 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ycauth/ycauth-go/internal/durable"
+	"github.com/ycauth/ycauth-go/internal/etcdtest"
 	"github.com/ycauth/ycauth-go/internal/pgtest"
 	"github.com/ycauth/ycauth-go/oauth"
+	"github.com/ycauth/ycauth-go/oauth/etcdstore"
 	"github.com/ycauth/ycauth-go/oauth/filestore"
 	"github.com/ycauth/ycauth-go/oauth/pgstore"
 )
@@ -91,6 +98,7 @@ var subjects = []subject{
 		start: func(t *testing.T) string { t.Helper(); _, url := database(t); return newTable(t, url) },
 		open:  openPostgres,
 	},
+	{name: "etcdstore", lease: leaseTime, start: newPrefix, open: openEtcd},
 }
 
 func openFile(place string, d *disturber, opts ...filestore.Option) (func(int) (oauth.Store, error), error) {
@@ -211,8 +219,73 @@ func openPostgres(place string, d *disturber) (func(int) (oauth.Store, error), e
 	return func(session int) (oauth.Store, error) { return set.Store(fmt.Sprintf("user %d", session)), nil }, nil
 }
 
-// breaking is a connection that breaks now and then, before a statement is sent or before
-// its result is read.
+// etcd is the server of this test binary, started by the first test that needs it.
+var etcd struct {
+	once    sync.Once
+	cluster *etcdtest.Cluster
+	err     error
+}
+
+// A prefix is a place in etcd.
+type prefix struct {
+	Endpoints []string
+	Name      string
+}
+
+var prefixes atomic.Int64
+
+func newPrefix(t *testing.T) (place string) {
+	t.Helper()
+	if missing := etcdtest.Missing(); missing != "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	etcd.once.Do(func() { etcd.cluster, etcd.err = etcdtest.Start(1) })
+	if etcd.err != nil {
+		t.Fatal(etcd.err)
+	}
+	text, err := json.Marshal(prefix{etcd.cluster.Endpoints(), fmt.Sprintf("sessions %d", prefixes.Add(1))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func openEtcd(place string, d *disturber) (func(int) (oauth.Store, error), error) {
+	var at prefix
+	if err := json.Unmarshal([]byte(place), &at); err != nil {
+		return nil, err
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: at.Endpoints, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(addr, "unix://"))
+				if err != nil {
+					return nil, err
+				}
+				return &breaking{conn, d}, nil
+			}),
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	set, err := etcdstore.New(client, etcdstore.Options{
+		Prefix: at.Name, Keys: etcdstore.Keys{ByVersion: map[uint32]cipher.AEAD{1: aead()}}, Lease: leaseTime,
+		Timeout: 3 * time.Second, SaveTimeout: 5 * time.Second,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func(session int) (oauth.Store, error) { return set.Store(fmt.Sprintf("user %d", session)), nil }, nil
+}
+
+// breaking is a connection that breaks now and then, before a request is sent or before its
+// result is read.
 type breaking struct {
 	net.Conn
 
@@ -239,7 +312,7 @@ func (b *breaking) Read(p []byte) (int, error) {
 
 // A disturber is the source of small disturbances in a process. It is safe for concurrent use.
 type disturber struct {
-	broken func() // is told of connections to a database
+	broken func() // is told of connections to a database or etcd
 
 	mu    sync.Mutex
 	rng   *rand.Rand
