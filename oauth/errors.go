@@ -222,7 +222,8 @@ type InterruptedError struct {
 	// Err is the error of the request, or nil if another process sent it.
 	Err error
 
-	wait time.Duration // the time until then
+	wait  time.Duration // the time until then
+	grace bool          // only because the process that sent it may be about to save
 }
 
 func (e *InterruptedError) Error() string {

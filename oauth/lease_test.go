@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -404,11 +405,82 @@ func TestSuccessorServesWhileItWaits(t *testing.T) {
 		}
 		time.Sleep(time.Until(interrupted.Until))
 		_, _ = ts.Token()
-		synctest.Wait()
+		time.Sleep(10 * time.Second) // a former holder would have the time to save
 		if n := srv.Count(iamtest.EndpointToken) - requests; n != 1 || len(m.of(oauth.EventRenewed)) != 1 {
 			t.Errorf("%d requests, %+v", n, m.of(oauth.EventRenewed))
 		}
 	})
+}
+
+// The store is unavailable for longer than a successor waits. When it is back, the holder,
+// who is alive, saves the new session before anybody sends the former refresh token.
+func TestStoreIsAwayForLongerThanTheFence(t *testing.T) {
+	srv := fleetServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		var away atomic.Bool
+		w := newFleet(t, srv, 2, flaw{}, nil, func(c *oauth.Config) { c.Store = &awayStore{c.Store.(*leasetest.Replica), &away} })
+		for _, m := range w.members {
+			if _, err := m.c.TokenSource().Renew(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.script = []happening{{point: leasetest.Send, n: w.visited(0, leasetest.Send) + 1, do: func(*fleet) { away.Store(true) }}}
+		renewed, err := w.members[0].c.TokenSource().Renew(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(fence + 10*time.Minute)
+		away.Store(false)
+		got, err := w.members[1].c.TokenSource().Renew(t.Context())
+		if err != nil {
+			t.Fatalf("the successor: %v", err)
+		}
+		if got.AccessToken == renewed.AccessToken {
+			t.Error("the successor did not renew")
+		}
+		for i, m := range w.members {
+			if _, err := m.c.TokenSource().Renew(t.Context()); err != nil {
+				t.Errorf("replica %d: %v", i, err)
+			}
+			closeSource(t, m.c)
+		}
+	})
+}
+
+// awayStore is a store that fails while it is away.
+type awayStore struct {
+	*leasetest.Replica
+	away *atomic.Bool
+}
+
+func (s *awayStore) Load(ctx context.Context) (oauth.Session, error) {
+	if s.away.Load() {
+		return oauth.Session{}, errLine
+	}
+	return s.Replica.Load(ctx)
+}
+
+func (s *awayStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	return s.UpdateLease(ctx, func(_ oauth.Lease, stored oauth.Session) (oauth.Session, error) { return fn(stored) })
+}
+
+func (s *awayStore) UpdateLease(ctx context.Context, fn func(oauth.Lease, oauth.Session) (oauth.Session, error)) error {
+	if s.away.Load() {
+		return errLine
+	}
+	lost := false
+	err := s.Replica.UpdateLease(ctx, func(l oauth.Lease, stored oauth.Session) (oauth.Session, error) {
+		next, err := fn(l, stored)
+		if s.away.Load() {
+			lost = true
+			return stored, oauth.ErrOutcomeUnknown // the mark stays
+		}
+		return next, err
+	})
+	if lost {
+		return errLine
+	}
+	return err
 }
 
 // If nothing keeps an old request from being accepted, a successor waits as long as

@@ -34,9 +34,10 @@ import (
 //	begun        held   yes  | keep, or judged without      | the holder, while more than
 //	                         | effect: idle. Death, pause,  | RequestTimeout of the lease
 //	                         | lost response: interrupted   | is left
-//	interrupted  ended  yes  | the former holder keeps what | nobody until W has passed. Then
-//	                         | came after all: idle. After  | a successor, and a server would
-//	                         | W, a successor takes: taken  | reject what the former holder sends
+//	interrupted  ended  yes  | the former holder keeps what | nobody until W has passed, and
+//	                         | came after all: idle. After  | saveGrace under the lease. Then
+//	                         | W, a successor takes: taken  | a successor, and a server would
+//	                         |                              | reject what the former holder sends
 //
 // A session is kept if and only if the stored refresh token is still the one that was
 // exchanged for it, whoever has the lease; Begin fails if it is not. So two requests with
@@ -130,6 +131,10 @@ func (s *TokenSource) renew(f *flight) error {
 		if errors.Is(err, ErrLeaseLost) && overtaken < maxOvertaken && f.ctx.Err() == nil {
 			overtaken++
 			continue // what there is now is found under the lease
+		}
+		if inGrace(err) && pause(f.ctx, saveGrace) {
+			f.graced = true
+			continue
 		}
 		if v := s.view.Load(); first && err == nil && f.epoch == v.epoch && v.token != nil && v.usable(s.c.clock.Now()) == nil {
 			f.dead, first = true, false
@@ -354,8 +359,34 @@ func (s *TokenSource) interrupted(f *flight, lease Lease, base Session) error {
 		return &InterruptedError{Until: now.Wall().Add(fence - ago), wait: fence - ago}
 	case fence == 0 && (f.cause == CauseStale || f.cause == CauseKeepAlive) && v.usable(now) != nil:
 		return ErrOutcomeUnknown
+	case fence > 0 && !f.graced:
+		return &InterruptedError{Until: now.Wall().Add(saveGrace), wait: saveGrace, grace: true}
 	}
 	return nil
+}
+
+// saveGrace is how long a successor waits, without the lease, before it sends the refresh
+// token of an old mark. The store may have been unavailable until a moment ago, and the
+// former holder may be alive, with the new session in memory. It tries again to save within
+// maxSaveRetry.
+const saveGrace = maxSaveRetry + 2*time.Second
+
+// inGrace reports whether err says that the former holder may be about to save.
+func inGrace(err error) bool {
+	var interrupted *InterruptedError
+	return errors.As(err, &interrupted) && interrupted.grace
+}
+
+// pause reports whether ctx let it wait for d.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // fence is how long after the mark of a lease a request can be accepted that was

@@ -177,7 +177,7 @@ func TestOwnMarkDoesNotDelayARenewal(t *testing.T) {
 				if !store.marked.Load() {
 					t.Fatal("there is no mark")
 				}
-				if healed { // the saver tries once a minute
+				if healed { // the saver tries every 4 seconds
 					store.set(func(s *faultyStore) { s.failSave = nil })
 				}
 				wantToken(t, c.TokenSource(), "at-1") // stale

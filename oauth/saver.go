@@ -10,7 +10,7 @@ import (
 
 const (
 	firstSaveRetry = time.Second
-	maxSaveRetry   = time.Minute
+	maxSaveRetry   = 4 * time.Second
 
 	// saveTimeout bounds one attempt to save.
 	saveTimeout = 30 * time.Second

@@ -57,7 +57,8 @@ type flight struct {
 
 	// uncertain: the server may have processed a request without our learning of it.
 	// dead: a token was dead on arrival, so that the renewal is no success.
-	uncertain, dead bool
+	// graced: a former holder of the lease that is alive had the time to save.
+	uncertain, dead, graced bool
 
 	// events happened while the store was locked. They are told once the session is
 	// saved: an observer that blocks, panics, or writes to a closed pipe must not
