@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/oauth2"
@@ -392,6 +393,57 @@ func TestStreamsThatGoOn(t *testing.T) {
 				t.Errorf("the next call: %v", err)
 			}
 		})
+	}
+}
+
+// A slowRenewer takes its time for the second token.
+type slowRenewer struct {
+	*renewer
+	asked   chan struct{}
+	release chan struct{}
+	times   atomic.Int32
+}
+
+func (r *slowRenewer) GetRequestMetadata(ctx context.Context, uri ...string) (map[string]string, error) {
+	if r.times.Add(1) == 2 {
+		close(r.asked)
+		<-r.release
+	}
+	return r.renewer.GetRequestMetadata(ctx, uri...)
+}
+
+// TestStreamDoesNotWaitForTheSource: while it is asked for another token, only the method
+// that reads waits. A message that is sent meanwhile is for the rejected stream, and is not
+// lost on another one.
+func TestStreamDoesNotWaitForTheSource(t *testing.T) {
+	for _, sends := range []bool{false, true} {
+		src := &slowRenewer{renewer: &renewer{tokens: []string{"t1", "t2"}}, asked: make(chan struct{}), release: make(chan struct{})}
+		r := &resource{accepts: "Bearer t2"}
+		s, err := serveResource(t, r, src).FullDuplexCall(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		received := make(chan error, 1)
+		go func() {
+			_, err := drain(s, "")
+			received <- err
+		}()
+		<-src.asked
+		_ = s.Context()
+		if sends {
+			_ = s.Send(&testpb.StreamingOutputCallRequest{})
+		}
+		if err := s.CloseSend(); err != nil {
+			t.Error(err)
+		}
+		close(src.release)
+		want, requests := codes.OK, 2
+		if sends {
+			want, requests = codes.Unauthenticated, 1
+		}
+		if err := <-received; status.Code(err) != want || len(r.sent) != requests {
+			t.Errorf("a message is sent: %v; got %v after %d requests", sends, err, len(r.sent))
+		}
 	}
 }
 

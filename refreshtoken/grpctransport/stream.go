@@ -96,6 +96,13 @@ func (s *clientStream) RecvMsg(m any) error {
 	return s.current().RecvMsg(m)
 }
 
+// stays reports whether the stream cannot be opened once more.
+func (s *clientStream) stays() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settled || s.several && s.sent
+}
+
 func (s *clientStream) settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,12 +113,19 @@ func (s *clientStream) settle() {
 // that would not help.
 func (s *clientStream) again(err error) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.rejected(s.at, err) || s.settled || s.several && s.sent {
+	at := s.at // which nothing but again changes
+	s.mu.Unlock()
+	if !s.rejected(at, err) || s.stays() {
 		return err
 	}
-	ctx, err := s.next(s.ctx, s.at, err)
-	if err != nil {
+	// The source can take its time, so the other methods must not wait for it.
+	ctx, sourceErr := s.next(s.ctx, at, err)
+	if sourceErr != nil {
+		return sourceErr
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.settled || s.several && s.sent { // meanwhile
 		return err
 	}
 	inner, at, err := s.open(ctx)
