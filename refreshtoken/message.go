@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/ycauth/ycauth-go/internal/redact"
 )
@@ -107,7 +108,7 @@ func (q question) read(text string) reading {
 				isToken := strings.HasPrefix(part, "token") || strings.HasPrefix(part, "refreshtoken")
 				names = names || isToken
 				r.unknown = r.unknown || !missingWords[part]
-				r.against = r.against || isOther(part) || isToken && before == "id"
+				r.against = r.against || isOther(part) || isToken && before == "id" || isForeign(part)
 			}
 		}
 		if stop {
@@ -127,6 +128,12 @@ func isOther(word string) bool {
 	return slices.ContainsFunc(otherWords, func(other string) bool {
 		return strings.HasSuffix(word, other) || strings.HasSuffix(word, other+"s")
 	})
+}
+
+// isForeign reports whether a word is in no English text. What it says is not known, so it
+// may be that something else is missing.
+func isForeign(word string) bool {
+	return strings.ContainsFunc(word, func(r rune) bool { return r > unicode.MaxASCII && unicode.IsLetter(r) })
 }
 
 // minForeignID is the least length of an ID in a message about a token whose ID is not

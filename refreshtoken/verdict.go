@@ -27,7 +27,9 @@ import (
 //
 // It is not if anything in it is about something else: the message, a description or a
 // google.rpc.LocalizedMessage names another thing, such as an account, or something that
-// cannot be done; a ResourceInfo has another type, or another ID; the reason of a
+// cannot be done; one of these has a word with letters outside ASCII, or the
+// LocalizedMessage any word that is in no sentence that this package knows, because only
+// English is read; a ResourceInfo has another type, or another ID; the reason of a
 // google.rpc.ErrorInfo says something else; there is a google.rpc.BadRequest,
 // PreconditionFailure or QuotaFailure; or a detail cannot be read. Both transports ensure
 // that a server sent the NOT_FOUND, as a google.rpc.Status with HTTP 404 or over gRPC.
@@ -117,7 +119,11 @@ func (q question) about(detail json.RawMessage) subject {
 		}
 		return aboutNothing // a reason alone is no evidence
 	case "google.rpc.LocalizedMessage":
-		if !d.has("locale", "message") || q.read(d.texts["message"]).against {
+		if !d.has("locale", "message") {
+			return aboutOther
+		}
+		// It can be in any language, so no word of it may be unknown.
+		if text := q.read(d.texts["message"]); text.against || text.unknown {
 			return aboutOther
 		}
 		return aboutNothing // the message of the status counts
