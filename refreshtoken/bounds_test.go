@@ -120,7 +120,7 @@ func TestPollingDefaultsOneByOne(t *testing.T) {
 		{refreshtoken.Polling{Initial: time.Second}, 2500 * time.Millisecond, 5 * time.Second},
 		{refreshtoken.Polling{Max: time.Minute}, 30 * time.Second, time.Minute},
 		{refreshtoken.Polling{Max: 100 * time.Millisecond}, 50 * time.Millisecond, 100 * time.Millisecond},
-		{refreshtoken.Polling{Initial: time.Minute}, 2500 * time.Millisecond, 5 * time.Second},
+		{refreshtoken.Polling{Initial: time.Minute}, 30 * time.Second, time.Minute},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var polls []time.Duration

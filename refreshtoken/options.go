@@ -78,7 +78,7 @@ type RetryPolicy struct {
 	// Optional. Default: 250 ms.
 	Initial time.Duration
 	// Max is the longest wait, unless the server asks for a longer one.
-	// Optional. Default: 5 s.
+	// Optional. Default: 5 s, or Initial if that is longer.
 	Max time.Duration
 	// MaxRetryAfter is the longest wait that the server may ask for. If it
 	// asks for more, the call returns the server's error with its RetryAfter.
@@ -97,7 +97,7 @@ type Polling struct {
 	// Optional. Default: 500 ms.
 	Initial time.Duration
 	// Max is the longest wait, including the first one and jitter.
-	// Optional. Default: 5 s.
+	// Optional. Default: 5 s, or Initial if that is longer.
 	Max time.Duration
 }
 
@@ -125,7 +125,7 @@ func newConfig(opts []Option) *config {
 		c.polling.Initial = 500 * time.Millisecond
 	}
 	if c.polling.Max <= 0 {
-		c.polling.Max = 5 * time.Second
+		c.polling.Max = max(5*time.Second, c.polling.Initial)
 	}
 	c.polling.Initial = min(c.polling.Initial, c.polling.Max)
 	return c

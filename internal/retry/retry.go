@@ -30,7 +30,7 @@ type Policy struct {
 	Initial time.Duration
 
 	// Max is the longest wait that the backoff itself chooses, jitter included.
-	// Optional. Default: 5 s.
+	// Optional. Default: 5 s, or Initial if that is longer.
 	Max time.Duration
 
 	// MaxServer is the longest wait that is accepted from a server. A longer
@@ -54,7 +54,7 @@ func (p Policy) withDefaults() Policy {
 		p.Initial = 250 * time.Millisecond
 	}
 	if p.Max <= 0 {
-		p.Max = 5 * time.Second
+		p.Max = max(5*time.Second, p.Initial)
 	}
 	if p.MaxServer <= 0 {
 		p.MaxServer = 30 * time.Second

@@ -99,6 +99,9 @@ func TestDoWaits(t *testing.T) {
 		{"never shorter than Retry-After", Policy{Attempts: 20, Max: time.Second}, 2 * time.Second,
 			slices.Repeat([]time.Duration{2 * time.Second}, 19),
 			slices.Repeat([]time.Duration{2 * time.Second}, 19)},
+		{"Initial above the default of Max", Policy{Attempts: 4, Initial: 10 * time.Second}, 0,
+			slices.Repeat([]time.Duration{5 * time.Second}, 3),
+			slices.Repeat([]time.Duration{10 * time.Second}, 3)},
 		{"longer than a short Retry-After", Policy{Attempts: 2, Initial: 4 * time.Second}, time.Second,
 			[]time.Duration{2 * time.Second}, []time.Duration{5 * time.Second}},
 	} {
