@@ -534,6 +534,9 @@ func TestNotUsedSince(t *testing.T) {
 		{"never used", token{CreatedAt: march.AddDate(0, -1, 0)}, true},
 		{"new", token{CreatedAt: march}, false},
 		{"no times", token{}, false},
+		{"new, and used in 1970", token{CreatedAt: march, LastUsedAt: time.Unix(0, 0)}, false},
+		{"old, and used in 1970", token{CreatedAt: march.Add(-1), LastUsedAt: time.Unix(0, 0)}, true},
+		{"used before, and no creation", token{LastUsedAt: march.Add(-1)}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.token.NotUsedSince(march); got != c.want {

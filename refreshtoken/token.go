@@ -55,13 +55,13 @@ type RefreshToken struct {
 	ProtectionLevel ProtectionLevel `json:"protectionLevel"`
 }
 
-// NotUsedSince reports whether the last use of the token, or its creation if it was
-// never used, lies before since. LastUsedAt alone does not tell: it is zero for a
-// token that was issued a moment ago. A token without times is never reported as unused.
-// The times are the server's.
+// NotUsedSince reports whether the later of the last use of the token and its creation
+// lies before since. LastUsedAt alone does not tell: it is zero for a token that was
+// issued a moment ago, or 1970 if the server writes a zero timestamp. A token without
+// times is never reported as unused. The times are the server's.
 func (t *RefreshToken) NotUsedSince(since time.Time) bool {
 	last := t.LastUsedAt
-	if last.IsZero() {
+	if t.CreatedAt.After(last) {
 		last = t.CreatedAt
 	}
 	return !last.IsZero() && last.Before(since)
