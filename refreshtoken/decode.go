@@ -23,7 +23,7 @@ import (
 // JSON, and a byte of that a hundred bytes in memory.
 const (
 	maxDetailValues = 4096
-	maxDetails      = 1 << 20  // bytes of all details as JSON
+	maxDetails      = 64 << 10 // bytes of all details as JSON: ctx does not end their cleaning
 	maxText         = 64 << 10 // bytes of any text that is cleaned, such as the message
 )
 

@@ -105,7 +105,8 @@
 // A request is retried after the HTTP status 429, 502, 503 or 504, the codes
 // [CodeUnavailable], [CodeResourceExhausted] and [CodeDeadlineExceeded], a failed
 // connection and a truncated response: up to four attempts with
-// growing waits, and never before a Retry-After of the server has passed.
+// growing waits, and never before a Retry-After of the server has passed. Any other
+// HTTP status from 400 to 499 is final, whatever the code in the response.
 // [WithRetry] changes that. Revoke is retried too, because all its
 // attempts carry the same idempotency key. Other failures are final, including those of
 // the token source behind the http.Client and of the signer of its proofs. A Client does

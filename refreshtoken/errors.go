@@ -66,7 +66,7 @@ type APIError struct {
 	Message string
 	// Details are the details of the google.rpc.Status as JSON, each
 	// with its "@type". Their strings are sanitized like Message. A detail that cannot
-	// be read is empty, and so is what exceeds 4096 values or 1 MiB in all details.
+	// be read is empty, and so is what exceeds 4096 values or 64 KiB in all details.
 	Details []json.RawMessage
 	// HTTPStatus is the status of the response; 0 over gRPC, and for an operation
 	// that ended with an error.

@@ -244,6 +244,19 @@ func TestZeroErrors(t *testing.T) {
 	}
 }
 
+// TestRedirectWithoutBody: a RoundTripper that leaves out the body makes no panic.
+func TestRedirectWithoutBody(t *testing.T) {
+	for _, to := range []string{"://", "https://h.example/", ""} {
+		hc := &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {to}}, Request: r}, nil
+		})}
+		_, err := refreshtoken.NewClient(hc).Revoke(t.Context(), refreshtoken.ByID("aje1"))
+		if e := as[*refreshtoken.ResponseError](t, err); e.HTTPStatus != http.StatusFound {
+			t.Errorf("%s: got %v", to, err)
+		}
+	}
+}
+
 // TestRedirectToNoURL is a response, not a failure of the network.
 func TestRedirectToNoURL(t *testing.T) {
 	for _, to := range []string{"://", "%zz", "https://h.example:port/", "https://" + someToken + ":x/"} {

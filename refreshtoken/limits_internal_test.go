@@ -53,9 +53,9 @@ func TestDetailsLimits(t *testing.T) {
 		{"one more", []string{zeros(maxDetailValues + 1)}, []bool{false}},
 		{"as many values as may be, in two", []string{zeros(maxDetailValues - 10), zeros(10)}, []bool{true, true}},
 		{"one more, in two", []string{zeros(maxDetailValues - 10), zeros(11)}, []bool{true, false}},
-		{"as long a text as may be", []string{text(maxText)}, []bool{true}},
-		{"one byte more", []string{text(maxText + 1)}, []bool{false}},
-		{"as much as may be", slices.Repeat([]string{text(1<<15 - 2)}, 33), append(slices.Repeat([]bool{true}, 32), false)},
+		{"as long a text as may be", []string{text(maxDetails - 2)}, []bool{true}},
+		{"one byte more", []string{text(maxDetails - 1)}, []bool{false}},
+		{"as much as may be", slices.Repeat([]string{text(1<<11 - 2)}, 33), append(slices.Repeat([]bool{true}, 32), false)},
 	} {
 		e := &APIError{}
 		for _, d := range c.details {

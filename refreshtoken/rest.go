@@ -59,7 +59,9 @@ func (l locations) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if to := resp.Header.Get("Location"); to != "" {
 		if _, err := req.URL.Parse(to); err != nil {
-			resp.Body.Close()
+			if resp.Body != nil { // of a RoundTripper that keeps the contract by half
+				resp.Body.Close()
+			}
 			return nil, &locationError{resp}
 		}
 	}
