@@ -61,7 +61,8 @@ func (c Claims) String() string {
 	return fmt.Sprintf("{Method:%q URL:%q Nonce:%q AccessToken:%s IssuedAt:%s}", c.Method, printURL(c.URL), c.Nonce, mark(c.AccessToken), iat)
 }
 
-// Format implements [fmt.Formatter] for every verb with the text of String.
+// Format implements [fmt.Formatter] with the text of String for every verb but %p and %w,
+// for which package fmt does not call it. Nor does it for an unexported field of a struct.
 func (c Claims) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // MarshalText implements [encoding.TextMarshaler] with the text of String, for logs in
@@ -77,7 +78,8 @@ func (e Expected) String() string {
 	return fmt.Sprintf("{Method:%q URL:%q AccessToken:%s Thumbprint:%q}", e.Method, printURL(e.URL), mark(e.AccessToken), e.Thumbprint)
 }
 
-// Format implements [fmt.Formatter] for every verb with the text of String.
+// Format implements [fmt.Formatter] with the text of String for every verb but %p and %w,
+// for which package fmt does not call it. Nor does it for an unexported field of a struct.
 func (e Expected) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, e.String()) }
 
 // MarshalText implements [encoding.TextMarshaler] with the text of String, for logs in

@@ -8,14 +8,15 @@ import (
 	"github.com/ycauth/ycauth-go/internal/redact"
 )
 
-// A Secret is a token, a password or another credential. Printing one with any
-// verb of package fmt, encoding it with encoding/json or logging it with slog
-// yields "REDACTED" (or "" for an empty one), so that
+// A Secret is a token, a password or another credential. Printing one with a
+// verb of package fmt other than %p, encoding it with encoding/json or logging it with
+// slog yields "REDACTED" (or "" for an empty one), so that
 // whole structs can be logged safely.
 //
-// Four cases bypass a type's methods: fmt reads unexported fields of other
-// packages' structs by reflection; it formats the mistake %p (which go vet reports)
-// without calling them; it does not call them for a value behind a pointer in a struct,
+// Five cases bypass a type's methods: fmt reads unexported fields of other
+// packages' structs by reflection; it formats the mistake %p without calling them, which
+// go vet does not report for a type with a Format method; the same for %w, which go vet
+// reports; it does not call them for a value behind a pointer in a struct,
 // if the verb does not fit a pointer, such as %s; and encoding/json writes map keys
 // unchanged.
 type Secret string
@@ -31,7 +32,8 @@ func (s Secret) String() string {
 	return redact.Mark
 }
 
-// Format implements [fmt.Formatter] for every verb, %x, %q and %#v included.
+// Format implements [fmt.Formatter] for every verb, %x, %q and %#v included. Package fmt
+// does not call it for %p and %w.
 func (s Secret) Format(f fmt.State, verb rune) {
 	if verb == 'q' || (verb == 'v' && f.Flag('#')) {
 		fmt.Fprintf(f, "%q", s.String())
