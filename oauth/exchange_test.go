@@ -1183,3 +1183,27 @@ func TestHangingSigner(t *testing.T) {
 		}
 	})
 }
+
+func TestBodyErrorHoldsNoSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newRotor(3600)
+		c, _ := clientOf(t, srv, oauth.NewMemoryStore(), nil)
+		defer c.TokenSource().Close()
+		const rt = "simple-token-0123456789abcdef"
+		if err := c.Import(t.Context(), rt); err != nil {
+			t.Fatal(err)
+		}
+		srv.answer = func(form url.Values) (*http.Response, error) {
+			r := jsonResponse(200, nil, map[string]any{})
+			r.Body = io.NopCloser(failing{errors.New(`http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=PROTOCOL_ERROR, debug="bad body: ` + form.Encode() + `"`)})
+			return r, nil
+		}
+		if _, err := c.TokenSource().Token(); err == nil || strings.Contains(err.Error(), rt) {
+			t.Error(err)
+		}
+	})
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }

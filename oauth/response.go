@@ -75,7 +75,7 @@ func (c *Client) parseAnswer(resp *http.Response, body []byte, readErr error, g 
 	}
 	switch {
 	case readErr != nil && !errors.Is(readErr, wire.ErrTooLarge):
-		return response, &lostError{readErr}
+		return response, &lostError{redacted(readErr, secrets)}
 	case readErr != nil:
 		err = readErr
 	case err == nil && response.tokenType == "DPoP" && c.cfg.DPoP == nil:
