@@ -305,6 +305,11 @@ func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI 
 			}
 		}
 		session.Generation = max(session.Generation, generationAfter(stored, session))
+		if !sameLogin(c.source.view.Load().session, session) {
+			// While the login waited for the lock, a renewal found the session of somebody
+			// else, which this one replaces.
+			c.source.loggedIn(session, &unsaved{login: true, replaced: stored})
+		}
 		return session, nil
 	})
 	event := Event{Kind: EventLogin, Generation: session.Generation, Expiry: session.Expiry}

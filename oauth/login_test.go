@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -611,5 +612,69 @@ func TestLoginDuringASlowRenewal(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func loginAs(t *testing.T, c *oauth.Client, before func()) (oauth.Session, error) {
+	t.Helper()
+	in, line := io.Pipe()
+	text, out := io.Pipe()
+	go func() {
+		b := make([]byte, 8192)
+		var all string
+		for {
+			n, err := text.Read(b)
+			all += string(b[:n])
+			if err != nil || strings.Contains(all, "Enter that address") {
+				break
+			}
+		}
+		u, _ := url.Parse(regexp.MustCompile(`https://\S+`).FindString(all))
+		before()
+		_, _ = io.WriteString(line, u.Query().Get("redirect_uri")+"?code=c1&state="+url.QueryEscape(u.Query().Get("state"))+"\n")
+		_, _ = io.Copy(io.Discard, text)
+	}()
+	defer out.Close()
+	return c.Login(t.Context(), oauth.LoginOptions{Headless: true, In: in, Out: out})
+}
+
+func TestServesTheLoginThatReturned(t *testing.T) {
+	srv, mem := newRotor(12*3600), oauth.NewMemoryStore()
+	store := &held{Store: mem}
+	c, events := clientOf(t, srv, store, nil)
+	other, _ := clientOf(t, srv, mem, nil)
+	defer c.TokenSource().Close()
+	defer other.TokenSource().Close()
+	if err := c.Import(t.Context(), srv.issue("old")); err != nil {
+		t.Fatal(err)
+	}
+	mustToken(t, c)
+	hold := make(chan struct{})
+	srv.answer = func(form url.Values) (*http.Response, error) {
+		if form.Get("grant_type") != "authorization_code" {
+			return nil, nil
+		}
+		srv.users["rt-bob-login"] = "bob"
+		waiting := store.set(hold)
+		go func() {
+			<-waiting // the login saves, and waits for the lock
+			_, _ = c.TokenSource().Renew(context.Background())
+			close(hold)
+		}()
+		return jsonResponse(200, nil, map[string]any{"access_token": "at-bob-login", "token_type": "Bearer", "expires_in": 43200, "refresh_token": "rt-bob-login"}), nil
+	}
+	_, err := loginAs(t, c, func() {
+		if err := other.Import(t.Context(), srv.issue("eve")); err != nil {
+			t.Error(err)
+		}
+		mustToken(t, other)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := mustToken(t, c)
+	stored, _ := mem.Load(t.Context())
+	if !strings.Contains(got, "bob") {
+		t.Errorf("Login has returned bob's session, the store has %s, and the source serves %s; events %v", stored.AccessToken.Reveal(), got, events.kinds())
 	}
 }
