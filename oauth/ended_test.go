@@ -66,3 +66,62 @@ func TestEndedContextGetsAUsableToken(t *testing.T) {
 		})
 	}
 }
+
+func TestDeadTokenStaysDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newRotor(3600)
+		store := &faulty{Store: oauth.NewMemoryStore()}
+		c, _ := clientOf(t, srv, store, nil)
+		defer c.TokenSource().Close()
+		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		tok, err := c.TokenSource().Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.ended = true // revoked at the server
+		c.TokenSource().Invalidate(tok)
+		if _, err := c.TokenSource().Token(); !errors.Is(err, oauth.ErrLoginRequired) {
+			t.Fatalf("error %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		if _, err := c.TokenSource().Token(); !errors.Is(err, oauth.ErrLoginRequired) {
+			t.Fatalf("error %v", err)
+		}
+		down := errors.New("store: connection refused")
+		store.set(down, down, nil)
+		time.Sleep(10 * time.Second)
+		if tok, err := c.TokenSource().Token(); err == nil {
+			t.Errorf("with the store down for a moment, the rejected token %s is served, whose session has ended", tok.AccessToken)
+		}
+	})
+}
+
+func TestDeadTokenStaysDeadWhileStoreIsLocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, mem := newRotor(12*3600), oauth.NewMemoryStore()
+		store := &held{Store: mem}
+		c, _ := clientOf(t, srv, store, nil)
+		defer c.TokenSource().Close()
+		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		tok, err := c.TokenSource().Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.ended = true
+		c.TokenSource().Invalidate(tok)
+		if _, err := c.TokenSource().Token(); !errors.Is(err, oauth.ErrLoginRequired) {
+			t.Fatal(err)
+		}
+		hold := make(chan struct{})
+		store.set(hold) // another process logs in, and waits for its user
+		time.Sleep(10 * time.Second)
+		if tok, err := c.TokenSource().Token(); err == nil {
+			t.Errorf("%s is served: the resource has rejected it, and its session has ended", tok.AccessToken)
+		}
+		close(hold)
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"testing"
@@ -422,4 +423,25 @@ func TestStaleBeforeWithoutALimit(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRetryAfterOutlivesImport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, store := newRotor(3600), oauth.NewMemoryStore()
+		c, _ := clientOf(t, srv, store, nil)
+		defer c.TokenSource().Close()
+		srv.answer = func(url.Values) (*http.Response, error) {
+			return jsonResponse(429, http.Header{"Retry-After": {"600"}}, map[string]any{"error": "slow_down"}), nil
+		}
+		for range 5 {
+			if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = c.TokenSource().Token()
+			time.Sleep(time.Second)
+		}
+		if n := srv.count(); n > 1 {
+			t.Errorf("%d requests within 5 s, and the server asked for 600 s without any", n)
+		}
+	})
 }

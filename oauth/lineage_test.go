@@ -2,8 +2,10 @@ package oauth_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -91,6 +93,37 @@ func TestTwoKeys(t *testing.T) {
 		}
 		if n := srv.count(); n > 2*4 { // at 0, 50, 100 and 150 minutes, less the jitter
 			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+func TestLoginsAtOneInstant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, store := newRotor(12*3600), oauth.NewMemoryStore()
+		at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		frozen := func(cfg *oauth.Config) { cfg.Clock = func() time.Time { return at } }
+		service, events := clientOf(t, srv, store, frozen)
+		cli, _ := clientOf(t, srv, store, frozen)
+		defer service.TokenSource().Close()
+		defer cli.TokenSource().Close()
+		if err := service.Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		mustToken(t, service)
+		if err := cli.Logout(t.Context()); err != nil && !errors.Is(err, oauth.ErrNotRevoked) {
+			t.Fatal(err)
+		}
+		if err := cli.Import(t.Context(), srv.issue("bob")); err != nil {
+			t.Fatal(err)
+		}
+		tok, err := service.TokenSource().Renew(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored, _ := store.Load(t.Context())
+		if !strings.Contains(tok.AccessToken, "bob") || !strings.Contains(stored.RefreshToken.Reveal(), "bob") {
+			t.Errorf("ann has logged out and bob has logged in; the service serves %s, the store has %s; events %v",
+				tok.AccessToken, stored.RefreshToken.Reveal(), events.kinds())
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -274,4 +275,233 @@ func TestLoginWhoseResponseBreaksOff(t *testing.T) {
 	if got := srv.request(1).form.Get("refresh_token"); got != "rt-1" {
 		t.Errorf("renewed with %q", got)
 	}
+}
+
+func TestLogoutIsNoticedInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, store := newRotor(12*3600), oauth.NewMemoryStore()
+		c, events := clientOf(t, srv, store, nil)
+		other, _ := clientOf(t, srv, store, nil)
+		defer c.TokenSource().Close()
+		defer other.TokenSource().Close()
+		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		mustToken(t, c)
+		time.Sleep(10*time.Hour + 15*time.Minute)
+		lost := true
+		srv.answer = func(url.Values) (*http.Response, error) {
+			if lost {
+				lost = false
+				return nil, errors.New("connection reset by peer")
+			}
+			return nil, nil
+		}
+		mustToken(t, c)
+		synctest.Wait()
+		time.Sleep(5 * time.Minute)
+		// Somebody else logs in.
+		if err := other.Import(t.Context(), srv.issue("bob")); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for time.Since(start) < time.Hour {
+			time.Sleep(time.Minute)
+			mustToken(t, c)
+			synctest.Wait()
+		}
+		if got := mustToken(t, c); !strings.Contains(got, "bob") {
+			t.Errorf("an hour after another login, %s is served; events %v", got, events.kinds())
+		}
+	})
+}
+
+func TestSiblingIsAdoptedInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, store := newRotor(12*3600), oauth.NewMemoryStore()
+		c, events := clientOf(t, srv, store, nil)
+		other, _ := clientOf(t, srv, store, nil)
+		defer c.TokenSource().Close()
+		defer other.TokenSource().Close()
+		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		mustToken(t, c)
+		time.Sleep(10*time.Hour + 15*time.Minute)
+		srv.answer = func(url.Values) (*http.Response, error) {
+			return nil, errors.New("connection reset by peer") // before the server had it
+		}
+		mustToken(t, c)
+		synctest.Wait()
+		srv.mu.Lock()
+		srv.answer = nil
+		srv.mu.Unlock()
+		renewed, err := other.TokenSource().Renew(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 30 {
+			time.Sleep(time.Minute)
+			mustToken(t, c)
+			synctest.Wait()
+		}
+		if got := mustToken(t, c); got != renewed.AccessToken {
+			t.Errorf("half an hour after another process renewed, %s is served, the store has %s; events %v", got, renewed.AccessToken, events.kinds())
+		}
+	})
+}
+
+func TestLogoutIsNoticedDuringRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, store := newRotor(3600), oauth.NewMemoryStore()
+		c, events := clientOf(t, srv, store, nil)
+		other, _ := clientOf(t, srv, store, nil)
+		defer c.TokenSource().Close()
+		defer other.TokenSource().Close()
+		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		mustToken(t, c)
+		time.Sleep(52 * time.Minute) // stale
+		srv.answer = func(url.Values) (*http.Response, error) {
+			return jsonResponse(429, http.Header{"Retry-After": {"600"}}, map[string]any{"error": "slow_down"}), nil
+		}
+		mustToken(t, c)
+		synctest.Wait()
+		if err := other.Logout(t.Context()); err != nil && !errors.Is(err, oauth.ErrNotRevoked) {
+			t.Fatal(err)
+		}
+		for range 5 {
+			time.Sleep(time.Minute)
+			_, _ = c.TokenSource().Token()
+			synctest.Wait()
+		}
+		if tok, err := c.TokenSource().Token(); err == nil {
+			t.Errorf("5 minutes after the logout %s is served; events %v", tok.AccessToken, events.kinds())
+		}
+	})
+}
+
+func TestSiblingIsAdoptedDuringRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, store := newRotor(3600), oauth.NewMemoryStore()
+		c, events := clientOf(t, srv, store, nil)
+		other, _ := clientOf(t, srv, store, nil)
+		defer c.TokenSource().Close()
+		defer other.TokenSource().Close()
+		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		mustToken(t, c)
+		time.Sleep(2 * time.Hour)
+		srv.answer = func(url.Values) (*http.Response, error) {
+			return jsonResponse(429, http.Header{"Retry-After": {"600"}}, map[string]any{"error": "slow_down"}), nil
+		}
+		if _, err := c.TokenSource().Token(); err == nil {
+			t.Fatal("a token")
+		}
+		srv.mu.Lock()
+		srv.answer = nil
+		srv.mu.Unlock()
+		if _, err := other.TokenSource().Renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var last error
+		start := time.Now()
+		for time.Since(start) < 5*time.Minute {
+			time.Sleep(10 * time.Second)
+			if _, last = c.TokenSource().Token(); last == nil {
+				break
+			}
+			synctest.Wait()
+		}
+		if last != nil {
+			t.Errorf("for 5 minutes the store has had a fresh token, and callers get %v; events %v", last, events.kinds())
+		}
+	})
+}
+
+func TestAdoptWithoutLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, store := newRotor(0), oauth.NewMemoryStore()
+		a, events := clientOf(t, srv, store, nil)
+		b, _ := clientOf(t, srv, store, nil)
+		defer a.TokenSource().Close()
+		defer b.TokenSource().Close()
+		if err := a.Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		first := mustToken(t, a)
+		if got := mustToken(t, b); got != first {
+			t.Fatalf("b has %s", got)
+		}
+		renewed, err := b.TokenSource().Renew(t.Context()) // the server forgets the first access token
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(61 * time.Second)
+		mustToken(t, a) // looks
+		synctest.Wait()
+		got := mustToken(t, a)
+		if events.count(oauth.EventAdopted) > 0 && got != renewed.AccessToken {
+			t.Errorf("a reported EventAdopted and serves %s; the store has %s", got, renewed.AccessToken)
+		}
+		// The resource rejects it: the store has a good one.
+		before := srv.count()
+		tok, _ := a.TokenSource().Token()
+		if tok.AccessToken != renewed.AccessToken {
+			a.TokenSource().Invalidate(tok)
+			mustToken(t, a)
+		}
+		if n := srv.count() - before; n != 0 {
+			t.Errorf("%d token requests, although the store had another token", n)
+		}
+	})
+}
+
+func TestNoTurnsWithoutLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, store := newRotor(0), oauth.NewMemoryStore()
+		var clients []*oauth.Client
+		for range 2 {
+			c, _ := clientOf(t, srv, store, nil)
+			defer c.TokenSource().Close()
+			clients = append(clients, c)
+		}
+		if err := clients[0].Import(t.Context(), srv.issue("ann")); err != nil {
+			t.Fatal(err)
+		}
+		valid := func(at string) bool { // only the newest access token
+			srv.mu.Lock()
+			defer srv.mu.Unlock()
+			return strings.TrimPrefix(at, "at") == strings.TrimPrefix(srv.current, "rt")
+		}
+		call := func(c *oauth.Client) {
+			for range 2 {
+				tok, err := c.TokenSource().Token()
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(50 * time.Millisecond) // the way to the resource
+				if valid(tok.AccessToken) {
+					return
+				}
+				c.TokenSource().Invalidate(tok)
+			}
+		}
+		call(clients[0])
+		call(clients[1])
+		_, _ = clients[0].TokenSource().Renew(t.Context()) // the one cause of it all
+		before := srv.count()
+		for range 20 { // half an hour, one call each 90 s
+			time.Sleep(90 * time.Second)
+			for _, c := range clients {
+				call(c)
+				synctest.Wait()
+			}
+		}
+		if n := srv.count() - before; n > 1 {
+			t.Errorf("%d token requests in half an hour; nothing was revoked from outside", n)
+		}
+	})
 }

@@ -36,7 +36,7 @@ type TokenSource struct {
 	mu      sync.Mutex
 	looking *looking // the read of the store in progress; nil if there is none
 	saver   saver
-	begun   time.Time // when the last session began that begins was asked for
+	begun   time.Time // when the last session began that is known
 
 	redeeming int           // logins that exchange their codes and save what comes
 	redeemed  chan struct{} // closed when there is none any more; nil if there was none
@@ -257,7 +257,7 @@ func (s *TokenSource) force() (*flight, *oauth2.Token, error) {
 	case v.asked(now) && v.failure == nil && v.usable(now) != nil:
 		return nil, v.token, nil // another process was not told to wait
 	case v.asked(now):
-		return nil, nil, v.silence
+		return nil, nil, v.silenced()
 	case v.waits(now):
 		return nil, nil, v.failure
 	case v.mayForce(now):
@@ -451,6 +451,9 @@ func (s *TokenSource) readSince(start *view, stored Session, f *flight) view {
 	serverTime := s.c.serverTime()
 	var told told
 	s.mu.Lock()
+	if stored.Created.After(s.begun) {
+		s.begun = stored.Created // also if the store has lost it when the next one begins
+	}
 	before := s.view.Load()
 	overtaken := f != nil && f.epoch != before.epoch ||
 		start != nil && (start.epoch != before.epoch || !holds(start.session, before.session))

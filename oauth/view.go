@@ -79,7 +79,7 @@ type unsaved struct {
 	login    bool    // it began with a login, not with a renewal
 	replaced Session // the one that the login is to replace in the store
 	had      uint64  // the generation that the store is known to have had
-	err      error   // what the store said last; nil if it was not asked yet
+	err      error   // what the store said last; nil if it has not failed yet
 }
 
 // deadToken is a refresh token that the server rejected for good, with the error
@@ -171,9 +171,10 @@ type verdict struct {
 //	expired or none          | wait           | the error  | wait
 //
 // A source rests when it is closed, while a failure is shared, while the server asks for
-// silence, after it renewed for a rejected token a moment ago, and if only a doubtful refresh token could replace
-// a token that is merely stale. While it waits for the end of an interrupted request, or
-// for a signer, it looks into the store now and then: another process may have renewed.
+// silence, after it renewed for a rejected token a moment ago, and if only a doubtful
+// refresh token could replace a token that is merely stale. Unless it is closed, it looks
+// into the store meanwhile, as it does with a fresh token: another process may have renewed,
+// logged in or logged out.
 func (v *view) decide(now clock.Instant, synchronous bool) verdict {
 	cause := v.need(now)
 	usable := v.usable(now)
@@ -197,7 +198,7 @@ func (v *view) decide(now clock.Instant, synchronous bool) verdict {
 		if usable == nil {
 			d.err, pause = err, loginCooldown
 		}
-		if (v.waits(now) || cause == CauseStale && signerFailed(v.failure)) && !v.closed && now.Since(v.looked) >= pause {
+		if !v.closed && now.Since(v.looked) >= pause {
 			d.act = actLook
 		}
 		return d
@@ -226,19 +227,19 @@ func (v *view) need(now clock.Instant) Cause {
 
 // usable is the token while it has not expired: the last resort of a caller for
 // whom nothing better can be had. Another resource may accept one that was
-// rejected; but if the server says that the session has ended as well, both mean the
+// rejected; but if the server has rejected the refresh token as well, both mean the
 // same, and the user has to be told.
 func (v *view) usable(now clock.Instant) *oauth2.Token {
-	if v.token == nil || now.Since(v.born) >= v.expires || v.refused && sessionEnded(v.failure) {
+	if v.token == nil || now.Since(v.born) >= v.expires || v.refused && v.ended() {
 		return nil
 	}
 	return v.token
 }
 
-// sessionEnded reports whether it was the server that said "log in again".
-func sessionEnded(err error) bool {
-	var login *LoginRequiredError
-	return errors.As(err, &login) && (login.Reason == ReasonRejected || login.Reason == ReasonOutcomeUnknown)
+// ended reports whether the server has rejected the refresh token, whatever has failed
+// since then.
+func (v *view) ended() bool {
+	return v.dead.refreshToken != "" && v.dead.refreshToken == v.session.RefreshToken
 }
 
 // rested reports whether span has passed since an instant.
@@ -283,13 +284,22 @@ func (v *view) resting(now clock.Instant, cause Cause) error {
 	case v.failure != nil && !v.rested(now, v.failed, v.cooldown(cause)):
 		return v.failure
 	case v.asked(now):
-		return v.silence
-	case cause == CauseRejected && !v.rested(now, v.rejected, rejectedPause) && !errors.Is(v.failure, ErrLoginRequired):
+		return v.silenced()
+	case cause == CauseRejected && !v.rested(now, v.rejected, rejectedPause) && !v.ended() && !errors.Is(v.failure, ErrLoginRequired):
 		return errRejectedAgain // once a session has ended, another look for a login costs no request
 	case cause == CauseStale && v.doubtful != "" && v.doubtful == v.session.RefreshToken && !v.fenced:
 		return ErrOutcomeUnknown
 	}
 	return nil
+}
+
+// silenced is the error while the server asks for silence. It is not said of a session
+// that ended meanwhile: somebody has to log in, and that may be done at once.
+func (v *view) silenced() error {
+	if v.session.IsZero() {
+		return &LoginRequiredError{Reason: ReasonNoSession, Err: ErrNoSession}
+	}
+	return v.silence
 }
 
 // supersedes reports whether the session in hand must replace the stored one.
@@ -443,7 +453,6 @@ func (v view) rotated(base, next Session) view {
 			v.ancestors = slices.Delete(v.ancestors, 1, 2) // the store can have the first one for ever
 		}
 	}
-	u.err = nil
 	v.session, v.unsaved = next, &u
 	return v
 }
@@ -524,9 +533,14 @@ func (v view) loggedIn(s Session, u *unsaved, now clock.Instant, m margins) view
 	return v.with(s, now, life(s), m)
 }
 
-// loggedOut forgets the session and everything that was about it.
+// loggedOut forgets the session and everything that was about it. The server did not ask
+// for silence because of the session alone.
 func (v view) loggedOut() view {
-	return view{flight: v.flight, epoch: v.epoch + 1, closed: v.closed, refusals: v.refusals, forced: v.forced, forcing: v.forcing, credited: v.credited}
+	return view{
+		flight: v.flight, epoch: v.epoch + 1, closed: v.closed, refusals: v.refusals,
+		forced: v.forced, forcing: v.forcing, credited: v.credited,
+		failed: v.failed, busy: v.busy, silence: v.silence,
+	}
 }
 
 // launched is told that a renewal begins.
@@ -634,7 +648,7 @@ func life(s Session) time.Duration {
 }
 
 // remaining is how long the access token of a session that was read from a store
-// lives on, when our clock shows wall and the server's, as far as we know,
+// lives on, forever if that is not known, when our clock shows wall and the server's, as far as we know,
 // serverTime. The clock of the process that wrote the session may have been
 // wrong, and ours may be. So the server's own time of issue counts as well, and
 // the earlier end wins.
@@ -645,6 +659,9 @@ func life(s Session) time.Duration {
 // future and Obtained is not. What the wall clock was set back by since then cannot be
 // seen if it is less than the age of the token: the token is then served for that much too long.
 func remaining(s Session, wall, serverTime time.Time) (left time.Duration, plausible bool) {
+	if s.Expiry.IsZero() {
+		return forever, true // no clock has a say
+	}
 	left, plausible = s.Expiry.Sub(wall), s.Obtained.Sub(wall) <= clockTolerance
 	whole := life(s)
 	if whole > 0 {

@@ -41,6 +41,7 @@ func TestDecide(t *testing.T) {
 	}
 	over := refused
 	over.failure, over.failed, over.quiet = errOver, at(-time.Hour), loginCooldown
+	over.dead = deadToken{over.session.RefreshToken, errOver}
 	const (
 		fresh, stale, invalid, expired = 10 * time.Minute, 45 * time.Minute, 55 * time.Minute, time.Hour
 	)
@@ -104,22 +105,30 @@ func TestDecide(t *testing.T) {
 					v.failure = errOver
 				}
 				v.failed, v.quiet = now, time.Second
+				v.dead = deadToken{v.session.RefreshToken, errOver}
 			}, errOver},
+			"silence": {func(v *view) {
+				v.failure, v.failed, v.busy, v.silence = nil, now, time.Second, errBusy
+			}, errBusy},
 		} {
 			t.Run(row.name+"/resting: "+name, func(t *testing.T) {
 				v, w := row.v, row.resting
 				rest.change(&v)
-				if name == "failure" && row.name == "refused, session ended" {
-					w = serve // the session's end was not the last word
-				}
 				if name == "login" && v.refused {
 					w = want{}
 				}
 				if !w.token {
 					w.err = rest.err
 				}
-				if row.cause == "" && name != "closed" {
-					w.act = row.otherwise.act // a look costs no request
+				if name == "silence" && row.name == "none" {
+					w.err = ErrLoginRequired // nobody has to wait before a login
+				}
+				pause := lookEvery
+				if !w.token {
+					pause = loginCooldown
+				}
+				if name != "closed" && now.Since(v.looked) >= pause {
+					w.act = actLook // it costs no request
 				}
 				check(t, v, w)
 			})
@@ -138,7 +147,7 @@ func TestDecide(t *testing.T) {
 
 	t.Run("refused a moment ago", func(t *testing.T) {
 		v := refused
-		v.rejected = at(fresh)
+		v.rejected, v.looked = at(fresh), at(fresh)
 		for _, tt := range []struct {
 			after time.Duration
 			act   action
@@ -148,10 +157,15 @@ func TestDecide(t *testing.T) {
 			}
 		}
 		v.failure, v.failed, v.quiet = errOver, at(fresh), loginCooldown
+		v.dead = deadToken{v.session.RefreshToken, errOver}
 		if d := v.decide(at(fresh+loginCooldown), false); d.act != actWait {
 			t.Errorf("a login elsewhere is not looked for: %+v", d)
 		}
-		v.failure = nil
+		v.failure = errBusy
+		if d := v.decide(at(fresh+loginCooldown), false); d.act != actWait {
+			t.Errorf("once the store has failed, a login elsewhere is not looked for: %+v", d)
+		}
+		v.failure, v.dead = nil, deadToken{}
 		v.rejected = at(expired - time.Second)
 		if d := v.decide(at(expired), false); d.act != actWait || d.cause != CauseInvalid {
 			t.Errorf("an expired token waits for the pause of refusals: %+v", d)
@@ -159,9 +173,12 @@ func TestDecide(t *testing.T) {
 	})
 	t.Run("doubtful", func(t *testing.T) {
 		v := good
-		v.doubtful = v.session.RefreshToken
+		v.doubtful, v.looked = v.session.RefreshToken, at(stale)
 		if d := v.decide(at(stale), false); d.act != actNothing || d.token == nil {
 			t.Errorf("the refresh token is sent again while the access token is good: %+v", d)
+		}
+		if d := v.decide(at(stale+lookEvery), false); d.act != actLook || d.token == nil {
+			t.Errorf("nobody looks whether another process has renewed: %+v", d)
 		}
 		if d := v.decide(at(invalid), false); d.act != actWait {
 			t.Errorf("nothing can be lost any more: %+v", d)
