@@ -58,6 +58,17 @@
 // flushed yet could be lost in a power failure, and only the holder of
 // the lock can distinguish a leftover file from one that is being written.
 //
+// # A directory that is missing
+//
+// A directory that does not exist has no sessions, and the first Update creates it. But a
+// Store that has used the directory, or found it in [New], takes its absence for an unmounted
+// disk: Load and Update return an [*Error] that matches [fs.ErrNotExist] until the directory
+// is back, and a token source keeps its session meanwhile. So running programs do not take
+// the removal of the whole directory for a logout, as they do the removal of
+// work.json. [Store.Discard] creates the directory again, without a session. If a disk is
+// mounted for the sessions, use a directory on it, not its mount point: an unmounted disk
+// leaves that behind, empty.
+//
 // # Directories of others
 //
 // Each call opens the directory, checks that it belongs to this user and that
@@ -104,6 +115,7 @@ type Store struct {
 	key     func() cipher.AEAD // nil: sessions are stored in the clear; fmt follows pointers, not functions
 
 	interrupted atomic.Pointer[time.Time] // for the fn of the Update that has the lock
+	seen        atomic.Bool               // the directory was there
 }
 
 var _ oauth.Store = (*Store)(nil)
@@ -127,8 +139,9 @@ func New(dir, profile string, opts ...Option) (*Store, error) {
 	if err != nil {
 		return nil, &Error{Path: dir, Reason: "cannot be made absolute", Err: err}
 	}
-	if err := checkDir(abs); err != nil {
-		return nil, err
+	errDir := filelock.CheckDir(abs)
+	if errDir != nil && !errors.Is(errDir, fs.ErrNotExist) {
+		return nil, wrap(errDir)
 	}
 	s := &Store{
 		dir:     abs,
@@ -136,6 +149,7 @@ func New(dir, profile string, opts ...Option) (*Store, error) {
 		path:    filepath.Join(abs, profile+dataSuffix),
 		lock:    filelock.New(filepath.Join(abs, profile+lockSuffix)),
 	}
+	s.seen.Store(errDir == nil)
 	for _, opt := range opts {
 		if err := opt(s); err != nil {
 			return nil, &Error{Path: profile, Reason: "cannot be opened", Err: err}
@@ -173,22 +187,38 @@ func (s *Store) nextPath() string { return filepath.Join(s.dir, s.profile+nextSu
 // Load implements [oauth.Store]. It reads the file at every call. If a process was
 // killed after it wrote a new session but before it renamed the file, Load does not
 // return that session until the next Update has recovered it. If that was the first
-// login, Load returns [oauth.ErrNoSession]. Errors
+// login, Load returns [oauth.ErrNoSession]. A directory that is missing, and was there
+// before, is an error that matches [fs.ErrNotExist]. Errors
 // that match neither ctx's nor [oauth.ErrNoSession] are of type [*Error].
 func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 	if ctx.Err() != nil {
 		return oauth.Session{}, retry.Ended(ctx)
 	}
-	dir, err := filelock.OpenDir(s.dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	seen := s.seen.Load() // before: another call may create the directory right after
+	dir, err := s.openDir()
+	if !seen && errors.Is(err, fs.ErrNotExist) {
 		return oauth.Session{}, oauth.ErrNoSession
 	}
 	if err != nil {
-		return oauth.Session{}, wrap(err)
+		return oauth.Session{}, err
 	}
 	defer dir.Close()
 	session, _, err := s.read(dir)
 	return session, err
+}
+
+// openDir opens the directory. The error matches fs.ErrNotExist if it is missing.
+func (s *Store) openDir() (*durable.Dir, error) {
+	dir, err := filelock.OpenDir(s.dir)
+	switch {
+	case err == nil:
+		s.seen.Store(true)
+		return dir, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, failed(s.dir, "is missing, and was there before: mount its file system, or move the directory back; "+
+			"if it was removed on purpose, call Store.Discard, or restart the program", fs.ErrNotExist)
+	}
+	return nil, wrap(err)
 }
 
 // maxFile is larger than any session, because a response of an authorization server

@@ -408,6 +408,9 @@ func TestDirectoryVanishes(t *testing.T) {
 	if !errors.As(err, &e) || !errors.Is(err, fs.ErrNotExist) || e.Path != s.Path() {
 		t.Errorf("got %v, want a *filestore.Error that matches fs.ErrNotExist", err)
 	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	put(t, s, session(3))
 	if got, err := s.Load(t.Context()); err != nil || got.Generation != 3 {
 		t.Errorf("with a new directory: %v, %v", got, err)

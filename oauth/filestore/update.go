@@ -26,6 +26,9 @@ import (
 // written, before it is flushed to the disk: the next Update, of this process or
 // another, completes the interrupted one and passes the new session to its fn.
 //
+// A session that replaces another one must have a higher Generation, as those of package
+// oauth have: by that the next Update tells a new session from an old one.
+//
 // Update does not call fn if there is no room for the next session, 8 KiB more than the
 // last one. This also applies to an Update that would remove the session; Discard
 // needs no room.
@@ -79,17 +82,19 @@ type update struct {
 	since   *time.Time // of an interrupted Update; nil if there was none
 }
 
-// begin takes the lock, in a directory that it creates if it is missing.
+// begin takes the lock, in a directory that it creates if it was never there.
 func (s *Store) begin(ctx context.Context) (*update, error) {
 	if ctx.Err() != nil {
 		return nil, retry.Ended(ctx)
 	}
-	if err := filelock.MakeDir(s.dir); err != nil {
-		return nil, wrap(err)
+	if !s.seen.Load() {
+		if err := filelock.MakeDir(s.dir); err != nil {
+			return nil, wrap(err)
+		}
 	}
-	dir, err := filelock.OpenDir(s.dir)
+	dir, err := s.openDir()
 	if err != nil {
-		return nil, wrap(err)
+		return nil, err
 	}
 	if err := s.apart(dir, lockSuffix); err != nil {
 		_ = dir.Close()
@@ -369,9 +374,12 @@ func (u *update) remove() error {
 
 // Discard removes the session without reading it, for instance because the
 // file is not a session, or others can read it. If there is no file, it does
-// nothing. It waits for the lock like Update, and its errors are like those of
-// Update.
+// nothing; a directory that is missing is created. It waits for the lock like Update, and
+// its errors are like those of Update.
 func (s *Store) Discard(ctx context.Context) error {
+	if _, err := os.Stat(s.dir); errors.Is(err, fs.ErrNotExist) {
+		s.seen.Store(false) // whoever discards the session does not wait for the disk
+	}
 	u, err := s.begin(ctx)
 	if err != nil {
 		return err
