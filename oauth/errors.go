@@ -261,7 +261,8 @@ func (e *PersistError) Error() string {
 func (e *PersistError) Unwrap() error { return e.Err }
 
 // A StoreError means that the store could not be read or locked, or that it could not
-// save an imported session. No token request was sent.
+// save an imported session. No token request was sent. A store that does not return within
+// a second after the context of its call has ended counts as one that failed.
 type StoreError struct {
 	Err error // the store's error
 }

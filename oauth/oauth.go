@@ -389,7 +389,7 @@ func (c *Client) HTTPClient() *http.Client {
 // Session returns the stored session. The error matches [ErrNoSession] if there is none, and is a
 // [*StoreError] if the store could not be read.
 func (c *Client) Session(ctx context.Context) (Session, error) {
-	s, err := c.cfg.Store.Load(ctx)
+	s, err := c.load(ctx)
 	if err != nil && !errors.Is(err, ErrNoSession) {
 		return Session{}, &StoreError{err}
 	}

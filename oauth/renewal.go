@@ -120,7 +120,7 @@ func (s *TokenSource) renew(f *flight) error {
 	}
 	// Look. An error is left to Update, which meets it again.
 	start := s.view.Load()
-	if stored, err := s.c.cfg.Store.Load(f.ctx); err == nil {
+	if stored, err := s.c.load(f.ctx); err == nil {
 		if v := s.readSince(start, stored, f); s.satisfied(f, v) {
 			return nil
 		}
@@ -144,7 +144,7 @@ func (s *TokenSource) renew(f *flight) error {
 			// "The loser's invalid_grant deleted the winner's token": before the
 			// session is called dead, see whether it is still the same one.
 			// Where the lock holds it always is; not every store can keep it.
-			stored, loadErr := s.c.cfg.Store.Load(f.ctx)
+			stored, loadErr := s.c.load(f.ctx)
 			if loadErr == nil && stored.RefreshToken != "" && stored.RefreshToken != sent {
 				if v := s.read(stored, f); s.satisfied(f, v) {
 					return nil
@@ -265,15 +265,16 @@ func (c *Client) updateLease(ctx context.Context, fn func(Lease, Session) (Sessi
 	if !ok {
 		return c.update(ctx, func(stored Session) (Session, error) { return fn(lock{c.cfg.Store}, stored) })
 	}
-	called := false
-	err := store.UpdateLease(ctx, func(lease Lease, stored Session) (Session, error) {
-		called = true
-		return fn(lease, stored)
-	})
-	if err == nil && !called {
-		return errNotCalled
-	}
-	return err
+	call := new(callOfFn)
+	return c.updated(call, c.bounded(ctx, call, func() error {
+		return store.UpdateLease(ctx, func(lease Lease, stored Session) (Session, error) {
+			if !call.begin() {
+				return stored, errStoreHangs
+			}
+			defer call.end()
+			return fn(lease, stored)
+		})
+	}))
 }
 
 // A lock is the lease of a store whose Update cannot lose its lock.

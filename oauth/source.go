@@ -38,6 +38,8 @@ type TokenSource struct {
 	saver   saver
 	begun   time.Time // when the last session began that is known
 
+	hanging atomic.Int32 // calls of the store that are left to themselves
+
 	redeeming int           // logins that exchange their codes and save what comes
 	redeemed  chan struct{} // closed when there is none any more; nil if there was none
 }
@@ -415,13 +417,19 @@ func (s *TokenSource) redeem() (done func()) {
 
 // within waits for done, and reports whether it was closed before ctx ended, or
 // at the same moment.
-func within(ctx context.Context, done <-chan struct{}) bool {
+func within(ctx context.Context, done <-chan struct{}) bool { return withinGrace(ctx, done, closeGrace) }
+
+// closeGrace is for a call that returns because ctx ended.
+const closeGrace = 100 * time.Millisecond
+
+// withinGrace is within, with another meaning of the same moment.
+func withinGrace(ctx context.Context, done <-chan struct{}, same time.Duration) bool {
 	select {
 	case <-done:
 		return true
 	case <-ctx.Done():
 	}
-	grace := time.NewTimer(100 * time.Millisecond) // for a store that returns because ctx ended
+	grace := time.NewTimer(same)
 	defer grace.Stop()
 	select {
 	case <-done:
@@ -519,7 +527,7 @@ func (s *TokenSource) look() {
 	}
 	s.c.spawn(func() {
 		defer ended()
-		stored, err := s.c.cfg.Store.Load(ctx)
+		stored, err := s.c.load(ctx)
 		if err == nil || errors.Is(err, ErrNoSession) {
 			if s.readSince(before, stored, nil).unsaved != nil {
 				s.saveLater()

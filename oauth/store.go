@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/ycauth/ycauth-go/internal/retry"
 )
@@ -45,7 +46,9 @@ type Store interface {
 	// Session from fn removes the stored one; a Session equal to the stored one
 	// need not be written.
 	//
-	// Waiting for other Updates ends with ctx. Once fn has returned a changed
+	// Waiting for other Updates ends with ctx. A store whose calls do not return when ctx
+	// ends is left to itself: the token source goes on without the result. If it calls fn later, fn
+	// does nothing and returns an error. Once fn has returned a changed
 	// session, Update stores it even if ctx is canceled, because it may be the only copy
 	// of a new refresh token. After fn returns, the new session should survive a crash of
 	// the process as soon as possible. A process that dies
@@ -55,18 +58,144 @@ type Store interface {
 	Update(ctx context.Context, fn func(Session) (Session, error)) error
 }
 
-// update is Store.Update, with an error if the store did not call fn.
-func (c *Client) update(ctx context.Context, fn func(Session) (Session, error)) error {
-	called := false
-	err := c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
-		called = true
-		return fn(stored)
+// load is Store.Load, which is left to itself if it does not return when ctx ends.
+func (c *Client) load(ctx context.Context) (Session, error) {
+	var loaded Session
+	err := c.bounded(ctx, new(callOfFn), func() (err error) {
+		loaded, err = c.cfg.Store.Load(ctx)
+		return err
 	})
-	if err == nil && !called {
+	if errors.Is(err, errStoreHangs) {
+		return Session{}, err // loaded may still be written to
+	}
+	return loaded, err
+}
+
+// update is Store.Update, with an error if the store did not call fn. It is left to itself
+// if it does not return when ctx ends.
+func (c *Client) update(ctx context.Context, fn func(Session) (Session, error)) error {
+	call := new(callOfFn)
+	return c.updated(call, c.bounded(ctx, call, func() error {
+		return c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
+			if !call.begin() {
+				return stored, errStoreHangs
+			}
+			defer call.end()
+			return fn(stored)
+		})
+	}))
+}
+
+// updated is err, or an error if the store did not call fn.
+func (c *Client) updated(call *callOfFn, err error) error {
+	if err == nil && !call.called() {
 		return errNotCalled
 	}
 	return err
 }
+
+// A callOfFn is the call of a function that a store makes, or will never make because its
+// result is not waited for any more.
+type callOfFn struct {
+	mu        sync.Mutex
+	began     bool
+	running   chan struct{} // closed when fn has returned
+	abandoned bool
+}
+
+// begin reports whether fn may run.
+func (c *callOfFn) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.abandoned {
+		return false
+	}
+	c.began, c.running = true, make(chan struct{})
+	return true
+}
+
+func (c *callOfFn) end() { close(c.running) }
+
+func (c *callOfFn) called() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.began
+}
+
+// abandon keeps fn from beginning. If it began before, running is closed when it has
+// returned; otherwise running is nil.
+func (c *callOfFn) abandon() (running <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandoned = true
+	return c.running
+}
+
+const (
+	// storeGrace is how long a call of the store may take once ctx has ended.
+	storeGrace = time.Second
+
+	// writeGrace is how long it may take once fn has returned. The result of fn is to be
+	// stored whether ctx has ended or not.
+	writeGrace = 5 * time.Minute
+
+	// maxHanging bounds the calls of a store that are left to themselves.
+	maxHanging = 4
+)
+
+// errStoreHangs means that a store ignores its context.
+var errStoreHangs = errors.New("the store does not return although its context has ended: see what its file system or server waits for")
+
+// bounded makes a call of the store, and leaves it to itself if the store ignores that ctx
+// has ended: it must keep neither a renewal nor a caller for ever. After that, fn does not
+// begin. While it runs, it is waited for, because it may have sent a refresh token; what came
+// of that is in the view, and is saved later if this call does not.
+func (c *Client) bounded(ctx context.Context, fn *callOfFn, call func() error) error {
+	if c.source.hanging.Load() >= maxHanging {
+		return errStoreHangs
+	}
+	var err error
+	var panicked any
+	done := make(chan struct{})
+	go func() {
+		returned := false
+		defer func() {
+			if !returned {
+				panicked, err = recover(), errNotReturned
+			}
+			close(done)
+		}()
+		err = call()
+		returned = true
+	}()
+	if !withinGrace(ctx, done, storeGrace) {
+		if running := fn.abandon(); running != nil {
+			<-running
+			timer := time.NewTimer(writeGrace)
+			defer timer.Stop()
+			select {
+			case <-done:
+			case <-timer.C:
+			}
+		}
+		select {
+		case <-done:
+		default:
+			c.source.hanging.Add(1)
+			go func() {
+				<-done
+				c.source.hanging.Add(-1)
+			}()
+			return fmt.Errorf("%w: %w", errStoreHangs, retry.Ended(ctx))
+		}
+	}
+	if panicked != nil {
+		panic(panicked) // in the goroutine of the caller, who may recover
+	}
+	return err
+}
+
+var errNotReturned = errors.New("a call of the store ended without a return")
 
 var errNotCalled = errors.New("its Update returned nil and did not call fn, which a Store must do")
 
