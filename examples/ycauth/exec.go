@@ -28,7 +28,7 @@ func (a *app) execCommand() *cobra.Command {
 		Example: "  ycauth exec -- terraform plan",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("a command is missing, such as in \"ycauth exec -- terraform plan\"")
+				return fmt.Errorf("a command is missing, such as in %q", a.commandFor("exec -- terraform plan"))
 			}
 			return nil
 		},

@@ -216,7 +216,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		a.hint(err)
 		return exitInterrupted
 	}
-	a.note(red, "ycauth:", "%s", message(err))
+	a.note(red, "ycauth:", "%s", a.message(err))
 	a.hint(err)
 	switch {
 	case a.unusableKey(err):
@@ -250,10 +250,15 @@ func (a *app) hint(err error) {
 	}
 }
 
-// commandFor is a command of this program for the profile in use.
+// commandFor is a command of this program for the profile in use. Every command that the
+// user is told to run comes from here: without the profile's name it is about another one.
 func (a *app) commandFor(command string) string {
 	if a.profileName == defaultProfile {
 		return "ycauth " + command
 	}
-	return "ycauth " + command + " --profile " + a.profileName
+	own, child, found := strings.Cut(command, " -- ")
+	if found {
+		child = " -- " + child
+	}
+	return "ycauth " + own + " --profile " + a.profileName + child
 }

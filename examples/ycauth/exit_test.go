@@ -146,12 +146,13 @@ func TestMessagesNameFlags(t *testing.T) {
 	} {
 		all[code] = &oauth.ServerError{Status: 400, Code: code}
 	}
+	a := &app{profileName: defaultProfile}
 	for name, err := range all {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 			continue
 		}
-		text := message(err)
+		text := a.message(err)
 		if found := goName.FindString(text); found != "" || strings.Contains(text, "\n") {
 			t.Errorf("%s names %s:\n%s", name, found, text)
 		}

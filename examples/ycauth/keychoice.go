@@ -108,25 +108,36 @@ func onCard(k *piv.Key) (keyChoice, error) {
 	return keyChoice{Card: &ref, Public: public}, err
 }
 
-var errNoKey = codedError{exitKey, errors.New("the profile has no key yet: log in, or make one with \"ycauth key init\"")}
+func (a *app) errNoKey() error {
+	return codedError{exitKey, fmt.Errorf("the profile has no key yet: log in, or make one with %q", a.commandFor("key init"))}
+}
 
 // errLostKey is said in the place of errNoKey where there is a session: it is of no use
 // without its key, and no key that could be made is that one.
 var errLostKey = &oauth.LoginRequiredError{Reason: oauth.ReasonWrongKey, Detail: "the configuration of the profile is gone, and with it which key the session is bound to"}
 
+// restoreKey is the remedy for a key file that is missing.
+func (a *app) restoreKey() string {
+	return linef("Restore the file, or log in with %q, which makes a new key.", a.commandFor("login"))
+}
+
 // signer returns the chosen key. One on a card is not opened before it signs.
 func (a *app) signer(k keyChoice) (crypto.Signer, error) {
 	switch {
 	case k.File != "":
-		return dpop.LoadKeyFile(k.File)
+		key, err := dpop.LoadKeyFile(k.File)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = hintError{err, a.restoreKey()}
+		}
+		return key, err
 	case k.Card != nil:
 		public, err := x509.ParsePKIXPublicKey(k.Public)
 		if err != nil {
-			return nil, codedError{exitKey, fmt.Errorf("the profile does not say which key is on the YubiKey (%w): log in again with --key yubikey", err)}
+			return nil, codedError{exitKey, fmt.Errorf("the profile does not say which key is on the YubiKey (%w): log in again with %q", err, a.commandFor("login --key yubikey"))}
 		}
 		return &cardSigner{public: public, options: a.cardOptions(k.Card.Options(a.prompt())), interrupted: a.signals.ctx.Done()}, nil
 	}
-	return nil, errNoKey
+	return nil, a.errNoKey()
 }
 
 // prover returns what makes proofs with the chosen key.
@@ -140,7 +151,7 @@ func (a *app) prover(k keyChoice) (*dpop.Prover, error) {
 		chain := make([]*x509.Certificate, len(k.Chain))
 		for i, der := range k.Chain {
 			if chain[i], err = x509.ParseCertificate(der); err != nil {
-				return nil, codedError{exitKey, fmt.Errorf("the attestation in the profile is damaged (%w): log in again with --attest", err)}
+				return nil, codedError{exitKey, fmt.Errorf("the attestation in the profile is damaged (%w): log in again with %q", err, a.commandFor("login --attest"))}
 			}
 		}
 		options = append(options, dpop.WithCertificateChain(chain))

@@ -80,7 +80,7 @@ func (a *app) openCard(ctx context.Context, before keyChoice, flags keyFlags) (*
 	}
 	key, err := piv.Open(ctx, options)
 	if errors.Is(err, piv.ErrNoKey) {
-		return nil, fmt.Errorf("%w, with \"%s\" for example", err, a.commandFor("key init")+" --key yubikey")
+		return nil, fmt.Errorf("%w, with %q for example", err, a.commandFor("key init --key yubikey"))
 	}
 	return key, err
 }

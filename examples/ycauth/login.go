@@ -126,7 +126,7 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	}
 	if unclosed := (notClosedError{}); errors.As(err, &unclosed) {
 		a.warn("the new login could not be revoked either (%s). Its refresh token stays valid until it expires: see %q and %q",
-			message(unclosed.revoke), a.commandFor("list"), a.commandFor("revoke"))
+			a.message(unclosed.revoke), a.commandFor("list"), a.commandFor("revoke"))
 	}
 	if err != nil {
 		return err

@@ -44,7 +44,8 @@ func (a *app) forget(ctx context.Context) error {
 	if err := store.Discard(ctx); err != nil {
 		return err
 	}
-	a.say("The session is forgotten here. Its refresh token may still be valid: see %q and %q.", "ycauth list", "ycauth revoke")
+	a.say("The session is forgotten here. Its refresh token may still be valid: see %q and %q.",
+		a.commandFor("list"), a.commandFor("revoke"))
 	return nil
 }
 
@@ -72,11 +73,11 @@ func (a *app) logout(ctx context.Context) error {
 		return err
 	}
 	if p.Key.kind() == "" {
-		return hintError{errLostKey, notForgotten}
+		return hintError{errLostKey, a.notForgotten()}
 	}
 	prover, err := a.prover(p.Key)
 	if err != nil {
-		return hintError{err, notForgotten}
+		return hintError{err, a.notForgotten()}
 	}
 	end := new(ending)
 	c, err := a.connection(p, store, a.sessions(store), prover, end.revoke)
@@ -162,7 +163,9 @@ func (c *connection) revokeOwn(ctx context.Context, s oauth.Session) error {
 	return err
 }
 
-const notForgotten = "Nothing was forgotten; \"ycauth logout --local\" forgets the session without telling the server."
+func (a *app) notForgotten() string {
+	return linef("Nothing was forgotten; %q forgets the session without telling the server.", a.commandFor("logout --local"))
+}
 
 // failed says how far a logout came that did not end.
 func (e *ending) failed(ctx context.Context, err error) error {
@@ -178,5 +181,5 @@ func (e *ending) failed(ctx context.Context, err error) error {
 	case e.asked && ctx.Err() != nil:
 		return hintError{err, linef("It is not known whether the server has revoked the session, and nothing was forgotten here: %q goes on.", a.commandFor("logout"))}
 	}
-	return hintError{err, notForgotten}
+	return hintError{err, a.notForgotten()}
 }

@@ -5,7 +5,8 @@ import "strings"
 // packageNames begin the texts of our packages' errors, and tell the user nothing.
 var packageNames = []string{"oauth: ", "refreshtoken: ", "filestore: ", "keyringstore: ", "dpop: ", "piv: "}
 
-// flagNames are what users of this program know the names of our packages by.
+// flagNames are what users of this program know the names of our packages by. A text that
+// names a command is in message.
 var flagNames = strings.NewReplacer(
 	"check ClientID, ClientSecret and Provider.AuthMethod", "check --client-id; this program cannot log in as a client that has a secret",
 	"set Provider.AuthMethod to AuthClientSecretBasicPlain or AuthClientSecretPost", "this program cannot log in as a client that has a secret",
@@ -26,18 +27,17 @@ var flagNames = strings.NewReplacer(
 	"or keep sessions in files without a seal", "or log in without --keyring", "keep sessions in files without a seal", "log in without --keyring",
 	", or set a longer Options.Timeout", ", and try again", "set Options.LockDir", "set $HOME",
 	"pass an absolute path", "set YCAUTH_CONFIG_DIR",
-	"call Store.Discard, and log in again", "run \"ycauth logout --local\", and log in again",
-	"call Store.Discard and log in again", "run \"ycauth logout --local\" and log in again",
 )
 
 // message is the error's text for people: without the names of packages, with flags
 // in the place of Go's names, and in one line.
-func message(err error) string {
+func (a *app) message(err error) string {
 	text := ": " + strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 	text = strings.ReplaceAll(text, "; ", "; : ") // errors that were joined begin with a package as well
 	for _, name := range packageNames {
 		text = strings.ReplaceAll(text, ": "+name, ": ")
 	}
 	text = strings.ReplaceAll(text, "; : ", "; ")
-	return line(flagNames.Replace(strings.TrimPrefix(text, ": ")))
+	text = flagNames.Replace(strings.TrimPrefix(text, ": "))
+	return line(strings.ReplaceAll(text, "call Store.Discard", linef("run %q", a.commandFor("logout --local"))))
 }

@@ -28,7 +28,9 @@ var (
 
 func (a *app) prompt() piv.Prompt { return cardPrompt{a: a, mute: a.unattended} }
 
-var errNoTerminal = codedError{exitKey, errors.New("the YubiKey wants its PIN and there is no terminal to ask for it: run \"ycauth token --renew\" in one first")}
+func (a *app) errNoTerminal() error {
+	return codedError{exitKey, fmt.Errorf("the YubiKey wants its PIN and there is no terminal to ask for it: run %q in one first", a.commandFor("token --renew"))}
+}
 
 // PIN reads the PIN without echo.
 func (p cardPrompt) PIN(ctx context.Context, r piv.PINRequest) (string, error) {
@@ -55,11 +57,11 @@ func (p cardPrompt) SpendLastTry(ctx context.Context, r piv.PINRequest) (bool, e
 
 func (p cardPrompt) ask(ctx context.Context, read func(terminal) (string, error)) (string, error) {
 	if p.mute {
-		return "", errNoTerminal
+		return "", p.a.errNoTerminal()
 	}
 	t, ok := p.a.openTerminal()
 	if !ok {
-		return "", errNoTerminal
+		return "", p.a.errNoTerminal()
 	}
 	return ask(ctx, t, read)
 }

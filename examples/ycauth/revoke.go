@@ -39,9 +39,9 @@ func (a *app) revokeCommand() *cobra.Command {
 			"                         --protection-level revoke one by one, --dry-run only lists\n" +
 			"  --all-mine             all of yours, the one behind this session included\n\n" +
 			"Several IDs, and whatever flags select, are revoked only after a typed confirmation\n" +
-			"that says how many tokens there are, or with --yes. Those that were counted are\n" +
-			"revoked, and none that was issued since; with --all-mine, with --yes, and where you\n" +
-			"may not list them, it is all that match. Tokens of others take the role\n" +
+			"that says how many tokens there are, or with --yes. Exactly the tokens that were\n" +
+			"counted are revoked. With --all-mine, with --yes, or if you may not list them, it is\n" +
+			"every token that matches at that moment. Tokens of others take the role\n" +
 			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker.\n" +
 			"--older-than measures by the server's clock, is rejected where this computer's differs\n" +
 			"from it by minutes, and leaves the session of this profile alone.\n" +
@@ -280,7 +280,7 @@ func (r *revocation) tellIfEnded(ctx context.Context) error {
 	case errors.As(err, &login):
 		a.warn(ended, a.commandFor("login"))
 	case err != nil:
-		a.say("If the session of this profile was among them, it has ended. That could not be found out: %s", message(err))
+		a.say("If the session of this profile was among them, it has ended. That could not be found out: %s", a.message(err))
 	}
 	return nil
 }
@@ -489,7 +489,7 @@ func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids [
 	}
 	out := revokedJSON{Revoked: report.Revoked, NotTried: len(report.NotTried)}
 	for _, f := range failures {
-		out.Failed = append(out.Failed, failedJSON{f.ID, message(f.Err)})
+		out.Failed = append(out.Failed, failedJSON{f.ID, a.message(f.Err)})
 	}
 	if ctx.Err() != nil {
 		a.say("%d of %s revoked, and %d failed or in doubt.", len(out.Revoked), count(len(ids)), len(out.Failed))
