@@ -52,8 +52,8 @@
 //	141  the program that reads the output has ended
 //
 // The exit code of "ycauth exec" is otherwise that of the command that it ran. A
-// token that was printed is good with 3 as well: the session behind it could not be
-// saved.
+// token that was printed is valid even if the exit code is 3: the session behind it could
+// not be saved.
 //
 // # Signals
 //

@@ -141,8 +141,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the profile and its session; no request is made",
 		Long: "Shows the profile and its session, as far as they are known without a request: that\n" +
-			"the refresh token was revoked meanwhile does not show. The exit code is 3 if the\n" +
-			"profile cannot be used before the next login.",
+			"the refresh token was revoked meanwhile does not show. The exit code is 6 if the key\n" +
+			"file is missing, and 3 if the profile cannot be used before the next login.",
 		Args: noArgs,
 		RunE: a.action(a.status),
 	}
@@ -167,6 +167,10 @@ func (a *app) status(ctx context.Context, _ []string) error {
 	}
 	if len(st.Environment) > 0 {
 		a.warn("the environment names another server than the profile: commands that use a token end with an error until that is settled")
+	}
+	if st.State == stateNoKey { // as for the commands that need the key
+		a.say("%s", a.restoreKey())
+		return codedError{code: exitKey}
 	}
 	if !st.LoggedIn {
 		a.say("Log in with %q.", a.commandFor("login"))

@@ -158,8 +158,10 @@ func exitCodesCommand() *cobra.Command {
 		Short: "What the exit codes mean",
 		Long: "Exit codes:\n\n" + exitCodes() + "\n" +
 			"The exit code of \"ycauth exec\" is otherwise that of the command that it ran. Of the\n" +
-			"failures, only 4 is likely to pass by itself. A token that was printed is good with 3\n" +
-			"as well: the session behind it could not be saved, and stderr says why. \"ycauth\n" +
-			"kube-credential\" ends with 0 then, because kubectl would not use the token.",
+			"failures, only 4 is likely to pass by itself. With 6, a key file that was restored or a\n" +
+			"card that was inserted is enough; if the key is lost, log in again. A token that was\n" +
+			"printed is valid even if the exit code is 3: the session behind it could not be saved,\n" +
+			"and stderr says why. \"ycauth kube-credential\" ends with 0 then, because kubectl would\n" +
+			"not use the token.",
 	}
 }
