@@ -84,6 +84,9 @@ func (a *app) list(ctx context.Context, flags listFlags) error {
 	if flags.limit < 0 {
 		return usagef("--limit is %d: want a positive number, or 0 for all", flags.limit)
 	}
+	if flags.pageSize < 0 || flags.pageSize > 1000 {
+		return usagef("--page-size is %d: want 1 to 1000, or 0 for the default. All pages are listed; --limit lists fewer", flags.pageSize)
+	}
 	filter, err := flags.filter()
 	if err != nil {
 		return err

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -116,13 +118,11 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 		FederationID: p.FederationID,
 	})
 	if flags.headless && errors.Is(err, io.EOF) {
-		if isTerminal(a.stdin) {
-			a.say("") // after Ctrl-D the question has not ended its line
-		}
+		a.say("") // the question has not ended its line
 		return codedError{exitFailure, errors.New("no address was entered: standard input has ended")}
 	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		return fmt.Errorf("the login was not finished within %v: %w", flags.timeout, err)
+		return codedError{exitTemporary, fmt.Errorf("the login was not finished within %v: --timeout sets how long to wait", flags.timeout)}
 	}
 	if unclosed := (notClosedError{}); errors.As(err, &unclosed) {
 		a.warn("the new login could not be revoked either (%s). Its refresh token stays valid until it expires: see %q and %q",
@@ -210,7 +210,26 @@ func (a *app) keyForLogin(ctx context.Context, dir string, before keyChoice, fla
 		return keyChoice{}, err
 	}
 	_, err = dpop.LoadOrGenerateKeyFile(path)
+	if err != nil && flags.file != "" && notKey(path) {
+		err = &dpop.KeyFileError{Path: path, Reason: "it is not a file with a private key: name another with --key-file"}
+	}
 	return keyChoice{File: path}, err
+}
+
+// notKey reports whether a file can be read and holds no PEM. What else is wrong with such
+// a file, its owner and its mode, is of no interest: nobody should correct that.
+func notKey(path string) bool {
+	if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 64<<10)) // no key file is larger
+	block, _ := pem.Decode(data)
+	return err == nil && block == nil
 }
 
 // cardForLogin chooses a key that is on a card already: a login never changes one.
