@@ -417,7 +417,9 @@ func (s *TokenSource) redeem() (done func()) {
 
 // within waits for done, and reports whether it was closed before ctx ended, or
 // at the same moment.
-func within(ctx context.Context, done <-chan struct{}) bool { return withinGrace(ctx, done, closeGrace) }
+func within(ctx context.Context, done <-chan struct{}) bool {
+	return withinGrace(ctx, done, closeGrace)
+}
 
 // closeGrace is for a call that returns because ctx ended.
 const closeGrace = 100 * time.Millisecond
