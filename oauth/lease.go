@@ -54,7 +54,8 @@ type Lease interface {
 	// the session is still the one that fn was called with, extends the lease, and durably
 	// marks the session: from now on the outcome of a request may be unknown. If Begin
 	// returns an error, nothing is sent; the error matches [ErrLeaseLost] if another
-	// process has taken the lease or changed the session.
+	// process has taken the lease or changed the session. It must return when ctx ends: it
+	// is waited for.
 	//
 	// holds is how long the lease lasts, from the call. marked is the time of the mark by
 	// the store's clock, or zero if the store has no clock. The proof of the request is

@@ -48,7 +48,10 @@ func (r *rotor) count() int {
 }
 
 func jsonResponse(status int, header http.Header, body any) *http.Response {
-	b, _ := json.Marshal(body)
+	b, err := json.Marshal(body)
+	if err != nil {
+		panic(err)
+	}
 	if header == nil {
 		header = http.Header{}
 	}

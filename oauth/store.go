@@ -46,11 +46,11 @@ type Store interface {
 	// Session from fn removes the stored one; a Session equal to the stored one
 	// need not be written.
 	//
-	// Waiting for other Updates ends with ctx. A store whose calls do not return when ctx
-	// ends is left to itself: the token source goes on without the result. If it calls fn later, fn
-	// does nothing and returns an error. Once fn has returned a changed
+	// Waiting for other Updates ends with ctx. A token source does not wait for a Load or an
+	// Update that goes on for more than a second after its ctx has ended; if Update calls fn
+	// after that, fn does nothing and returns an error. Once fn has returned a changed
 	// session, Update stores it even if ctx is canceled, because it may be the only copy
-	// of a new refresh token. After fn returns, the new session should survive a crash of
+	// of a new refresh token; it has 5 minutes for that. After fn returns, the new session should survive a crash of
 	// the process as soon as possible. A process that dies
 	// during Update must not block the others. If it dies after that moment,
 	// the next Update calls its fn with the new session, even if Load does not

@@ -26,7 +26,7 @@ func TestMissingDirectory(t *testing.T) {
 		before func(t *testing.T, dir string) *filestore.Store
 		known  bool
 	}{
-		"never there": {func(t *testing.T, dir string) *filestore.Store { return storeIn(t, dir) }, false},
+		"never there": {storeIn, false},
 		"found by New": {func(t *testing.T, dir string) *filestore.Store {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				t.Fatal(err)
