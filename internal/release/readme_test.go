@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,34 @@ func TestReadmeFirstProgram(t *testing.T) {
 	}
 	if !strings.Contains(readme, "there is no session; run: go run . login") {
 		t.Error("README.md does not quote what the first run says")
+	}
+
+	// The first run has created the key. A session without its key asks for a login as well.
+	key := ""
+	err = filepath.WalkDir(home, func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Base(path) == "default.pem" {
+			key = path
+		}
+		return err
+	})
+	if err != nil || key == "" {
+		t.Fatalf("the first run has created no key: %v", err)
+	}
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	sessions := filepath.Join(filepath.Dir(filepath.Dir(key)), "sessions")
+	if err := os.MkdirAll(sessions, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	session := `{"version": 1, "refresh_token": "r", "key_thumbprint": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}`
+	if err := os.WriteFile(filepath.Join(sessions, "default.json"), []byte(session), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again := exec.CommandContext(t.Context(), cmd.Path)
+	again.Env = cmd.Env
+	if out, err = again.CombinedOutput(); err == nil || !strings.Contains(string(out), "bound to a key") || !strings.Contains(string(out), "; run: go run . login") {
+		t.Errorf("without the key of the session: %v\n%s", err, out)
 	}
 }
 

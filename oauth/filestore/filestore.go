@@ -22,8 +22,8 @@
 //   - work.next, during an Update: the next session, until it has the name of the
 //     last one. A process that dies can leave it, with the only copy of a new
 //     refresh token; the next Update takes it over, and where it cannot, leaves the file
-//     as it is and returns an error. So it does if a newer release wrote the file
-//     in a form that this one does not know, or it is sealed and the key at hand does
+//     as it is and returns an error. It does the same if a newer release wrote the file
+//     in a form that this one does not know, or if it is sealed and the key at hand does
 //     not open it, because the stored refresh token may be spent.
 //     An empty one says that an Update did not come to its end, or could not store
 //     its session, see

@@ -23,17 +23,22 @@ import (
 //		DPoP:     prover,
 //	})
 //
-// app is the name of the program, which selects the parent of [DefaultDir],
-// or the absolute path of a directory, for services without a home directory.
+// app is either the name of the program, whose files are then in os.UserConfigDir/app, or
+// the absolute path of a directory, for services without a home directory.
 // There, the session of the profile "default" is sessions/default.json, as [New]
 // keeps it, and the key is keys/default.pem, as [dpop.GenerateKeyFile] writes it. The
 // directories are created with mode 0700. The program examples/ycauth uses
 // the same layout: Open("ycauth", "default") returns the session of
-// its user, which both programs then share and renew.
+// its user, which both programs then share and renew. This needs a session that is not
+// sealed (--keyring) and a key in that file (no --key-file, no YubiKey). If
+// YCAUTH_CONFIG_DIR is set, pass that directory, as an absolute path.
 //
 // If the key file is missing and the session is bound to a key, Open creates none and
-// the error matches [fs.ErrNotExist]: the key is elsewhere, for instance on a YubiKey,
-// or lost. Errors are of type [*Error] or [*dpop.KeyFileError].
+// the error matches [fs.ErrNotExist] and [oauth.ErrLoginRequired]: the key is elsewhere,
+// for instance on a YubiKey, or lost. If the key is missing, the store is returned beside
+// the error, also where the session cannot be read, so that [Store.Discard] can be called:
+// it removes the session, and the next Open creates a key. With any other error, the store
+// is nil. Errors are of type [*Error] or [*dpop.KeyFileError].
 func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
 	dir := filepath.Clean(app)
 	if !filepath.IsAbs(app) {
@@ -58,7 +63,7 @@ func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
 			// Since the first look, another process may have created the key, and then the
 			// session that is bound to it.
 			if key, err = dpop.LoadKeyFile(path); errors.Is(err, fs.ErrNotExist) {
-				err = missing
+				return store, nil, missing
 			}
 		} else if err = filelock.MakeDir(keys); err != nil {
 			err = wrap(err)
@@ -70,7 +75,10 @@ func Open(app, profile string, opts ...Option) (*Store, *dpop.Prover, error) {
 		return nil, nil, err
 	}
 	prover, err := dpop.New(key)
-	return store, prover, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return store, prover, nil
 }
 
 // needsKey is an error if the session is bound to a key, which is missing.
@@ -85,8 +93,16 @@ func (s *Store) needsKey(path string) error {
 		return nil
 	}
 	return &Error{
-		Path: path, Err: fs.ErrNotExist,
+		Path: path, Err: keyLost{},
 		Reason: "is missing, but the session is bound to a key: if the key is elsewhere, for instance on a YubiKey, use New and that key; " +
-			"if it is lost, so is the session: call Store.Discard and log in again",
+			"if it is lost, so is the session: call Store.Discard of the returned store and log in again",
 	}
+}
+
+// keyLost is the cause of the error about the missing key of a session.
+type keyLost struct{}
+
+func (keyLost) Error() string { return fs.ErrNotExist.Error() }
+func (keyLost) Unwrap() []error {
+	return []error{fs.ErrNotExist, &oauth.LoginRequiredError{Reason: oauth.ReasonWrongKey}}
 }

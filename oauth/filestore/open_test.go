@@ -171,6 +171,64 @@ func TestOpenWithoutKey(t *testing.T) {
 	}
 }
 
+// TestOpenAfterLostKey: without the key, the session can be discarded and the user can
+// log in again.
+func TestOpenAfterLostKey(t *testing.T) {
+	for name, broken := range map[string]bool{"session intact": false, "session unreadable": true} {
+		t.Run(name, func(t *testing.T) {
+			srv := iamtest.Start(t, iamtest.Options{})
+			dir := t.TempDir()
+			login := func(store *filestore.Store, prover *dpop.Prover) {
+				t.Helper()
+				cfg := srv.OAuthConfig(prover)
+				cfg.Store = store
+				client, err := oauth.New(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := client.Login(t.Context(), oauth.LoginOptions{OpenURL: srv.OpenURL}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := client.TokenSource().Renew(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := client.TokenSource().Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			store, prover, err := filestore.Open(dir, "default")
+			if err != nil {
+				t.Fatal(err)
+			}
+			login(store, prover)
+			if err := os.Remove(filepath.Join(dir, "keys", "default.pem")); err != nil {
+				t.Fatal(err)
+			}
+			if broken {
+				if err := os.WriteFile(store.Path(), []byte("{"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			store, prover, err = filestore.Open(dir, "default")
+			if err == nil || store == nil || prover != nil {
+				t.Fatalf("without the key: store %v, prover %v, error %v; want the store and an error", store, prover, err)
+			}
+			var again *oauth.LoginRequiredError
+			if lost := !broken; errors.Is(err, fs.ErrNotExist) != lost || errors.As(err, &again) != lost {
+				t.Errorf("the error matches the wrong ones: %v", err)
+			}
+			if err := store.Discard(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if store, prover, err = filestore.Open(dir, "default"); err != nil {
+				t.Fatal(err)
+			}
+			login(store, prover)
+		})
+	}
+}
+
 // meanwhile is a key of a seal that does something before it opens a session.
 type meanwhile struct {
 	cipher.AEAD
