@@ -134,7 +134,7 @@ func (s *TokenSource) keptAlive(ctx context.Context, told *time.Time) time.Durat
 	before := s.view.Load()
 	limited, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	stored, err := s.c.cfg.Store.Load(limited)
+	stored, err := s.c.load(limited)
 	if err != nil && !errors.Is(err, ErrNoSession) {
 		if ctx.Err() == nil {
 			s.c.emit(Event{Kind: EventRenewFailed, Cause: CauseKeepAlive, Err: &StoreError{err}})
