@@ -37,8 +37,8 @@ type PoolConfig struct {
 	DPoP func(key string) (*dpop.Prover, error)
 
 	// Rate is how many token requests are sent per second at most, by this process: if N
-	// replicas share the server, set it to an Nth of what it allows. They are 1/Rate
-	// apart, so that no second has more. Optional. Default: 50.
+	// replicas share the server, set it to an Nth of what it allows. Requests are sent at
+	// least 1/Rate seconds apart, so that no second has more. Optional. Default: 50.
 	Rate float64
 
 	// Concurrent is how many renewals run at the same time at most, and as many reads of
@@ -51,9 +51,9 @@ type PoolConfig struct {
 	// the store. Optional. Default: 10 minutes.
 	Idle time.Duration
 
-	// MaxActive is how many sessions are in memory, about 3 KB each with their tokens. When there are more,
-	// those leave that were not used for longest, before Idle has passed. Sessions in use
-	// or with work to do stay. Optional. Default: 10,000.
+	// MaxActive is how many sessions are kept in memory, about 3 KB each with their tokens.
+	// Beyond that, the least recently used ones leave, before Idle has passed. Sessions in
+	// use or with work to do stay. Optional. Default: 10,000.
 	MaxActive int
 }
 
@@ -73,10 +73,10 @@ type PoolConfig struct {
 // # Memory
 //
 // A session is in memory while it is used, and for [PoolConfig.Idle] after that. One that
-// is not costs nothing, however many users there are, but for up to 800 bytes if the
-// server has rejected its refresh token. What a
-// [PoolSource] or an [http.Client] of the Pool refers to is the key, so both work
-// until the Pool is closed, whether the session is in memory or not.
+// is not costs nothing, however many users there are, except up to 800 bytes if the
+// server has rejected its refresh token. A [PoolSource] or [http.Client] of the Pool refers
+// to the key, not to the session, so both work until the Pool is closed, whether the
+// session is in memory or not.
 //
 // A session stays in memory while it has work to do: a renewal, a save that has failed, or
 // a rest after a failure, up to 10 minutes. What is
@@ -700,9 +700,9 @@ func (c *Client) mayRetry() bool { return c.member == nil || c.member.pool.pace.
 
 // --- what callers see ---------------------------------------------------------
 
-// A PoolSource serves the access tokens of one key of a [Pool]. It is a
-// [TokenSource] but for Close: it works until the Pool is closed, even if the session left
-// the memory in between. It is safe for concurrent use.
+// A PoolSource serves the access tokens of one key of a [Pool]. It is like a [TokenSource],
+// but has no Close: it works until the Pool is closed, even if the session left the memory
+// in between. It is safe for concurrent use.
 type PoolSource struct {
 	pool *Pool
 	key  string

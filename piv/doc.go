@@ -32,7 +32,7 @@
 // that verifies it, and neither stored nor
 // logged. With [PINPolicyOnce] the card itself remembers it, until it loses power
 // (a few seconds after the last program releases it) or another of its
-// applications is used. To ask the user less often, store the PIN in the Prompt.
+// applications is used. To ask the user less often, let your Prompt remember the PIN.
 //
 // A wrong PIN is a [*WrongPINError]; a signature asks for the PIN only once. The package
 // does not send the same wrong PIN twice, and uses the last attempt before the card

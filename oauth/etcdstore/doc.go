@@ -25,21 +25,22 @@
 //	save    if the refresh token is unchanged: the new session is stored. If the owner
 //	        still has the lease, it is given back and the mark is removed
 //
-// That the owner looks at its lease and then stores something would not be safe, because the
-// lease can end in between. Here the same transaction compares and stores.
+// It would not be safe for the owner to check its lease first and store afterwards, because
+// the lease can end in between. Here the same transaction compares and stores.
 //
 // # Time
 //
-// etcd tells clients no time. What counts time is the leases of etcd, and so its leader:
+// etcd does not tell clients the time. Time is measured by etcd's leases, and so by its
+// leader:
 //
-//   - The lease of a session ends after Options.Lease and up to a quarter more, in
-//     seconds. A change of the leader begins it anew.
+//   - The lease of a session ends between 1 and 1¼ × Options.Lease after it was taken, in
+//     whole seconds. A change of the leader begins it anew.
 //   - Lease.Begin returns no time of its mark. So the proof of a request is dated by the
 //     clock of the process, corrected by what the authorization server has told it.
-//   - With each mark, a lease that lasts for hours is noted. What has passed of it tells
-//     every process how long ago the mark was set, at least. That is up to two minutes
-//     less than really have passed, and a change of the leader begins it anew, so
-//     that a successor waits for longer, never for less.
+//   - The mark also records an hours-long lease; how much of it has elapsed tells every
+//     process, at the least, how old the mark is. That is up to two minutes less than its
+//     real age, and a change of the leader begins it anew, so that a successor waits for
+//     longer, never for less.
 //
 // One lease is granted for all sessions that begin within a short time, and none is kept
 // alive, so a renewal grants none of its own, and a [Set] has no goroutine.
@@ -63,8 +64,8 @@
 // binds a session to the prefix, the key, the version of the sealing key and the
 // generation: what is moved to another key, or put under another generation, does not
 // open. All keys of a session that are put back from a snapshot do open. Servers that rotate
-// refresh tokens then reject the old one, and may end the session for its sake: after etcd
-// was restored from a snapshot, users may have to log in again.
+// refresh tokens then reject the old one, and may end the session because of it: after
+// etcd was restored from a snapshot, users may have to log in again.
 //
 // # What is promised
 //

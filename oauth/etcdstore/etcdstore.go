@@ -52,7 +52,7 @@ type Options struct {
 	// Optional. Default: 10 seconds.
 	Timeout time.Duration
 
-	// SaveTimeout is how long a new session is tried to be stored while etcd is not
+	// SaveTimeout is how long to keep trying to store a new session while etcd is not
 	// available. Optional. Default: 30 seconds.
 	SaveTimeout time.Duration
 

@@ -18,7 +18,7 @@
 //
 // A server, a container or an ssh session usually has no keyring, or one that cannot be
 // unlocked. The error of [Key] then matches [ErrUnavailable] or [ErrLocked]. Programs
-// for such machines should keep their sessions unsealed there, as the example
+// for such machines should keep their sessions unsealed there, as examples/ycauth
 // does.
 //
 // # The item

@@ -48,8 +48,8 @@
 // binds a session to the table, the key, the version of the sealing key and the
 // generation: what is moved to another row, or put under another generation, does not
 // open. A whole row that is put back from a backup of the same key does open. Servers
-// that rotate refresh tokens then reject the old one, and may end the session for its
-// sake: after the table was restored from a backup, users may have to log in again.
+// that rotate refresh tokens then reject the old one, and may end the session because
+// of it: after the table was restored from a backup, users may have to log in again.
 //
 // # What is promised
 //

@@ -57,7 +57,7 @@ type Options struct {
 	// the pool. Optional. Default: 10 seconds.
 	Timeout time.Duration
 
-	// SaveTimeout is how long a new session is tried to be stored while the database is not
+	// SaveTimeout is how long to keep trying to store a new session while the database is not
 	// available. Optional. Default: 30 seconds.
 	SaveTimeout time.Duration
 
