@@ -61,7 +61,7 @@ func TestReadmeFirstProgram(t *testing.T) {
 	if err := os.MkdirAll(sessions, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	session := `{"version": 1, "refresh_token": "r", "key_thumbprint": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}`
+	session := `{"version": 1, "provider": "p", "client_id": "c", "generation": 1, "refresh_token": "r", "key_thumbprint": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}`
 	if err := os.WriteFile(filepath.Join(sessions, "default.json"), []byte(session), 0o600); err != nil {
 		t.Fatal(err)
 	}
