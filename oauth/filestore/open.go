@@ -93,16 +93,16 @@ func (s *Store) needsKey(path string) error {
 		return nil
 	}
 	return &Error{
-		Path: path, Err: keyLost{},
+		Path: path, Err: keyLostError{},
 		Reason: "is missing, but the session is bound to a key: if the key is elsewhere, for instance on a YubiKey, use New and that key; " +
 			"if it is lost, so is the session: call Store.Discard of the returned store and log in again",
 	}
 }
 
-// keyLost is the cause of the error about the missing key of a session.
-type keyLost struct{}
+// keyLostError is the cause of the error about the missing key of a session.
+type keyLostError struct{}
 
-func (keyLost) Error() string { return fs.ErrNotExist.Error() }
-func (keyLost) Unwrap() []error {
+func (keyLostError) Error() string { return fs.ErrNotExist.Error() }
+func (keyLostError) Unwrap() []error {
 	return []error{fs.ErrNotExist, &oauth.LoginRequiredError{Reason: oauth.ReasonWrongKey}}
 }
