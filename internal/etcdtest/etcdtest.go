@@ -99,7 +99,7 @@ func (m *Member) Start() error {
 	for _, name := range []string{m.client, m.peer} { // which stay where a server is killed
 		_ = os.Remove(filepath.Join(m.dir, name))
 	}
-	cmd := exec.Command("etcd", m.args...)
+	cmd := exec.CommandContext(context.Background(), "etcd", m.args...) // it outlives the test that starts it again
 	cmd.Dir = m.dir
 	cmd.Stdout, cmd.Stderr = m.log, m.log
 	cmd.WaitDelay = time.Second
