@@ -3,6 +3,8 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,9 +30,10 @@ type pace struct {
 	every time.Duration // the least time between two requests
 
 	mu    sync.Mutex
-	next  time.Time // when the next request may be sent
-	quiet time.Time // when renewals may be sent again
-	why   error     // what the server said when it asked for that
+	next  time.Time   // when a request may be sent that comes after all that wait
+	free  []time.Time // times before next that were given back, the first one first
+	quiet time.Time   // when renewals may be sent again
+	why   error       // what the server said when it asked for that
 
 	failures int       // in a row
 	probe    time.Time // while the server fails: when the next renewal may begin
@@ -106,7 +109,8 @@ func (p *pace) failureError() error {
 	return &heldError{&UnreachableError{errors.New("the last requests had no response")}}
 }
 
-// turn waits until a request may be sent. ctx should leave time for a few seconds.
+// turn waits until a request may be sent. If that is after the deadline of ctx, it fails
+// at once.
 func (p *pace) turn(ctx context.Context, login bool) error {
 	for {
 		p.mu.Lock()
@@ -132,18 +136,55 @@ func (p *pace) turn(ctx context.Context, login bool) error {
 			}
 			continue
 		}
-		at := now
-		if p.next.After(now) {
-			at = p.next
-		}
-		p.next = at.Add(p.every)
+		at, err := p.reserve(ctx, now)
 		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
 		if !sleep(ctx, at.Sub(now), nil) {
+			p.giveBack(at)
 			return retry.Ended(ctx)
 		}
 		if login || p.over() {
 			return nil
 		} // else the server asked for silence in the meantime
+	}
+}
+
+// reserve returns when a request may be sent, which nobody else gets. p.mu is held.
+func (p *pace) reserve(ctx context.Context, now time.Time) (time.Time, error) {
+	for len(p.free) > 0 && p.free[0].Before(now) {
+		p.free = p.free[1:] // nobody wanted it
+	}
+	at := now
+	switch {
+	case len(p.free) > 0:
+		at = p.free[0]
+	case p.next.After(now):
+		at = p.next
+	}
+	if deadline, ok := ctx.Deadline(); ok && at.After(deadline) {
+		return at, fmt.Errorf("oauth: the request was not sent, because PoolConfig.Rate allows the next one in %v, and Config.RenewTimeout ends before: %w",
+			at.Sub(now).Round(time.Millisecond), context.DeadlineExceeded)
+	}
+	if len(p.free) > 0 {
+		p.free = p.free[1:]
+	} else {
+		p.next = at.Add(p.every)
+	}
+	return at, nil
+}
+
+// giveBack is told that no request is sent at a time that was reserved.
+func (p *pace) giveBack(at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(p.free, at, time.Time.Compare)
+	p.free = slices.Insert(p.free, i, at)
+	// What was given back at the end is not reserved any more.
+	for last := len(p.free) - 1; last >= 0 && p.free[last].Add(p.every).Equal(p.next); last-- {
+		p.next = p.free[last]
+		p.free = p.free[:last]
 	}
 }
 

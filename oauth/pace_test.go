@@ -175,3 +175,49 @@ func TestPaceRetries(t *testing.T) {
 		t.Error("10 successes are not worth one retry")
 	}
 }
+
+// A time that was reserved is given back if nothing is sent then.
+func TestPaceGivesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(1)
+		start := time.Now()
+		if err := p.turn(t.Context(), false); err != nil { // at 0 s
+			t.Fatal(err)
+		}
+		p.heard(nil)
+		short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		for range 100 {
+			if err := p.turn(short, false); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 0 {
+				t.Fatalf("%v after %v", err, time.Since(start))
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan time.Duration, 10)
+		for _, ctx := range []context.Context{ctx, t.Context(), ctx, ctx} { // at 1, 2, 3 and 4 s
+			go func() {
+				if p.turn(ctx, false) == nil {
+					done <- time.Since(start)
+				} else {
+					done <- -1
+				}
+			}()
+			synctest.Wait()
+		}
+		cancel()
+		synctest.Wait()
+		for i, want := range []time.Duration{-1, -1, -1} {
+			if got := <-done; got != want {
+				t.Errorf("%d: %v, want %v", i, got, want)
+			}
+		}
+		for _, want := range []time.Duration{time.Second, 3 * time.Second, 4 * time.Second} {
+			if err := p.turn(t.Context(), false); err != nil || time.Since(start) != want {
+				t.Errorf("%v after %v, want %v", err, time.Since(start), want)
+			}
+		}
+		if got := <-done; got != 2*time.Second {
+			t.Errorf("the one that waited on was sent after %v", got)
+		}
+	})
+}

@@ -38,12 +38,16 @@ type PoolConfig struct {
 
 	// Rate is how many token requests are sent per second at most, by this process: if N
 	// replicas share the server, set it to an Nth of what it allows. Requests are sent at
-	// least 1/Rate seconds apart, so that no second has more. Optional. Default: 50.
+	// least 1/Rate seconds apart, so that no second has more. It must be at least 0.001, and
+	// 1/Rate at most Config.RenewTimeout, or a renewal would end before its turn.
+	// Optional. Default: 50.
 	Rate float64
 
 	// Concurrent is how many renewals run at the same time at most, and as many reads of
 	// stores and as many repeated saves. With a low Rate there are no more renewals than
-	// requests in 5 seconds, because a renewal that waits to send has the store's lock.
+	// requests in 5 seconds, or in half of Config.RenewTimeout, because a renewal that waits
+	// to send has the store's lock. Renewals and reads that nobody waits for use
+	// at most 7/8 of them, and those of KeepAlive half; one in any case.
 	// Optional. Default: 64.
 	Concurrent int
 
@@ -113,7 +117,7 @@ type PoolConfig struct {
 // # Stores that fail
 //
 // A store that hangs or fails costs 4 × Concurrent goroutines at most, however many
-// sessions have one; [Pool.KeepAlive] adds one Concurrent. Callers wait for their turn without a goroutine of
+// sessions have one; [Pool.KeepAlive] adds half a Concurrent. Callers wait for their turn without a goroutine of
 // the Pool's, and return when their contexts end.
 type Pool struct {
 	cfg      PoolConfig
@@ -197,6 +201,11 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	if cfg.Rate == 0 {
 		cfg.Rate = 50
 	}
+	every := time.Duration(float64(time.Second) / cfg.Rate)
+	if every > base.cfg.RenewTimeout {
+		return nil, fmt.Errorf("oauth: PoolConfig.Rate allows one request in %v, which is longer than Config.RenewTimeout (%v): raise one of them",
+			every, base.cfg.RenewTimeout)
+	}
 	if cfg.Concurrent == 0 {
 		cfg.Concurrent = 64
 	}
@@ -216,7 +225,7 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	p.closing, p.close = context.WithCancel(context.Background())
 	patience := base.cfg.RenewTimeout
 	p.reads = &workers{size: cfg.Concurrent, patience: patience}
-	p.renewals = &workers{size: max(1, int(min(float64(cfg.Concurrent), 5*cfg.Rate))), patience: patience, pace: p.pace}
+	p.renewals = &workers{size: max(1, int(min(float64(cfg.Concurrent), cfg.Rate*min(5, patience.Seconds()/2)))), patience: patience, pace: p.pace}
 	return p, nil
 }
 

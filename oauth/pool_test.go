@@ -30,6 +30,7 @@ type poolServer struct {
 	latency     time.Duration
 	accessLife  time.Duration
 	refreshLife time.Duration
+	tellLife    bool // responses say how long the refresh token lives
 	reissue     time.Duration
 	nonce       string // demanded if it is set
 
@@ -106,7 +107,11 @@ func (s *poolServer) answer(n int, req *http.Request, key, serial, token string,
 		delete(s.issued, token)
 		s.issued[refresh] = time.Now()
 	}
-	return answer(200, tokenJSON(fmt.Sprintf("at-%s-%d", key, n), refresh, int(s.accessLife/time.Second))), nil
+	body := tokenJSON(fmt.Sprintf("at-%s-%d", key, n), refresh, int(s.accessLife/time.Second))
+	if s.tellLife {
+		body = fmt.Sprintf(`%s,"refresh_token_expires_in":%d}`, strings.TrimSuffix(body, "}"), int(s.refreshLife/time.Second))
+	}
+	return answer(200, body), nil
 }
 
 // proofClaims are those of the proof of a request, as JSON; "" if it has none.
@@ -1158,6 +1163,108 @@ func TestPoolConfig(t *testing.T) {
 			}
 		case err == nil || !strings.Contains(err.Error(), "Config."+tt.want):
 			t.Errorf("%v, want one about %s", err, tt.want)
+		}
+	}
+}
+
+func TestPoolAfterMuchDemand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, stores := newPoolServer(), newPoolStores()
+		keys := users(2000)
+		for _, key := range append(keys, "alice") {
+			stores.add(t, srv, key, 0)
+		}
+		p, _ := newPool(t, srv, stores, func(c *oauth.PoolConfig) {
+			c.Rate, c.Config.RenewTimeout, c.Config.RequestTimeout = 1, 3*time.Second, 3*time.Second
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, key := range keys[:200] {
+			go func() {
+				for ctx.Err() == nil {
+					_, _ = p.TokenSource(key).TokenContext(ctx)
+					_ = sleepFor(ctx, time.Second)
+				}
+			}()
+		}
+		time.Sleep(time.Hour)
+		cancel()
+		time.Sleep(10 * time.Minute) // nobody asks for anything
+		before := srv.count()
+		start := time.Now()
+		var err error
+		for time.Since(start) < 10*time.Minute {
+			if _, err = p.TokenSource("alice").Token(); err == nil {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		if err != nil {
+			t.Errorf("10 to 20 minutes after the last of the others, and %d requests in the hour before: %v (%d requests sent)", before, err, srv.count()-before)
+		}
+		closePool(t, p)
+	})
+}
+
+func sleepFor(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// A renewal that waits for its turn in vain takes none from the others.
+func TestPoolLowRate(t *testing.T) {
+	for _, tt := range []struct {
+		rate    float64
+		timeout time.Duration // Config.RenewTimeout; 0: 2 minutes
+	}{{0.01, 0}, {0.1, 0}, {1, 4 * time.Second}} {
+		t.Run(fmt.Sprint(tt.rate, " ", tt.timeout), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv, stores := newPoolServer(), newPoolStores()
+				keys := users(2000)
+				for _, key := range keys {
+					stores.add(t, srv, key, 0)
+				}
+				p, _ := newPool(t, srv, stores, func(c *oauth.PoolConfig) {
+					c.Rate, c.Config.RenewTimeout, c.Config.RequestTimeout = tt.rate, tt.timeout, min(tt.timeout, 30*time.Second)
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				for _, key := range keys[:200] { // who wait for a token, and ask again
+					go func() {
+						for ctx.Err() == nil {
+							_, _ = p.TokenSource(key).TokenContext(ctx)
+							_ = sleepFor(ctx, time.Second)
+						}
+					}()
+				}
+				const want = 100.0 // requests
+				time.Sleep(time.Duration(want / tt.rate * float64(time.Second)))
+				n := srv.count()
+				if float64(n) < want/4 {
+					t.Errorf("%d requests in the time of %v", n, want)
+				}
+				cancel()
+				_ = p.Close()
+			})
+		})
+	}
+}
+
+func TestNewPoolRejectsRatesThatNeverWork(t *testing.T) {
+	for _, tt := range []struct {
+		rate    float64
+		timeout time.Duration
+		ok      bool
+	}{{0.001, 0, false}, {0.01, 0, true}, {0.001, 20 * time.Minute, true}, {1, time.Second, true}, {0, 10 * time.Millisecond, false}} {
+		cfg := oauth.PoolConfig{
+			Config: oauth.Config{Provider: testProvider(), ClientID: "client", RenewTimeout: tt.timeout}, Rate: tt.rate,
+			Open: func(string) (oauth.Store, error) { return oauth.NewMemoryStore(), nil },
+		}
+		if p, err := oauth.NewPool(cfg); (err == nil) != tt.ok {
+			t.Errorf("%v a second, RenewTimeout %v: %v", tt.rate, tt.timeout, err)
+		} else if p != nil {
+			closePool(t, p)
 		}
 	}
 }

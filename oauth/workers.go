@@ -18,14 +18,15 @@ import (
 //	         | the pace turns urgent jobs away, or close: turned away
 //	running  | its run returned: over
 //
-// Each job either runs or is turned away.
+// Each job either runs or is turned away. Those that nobody waits for never use all
+// goroutines, because they may hang for as long as a store does: see room.
 type workers struct {
 	size     int
 	patience time.Duration // how long urgent jobs wait at most
 	pace     *pace         // nil: nothing holds jobs back
 
 	mu      sync.Mutex
-	running int
+	running [urgencies]int
 	waiting [urgencies]list.List // of *job
 	away    []func()             // jobs that are turned away, and were not told yet
 	telling bool
@@ -113,17 +114,39 @@ func (w *workers) dispatch() {
 		w.reject(w.takeOut(urgent), fmt.Errorf("oauth: the session waited for its turn for %v, behind those of other users: %w", w.patience, context.DeadlineExceeded))
 	}
 	for u := range w.waiting {
-		for w.waiting[u].Len() > 0 && w.running < w.size && !until.After(now) {
+		for w.waiting[u].Len() > 0 && w.room(urgency(u)) && !until.After(now) {
 			if one {
 				w.pace.probing(now)
 				until, _, _, _ = w.pace.held(now)
 			}
-			w.running++
+			w.running[u]++
 			go w.work(w.takeOut(urgency(u)))
 		}
 	}
 	w.setWake(until, now)
 }
+
+// room reports whether one more job of an urgency may run. Those that nobody waits for use
+// at most 7 of 8 goroutines, and those of KeepAlive at most half; one in any case. w.mu is
+// held.
+func (w *workers) room(u urgency) bool {
+	all := 0
+	for _, n := range w.running {
+		all += n
+	}
+	switch {
+	case all >= w.size:
+		return false
+	case u == urgent:
+		return true
+	case u == sweeping && w.running[sweeping] >= w.sweepers():
+		return false
+	}
+	return all-w.running[urgent] < max(w.size-max(w.size/8, 1), 1)
+}
+
+// sweepers is how many jobs of KeepAlive run at the same time at most.
+func (w *workers) sweepers() int { return max(w.size/2, 1) }
 
 // setWake dispatches again when time alone changes something. w.mu is held.
 func (w *workers) setWake(until, now time.Time) {
@@ -167,7 +190,7 @@ func (w *workers) work(j *job) {
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.running--
+		w.running[j.urgency]--
 		w.dispatch()
 	}()
 	j.run()
