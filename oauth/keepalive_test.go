@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +34,10 @@ type dueSet struct {
 }
 
 // A dueRow is a session that is due at a time, but not before the end of a claim.
-type dueRow struct{ at, claimed time.Time }
+type dueRow struct {
+	at, claimed time.Time
+	generation  uint64
+}
 
 func newDueSet(stores *poolStores, p oauth.Provider) *dueSet {
 	d := &dueSet{stores: stores, provider: p, rows: make(map[string]*dueRow)}
@@ -50,7 +54,7 @@ func (d *dueSet) watch(key string) {
 	store := watchedStore{d.stores.stores[key], func(s oauth.Session) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.rows[key], d.nothing = &dueRow{at: d.provider.RenewAt(s)}, time.Time{}
+		d.rows[key], d.nothing = &dueRow{at: d.provider.RenewAt(s), generation: s.Generation}, time.Time{}
 	}}
 	d.stores.stores[key] = store
 	s, _ := store.Load(context.Background())
@@ -110,13 +114,15 @@ func (d *dueSet) DueKeys(ctx context.Context, ahead, lasts time.Duration, limit 
 	return keys, ctx.Err()
 }
 
-func (d *dueSet) Postpone(_ context.Context, key string, by time.Duration) error {
+func (d *dueSet) Postpone(_ context.Context, key string, generation uint64, by time.Duration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fail != nil {
 		return d.fail
 	}
-	d.rows[key].claimed, d.nothing = time.Now().Add(by), time.Time{}
+	if row := d.rows[key]; generation == 0 || generation == row.generation {
+		row.claimed, d.nothing = time.Now().Add(by), time.Time{}
+	}
 	return nil
 }
 
@@ -452,5 +458,294 @@ func TestRenewAt(t *testing.T) {
 	}
 	if got := fmt.Sprint(newProver(t).NeedsPerson(), touchProver(t).NeedsPerson()); got != "false true" {
 		t.Error(got)
+	}
+}
+
+func shortLived(life time.Duration) (*poolServer, oauth.Provider) {
+	srv := newPoolServer()
+	srv.accessLife, srv.refreshLife, srv.reissue = life/6, life, life+time.Minute
+	p := testProvider()
+	p.RefreshTokenLife = life
+	return srv, p
+}
+
+func TestKeepAliveOfTokensThatLiveShortly(t *testing.T) {
+	for _, life := range []time.Duration{10 * time.Minute, 30 * time.Minute, time.Hour, 90 * time.Minute, 2 * time.Hour, 8 * time.Hour} {
+		t.Run(life.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv, provider := shortLived(life)
+				stores := newPoolStores()
+				stores.add(t, srv, "u", life/6)
+				c, err := oauth.New(oauth.Config{
+					Provider: provider, ClientID: "client", HTTPClient: &http.Client{Transport: srv}, Store: stores.stores["u"],
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				go func() { _ = c.TokenSource().KeepAlive(t.Context()) }()
+				time.Sleep(2 * day)
+				if len(srv.lost) > 0 {
+					t.Errorf("lost: %s, after %d requests", srv.lost[0], srv.count())
+				}
+				if _, err := c.TokenSource().Token(); err != nil {
+					t.Error(err)
+				}
+				closeSource(t, c)
+			})
+		})
+	}
+}
+
+// The shortest life that is kept is 10 minutes, or 20 if the provider does not say it.
+func TestPoolKeepAliveOfTokensThatLiveShortly(t *testing.T) {
+	for _, tt := range []struct {
+		life  time.Duration
+		known bool
+	}{{10 * time.Minute, true}, {20 * time.Minute, false}, {30 * time.Minute, true}, {time.Hour, true}, {90 * time.Minute, false}, {8 * time.Hour, true}} {
+		t.Run(fmt.Sprint(tt.life, " ", tt.known), func(t *testing.T) {
+			life := tt.life
+			synctest.Test(t, func(t *testing.T) {
+				srv, provider := shortLived(life)
+				if !tt.known {
+					provider.RefreshTokenLife = 0
+					srv.tellLife = true
+				}
+				stores := newPoolStores()
+				for i, key := range users(20) {
+					stores.add(t, srv, key, life/6)
+					time.Sleep(life / 40 * time.Duration(i%2))
+				}
+				set := newDueSet(stores, provider)
+				p, _ := newPool(t, srv, stores, func(c *oauth.PoolConfig) { c.Config.Provider = provider })
+				go func() { _ = p.KeepAlive(t.Context(), set) }()
+				time.Sleep(2 * day)
+				if len(srv.lost) > 0 {
+					t.Errorf("%d of 20 lost: %s, after %d requests", len(srv.lost), srv.lost[0], srv.count())
+				}
+				closePool(t, p)
+			})
+		})
+	}
+}
+
+func TestRenewAtIsBeforeTheExpiry(t *testing.T) {
+	login := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, p := range map[string]oauth.Provider{
+		"Yandex Cloud": oauth.YandexCloud(), "life known": {RefreshTokenLife: 31 * day}, "reissue known": {ReissueBefore: day}, "nothing known": {},
+	} {
+		for _, life := range []time.Duration{time.Second, 10 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, day} {
+			s := oauth.Session{RefreshToken: "rt", Created: login, Obtained: login, RefreshExpiry: login.Add(life)}
+			if at := p.RenewAt(s); !at.Before(s.RefreshExpiry) {
+				t.Errorf("%s: issued for %v, to be renewed after %v", name, life, at.Sub(login))
+			}
+		}
+	}
+}
+
+func TestPoolKeepAliveOfAMisconfiguredReplica(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		wrong func(t *testing.T, c *oauth.Config)
+	}{
+		{"another client id", func(_ *testing.T, c *oauth.Config) { c.ClientID = "client-of-staging" }},
+		{"another key", func(t *testing.T, c *oauth.Config) { c.DPoP = newProver(t) }},
+		{"another provider name", func(_ *testing.T, c *oauth.Config) { c.Provider.Name = "TEST" }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv, stores := newPoolServer(), newPoolStores()
+				right := newProver(t)
+				for _, key := range users(50) {
+					stores.add(t, srv, key, 12*time.Hour)
+					put(t, stores.stores[key], func(s *oauth.Session) { s.KeyThumbprint = thumbprint(t, right) })
+				}
+				set := newDueSet(stores, srv.provider())
+				time.Sleep(25*day + time.Hour) // 6 days are left
+
+				bad, _ := newPool(t, srv, stores, func(c *oauth.PoolConfig) { c.Config.DPoP = right; tt.wrong(t, &c.Config) })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				_ = bad.KeepAlive(ctx, set)
+				closePool(t, bad)
+
+				good, _ := newPool(t, srv, stores, func(c *oauth.PoolConfig) { c.Config.DPoP = right })
+				go func() { _ = good.KeepAlive(t.Context(), set) }()
+				time.Sleep(20 * day)
+				renewed := srv.count()
+				alive := 0
+				for _, key := range users(50) {
+					if _, err := good.TokenSource(key).Token(); err == nil {
+						alive++
+					}
+				}
+				if alive != 50 {
+					t.Errorf("%d of 50 sessions are alive; KeepAlive sent %d requests; lost: %v", alive, renewed, srv.lost[0])
+				}
+				closePool(t, good)
+			})
+		})
+	}
+}
+
+func TestPoolKeepAliveBesideAMisconfiguredReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, stores := newPoolServer(), newPoolStores()
+		for _, key := range users(100) {
+			stores.add(t, srv, key, 12*time.Hour)
+			time.Sleep(10 * time.Minute)
+		}
+		set := newDueSet(stores, srv.provider())
+		good, _ := newPool(t, srv, stores)
+		go func() { _ = good.KeepAlive(t.Context(), set) }()
+		bad, log := newPool(t, srv, stores, func(c *oauth.PoolConfig) { c.Config.ClientID = "client-of-staging" })
+		ctx, cancel := context.WithTimeout(t.Context(), 26*day)
+		defer cancel()
+		_ = bad.KeepAlive(ctx, set)
+		closePool(t, bad)
+		told := 0
+		for _, e := range log.of(oauth.EventRenewFailed) {
+			if e.Key == "" && errors.Is(e.Err, oauth.ErrLoginRequired) {
+				told++
+			}
+		}
+		if n := len(log.of(oauth.EventRenewFailed)); told == 0 || n > 26*24*10 {
+			t.Errorf("%d events, of which %d are about the process", n, told)
+		}
+		time.Sleep(14 * day)
+		alive := 0
+		for _, key := range users(100) {
+			if _, err := good.TokenSource(key).Token(); err == nil {
+				alive++
+			}
+		}
+		if alive != 100 {
+			t.Errorf("%d of 100 sessions are alive", alive)
+		}
+		closePool(t, good)
+	})
+}
+
+func TestPoolKeepAliveLoginDuringPostpone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newPoolServer()
+		srv.refreshLife, srv.reissue = 5*day, 1*day
+		stores := newPoolStores()
+		stores.add(t, srv, "u", 12*time.Hour)
+		set := newDueSet(stores, srv.provider())
+		time.Sleep(4*day + 12*time.Hour)
+		srv.set(func() { clear(srv.issued) }) // the user was logged out by an admin
+		var slow slowSet
+		slow.dueSet = set
+		p, _ := newPool(t, srv, stores)
+		go func() { _ = p.KeepAlive(t.Context(), &slow) }()
+		for slow.postponing.Load() == 0 {
+			time.Sleep(time.Second)
+		}
+		srv.set(func() { srv.issued["u/7"] = time.Now() })
+		if err := p.Do(t.Context(), "u", func(c *oauth.Client) error { return c.Import(t.Context(), "u/7") }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.TokenSource("u").Token(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * day)
+		if len(srv.lost) > 1 {
+			t.Error(srv.lost)
+		}
+		if _, err := p.TokenSource("u").Token(); err != nil {
+			t.Error(err)
+		}
+		closePool(t, p)
+	})
+}
+
+type slowSet struct {
+	*dueSet
+	postponing atomic.Int32
+}
+
+func (s *slowSet) Postpone(ctx context.Context, key string, generation uint64, d time.Duration) error {
+	if s.postponing.Add(1) == 1 {
+		time.Sleep(10 * time.Second) // for a connection of the pool
+	}
+	return s.dueSet.Postpone(ctx, key, generation, d)
+}
+
+func TestKeepAliveRequestsWhileRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, stores := newPoolServer(), newPoolStores()
+		stores.add(t, srv, "u", 12*time.Hour)
+		put(t, stores.stores["u"], func(s *oauth.Session) { s.RefreshExpiry = time.Time{} })
+		srv.judge = func(int, string) (*http.Response, error) { return answer(401, `{"error":"invalid_client"}`), nil }
+		p := srv.provider()
+		p.RefreshTokenLife, p.ReissueBefore = 0, 0
+		c, err := oauth.New(oauth.Config{Provider: p, ClientID: "client", HTTPClient: &http.Client{Transport: srv}, Store: stores.stores["u"]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _ = c.TokenSource().KeepAlive(t.Context()) }()
+		time.Sleep(15 * day)
+		if srv.count() > 10*24*2 {
+			t.Errorf("%d requests in 10 days to a server that says no", srv.count())
+		}
+		closeSource(t, c)
+	})
+}
+
+func thumbprint(t *testing.T, p *dpop.Prover) string {
+	t.Helper()
+	s, err := p.Thumbprint(crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+type shardedStore struct{ oauth.Store }
+
+func (s shardedStore) Load(ctx context.Context) (oauth.Session, error) {
+	<-ctx.Done()
+	return oauth.Session{}, ctx.Err()
+}
+
+type hangingLock struct{ oauth.Store }
+
+func (s hangingLock) Update(ctx context.Context, _ func(oauth.Session) (oauth.Session, error)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Work that nobody waits for, and that hangs, leaves room for callers.
+func TestPoolKeepAliveIsNotInTheWayOfCallers(t *testing.T) {
+	for name, broken := range map[string]func(oauth.Store) oauth.Store{
+		"reads":    func(s oauth.Store) oauth.Store { return shardedStore{s} },
+		"renewals": func(s oauth.Store) oauth.Store { return hangingLock{s} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv, stores := newPoolServer(), newPoolStores()
+				for _, key := range users(64) {
+					stores.add(t, srv, key, 12*time.Hour)
+				}
+				set := newDueSet(stores, srv.provider())
+				for _, key := range users(64) {
+					stores.stores[key] = broken(stores.stores[key])
+				}
+				time.Sleep(26 * day)
+				stores.add(t, srv, "alice", 0) // her token has expired just now; her shard is well
+				p, _ := newPool(t, srv, stores)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go func() { _ = p.KeepAlive(ctx, set) }()
+				time.Sleep(time.Second)
+				start := time.Now()
+				_, err := p.TokenSource("alice").Token()
+				if waited := time.Since(start); err != nil || waited > 10*time.Second {
+					t.Errorf("alice got her token after %v: %v", waited, err)
+				}
+				cancel()
+				_ = p.Close()
+			})
+		})
 	}
 }

@@ -130,6 +130,8 @@ func (s *Set) failed(ctx context.Context, op, key string, err error) *Error {
 		e.Kind, e.remedy = ErrUnavailable, "compact and defragment etcd, raise --quota-backend-bytes, then disarm the alarm"
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
 		e.remedy = "raise etcd's --max-request-bytes"
+	case code == codes.ResourceExhausted && strings.Contains(err.Error(), "message larger than max"): // by the client
+		e.remedy = "raise MaxCallSendMsgSize of the client, and etcd's --max-request-bytes"
 	case errors.Is(err, rpctypes.ErrAuthOldRevision):
 		e.Kind = ErrUnavailable
 	case errors.Is(err, rpctypes.ErrLeaseNotFound): // which is granted anew

@@ -342,9 +342,12 @@ func (s server) txn(ctx context.Context, _ string, t txn) (*clientv3.TxnResponse
 	return s.client.Txn(ctx).If(t.cmps...).Then(t.then...).Else(t.otherwise...).Commit()
 }
 
-// grant returns a lease that lasts for ttl seconds, which is d at least.
+// maxGrant is less than the longest lease that etcd grants.
+const maxGrant = 100 * 365 * 24 * time.Hour
+
+// grant returns a lease that lasts for ttl seconds, which is d or maxGrant at least.
 func (s server) grant(ctx context.Context, d time.Duration) (id clientv3.LeaseID, ttl int64, err error) {
-	resp, err := s.client.Grant(ctx, int64((d+time.Second-1)/time.Second))
+	resp, err := s.client.Grant(ctx, int64((min(d, maxGrant)+time.Second-1)/time.Second))
 	if err != nil {
 		return 0, 0, err
 	}

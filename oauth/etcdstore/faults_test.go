@@ -513,3 +513,27 @@ func TestPermission(t *testing.T) {
 		t.Errorf("Load: %v", err)
 	}
 }
+
+func TestCallersWhoseContextEnds(t *testing.T) {
+	c := ownServer(t, 1)
+	set, _ := newSet(t, c, Options{})
+	put(t, set.Store("u"), session(1))
+	if err := c.Members[0].Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Members[0].Signal(syscall.SIGCONT) }()
+	for name, call := range map[string]func(ctx context.Context) error{
+		"Load": func(ctx context.Context) error { _, err := set.Store("u").Load(ctx); return err },
+		"Update": func(ctx context.Context) error {
+			return set.Store("u").Update(ctx, func(s oauth.Session) (oauth.Session, error) { return s, nil })
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		start := time.Now()
+		err := call(ctx)
+		cancel()
+		if d := time.Since(start); d > 1500*time.Millisecond || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s returned after %v, of which 300 ms were its own: %v", name, d, err)
+		}
+	}
+}

@@ -234,11 +234,23 @@ func (s *Set) grantFor(ctx context.Context, op, key string, d time.Duration) (cl
 
 // Postpone keeps Due from returning the session of a key for some time, rounded up to
 // seconds, for instance because its user has to log in again; 0 ends a claim. A new session
-// ends it, too. It does nothing if there is no session.
-func (s *Set) Postpone(ctx context.Context, key string, d time.Duration) error {
+// ends it, too. It does nothing if there is no session, or one of another generation than the
+// one given, because somebody has logged in or renewed it since; 0 stands for any.
+func (s *Set) Postpone(ctx context.Context, key string, generation uint64, d time.Duration) error {
 	const op = "postpone the renewal"
 	if err := s.checkKey(op, key); err != nil {
 		return err
+	}
+	unchanged := clientv3.Compare(clientv3.CreateRevision(s.sessionKey(key)), ">", 0)
+	if generation != 0 {
+		f, err := s.readRange(ctx, op, s.sessionKey(""), s.sessionKey(key), s.sessionKey(key)+"\x00")
+		if err != nil || len(f) == 0 {
+			return err
+		}
+		if e, err := s.entry(op, f[0]); err != nil || e.Generation != generation {
+			return err
+		}
+		unchanged = clientv3.Compare(clientv3.ModRevision(s.sessionKey(key)), "=", f[0].revision)
 	}
 	then := clientv3.OpDelete(s.claimKey(key))
 	if d > 0 {
@@ -250,7 +262,7 @@ func (s *Set) Postpone(ctx context.Context, key string, d time.Duration) error {
 	}
 	_, err := attempts(ctx, s, op, key, few, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		return s.etcd.txn(ctx, op, txn{
-			cmps: []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(s.sessionKey(key)), ">", 0)},
+			cmps: []clientv3.Cmp{unchanged},
 			then: []clientv3.Op{then},
 		})
 	})

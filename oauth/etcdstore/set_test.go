@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -171,7 +173,7 @@ func TestListFails(t *testing.T) {
 	_, reseal := set.Reseal(t.Context())
 	_, remove := set.Delete(t.Context(), "k")
 	for what, err := range map[string]error{
-		"Count": count, "Due": due, "Reseal": reseal, "Delete": remove, "Postpone": set.Postpone(t.Context(), "k", time.Hour),
+		"Count": count, "Due": due, "Reseal": reseal, "Delete": remove, "Postpone": set.Postpone(t.Context(), "k", 0, time.Hour),
 	} {
 		var failure *Error
 		if !errors.As(err, &failure) || failure.Temporary() || failure.Op == "" {
@@ -264,12 +266,12 @@ func TestDue(t *testing.T) {
 	// A claim ends with the session, when it is taken back, and with its lease.
 	put(t, set.Store("longer"), expiring(2, -3*time.Hour))
 	due(0, 0, 10, "longer")
-	if err := set.Postpone(t.Context(), "due", 0); err != nil {
+	if err := set.Postpone(t.Context(), "due", 0, 0); err != nil {
 		t.Error(err)
 	}
 	due(0, 0, 10, "longer", "due")
 	for key, d := range map[string]time.Duration{"due": time.Hour, "longer": time.Second, "nobody": time.Hour} {
-		if err := set.Postpone(t.Context(), key, d); err != nil {
+		if err := set.Postpone(t.Context(), key, 0, d); err != nil {
 			t.Error(err)
 		}
 	}
@@ -343,5 +345,67 @@ func TestEnded(t *testing.T) {
 	}
 	if err := set.Store("k").Update(ctx, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Update: %v", err)
+	}
+}
+
+func dueNow(oauth.Session) time.Time { return time.Now().Add(-time.Hour) }
+
+func TestPostponeForLong(t *testing.T) {
+	set, _ := newSet(t, theServer(t), Options{RenewAt: dueNow})
+	for name, d := range map[string]time.Duration{"the longest": math.MaxInt64, "290 years": 290 * 365 * 24 * time.Hour, "a year": 365 * 24 * time.Hour} {
+		put(t, set.Store(name), session(1))
+		err := set.Postpone(t.Context(), name, 0, d)
+		if err != nil {
+			t.Errorf("Postpone(%s): %v", name, err)
+		}
+		due, err := set.Due(t.Context(), 0, time.Minute, 10)
+		for _, e := range due {
+			t.Errorf("%s: %s is due", name, e.Key)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What is postponed is the session that the caller has seen.
+func TestPostponeOfAGeneration(t *testing.T) {
+	set, _ := newSet(t, theServer(t), Options{RenewAt: dueNow})
+	for _, tt := range []struct {
+		generation uint64
+		due        int
+	}{{6, 1}, {8, 1}, {7, 0}, {0, 0}} {
+		key := fmt.Sprint(tt.generation)
+		put(t, set.Store(key), session(7))
+		if err := set.Postpone(t.Context(), key, tt.generation, time.Hour); err != nil {
+			t.Error(err)
+		}
+		due, err := set.Due(t.Context(), 0, time.Hour, 10)
+		if err != nil || len(due) != tt.due {
+			t.Errorf("postponed for generation %d of 7: %v are due, %v", tt.generation, due, err)
+		}
+	}
+	if err := set.Postpone(t.Context(), "nobody", 1, time.Hour); err != nil {
+		t.Error(err)
+	}
+}
+
+// A session that is too large stays too large.
+func TestTooLargeSession(t *testing.T) {
+	set, _ := newSet(t, theServer(t), Options{})
+	for _, kib := range []int{1800, 3000} { // too large for etcd, and for its client
+		put(t, set.Store("u"), session(1))
+		err := set.Store("u").Update(t.Context(), func(s oauth.Session) (oauth.Session, error) {
+			s = session(2)
+			s.AccessToken = oauth.Secret(strings.Repeat("a", kib<<10))
+			return s, nil
+		})
+		var failure *Error
+		if !errors.As(err, &failure) || failure.Temporary() || !strings.Contains(err.Error(), "max-request-bytes") {
+			t.Errorf("%d KiB: %.300v", kib, err)
+		}
+		if _, err := set.Delete(t.Context(), "u"); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -131,7 +131,7 @@ var kinds = []struct {
 	{"42P01", ErrSchema, "call Set.Migrate, or apply Set.Migrations"},
 	{"42703", ErrSchema, "call Set.Migrate, or apply Set.Migrations"},
 	{"3F000", ErrSchema, "call Set.Migrate, or apply Set.Migrations"},
-	{"42501", nil, "grant the user USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on the table"},
+	{insufficientPrivilege, nil, "grant the user USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on the table"},
 	{"25006", ErrUnavailable, "it is a standby, or read-only: connect with target_session_attrs=read-write"},
 	{"57014", ErrUnavailable, "the server canceled the statement: see its statement_timeout"},
 	{"55P03", ErrUnavailable, "something holds a lock on the table: try again later"},
@@ -145,6 +145,8 @@ var kinds = []struct {
 	{"28", nil, "see the user and the password of the pool"},
 	{"3D000", nil, "see the database of the pool"},
 }
+
+const insufficientPrivilege = "42501"
 
 // failed is about a statement. ctx is the caller's.
 func (s *Set) failed(ctx context.Context, op, key string, err error) *Error {
@@ -161,6 +163,9 @@ func (s *Set) failed(ctx context.Context, op, key string, err error) *Error {
 				e.Kind, e.remedy = k.kind, k.remedy
 				break
 			}
+		}
+		if pg.Code == insufficientPrivilege && op == opMigrate {
+			e.remedy = "grant the user CREATE on the schema, or on the database if the schema is missing; or let somebody else apply Set.Migrations"
 		}
 	case errors.Is(err, context.DeadlineExceeded): // of one attempt, not of ctx
 		e.Kind, e.Err = ErrUnavailable, fmt.Errorf("no response within %v, the wait for a connection of the pool included", s.timeout)

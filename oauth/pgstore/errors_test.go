@@ -76,7 +76,7 @@ func TestKeys(t *testing.T) {
 		_, load := store.Load(t.Context())
 		_, deletion := set.Delete(t.Context(), key)
 		for what, err := range map[string]error{
-			"Load": load, "Update": store.Update(t.Context(), nil), "Delete": deletion, "Postpone": set.Postpone(t.Context(), key, 0),
+			"Load": load, "Update": store.Update(t.Context(), nil), "Delete": deletion, "Postpone": set.Postpone(t.Context(), key, 0, 0),
 		} {
 			if !errors.Is(err, ErrKey) {
 				t.Errorf("%s(%.10q): %v", what, key, err)

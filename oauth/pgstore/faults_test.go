@@ -4,12 +4,16 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/ycauth/ycauth-go/oauth"
 )
 
 // A wiretap is a DB that sees every statement, and can fail it before or after the
@@ -146,4 +150,33 @@ func inspect(t testing.TB, s *Set, key string) rawRow {
 		return rawRow{}
 	}
 	return rows[0]
+}
+
+func TestCallersWhoseContextEnds(t *testing.T) {
+	direct, _ := addresses(t)
+	set, pool := newSet(t, direct, Options{})
+	put(t, set.Store("u"), session(1))
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+set.sql.table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func(ctx context.Context) error{
+		"Load": func(ctx context.Context) error { _, err := set.Store("u").Load(ctx); return err },
+		"Update": func(ctx context.Context) error {
+			return set.Store("u").Update(ctx, func(s oauth.Session) (oauth.Session, error) { return s, nil })
+		},
+		"Due": func(ctx context.Context) error { _, err := set.Due(ctx, 0, 0, 1); return err },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		start := time.Now()
+		err := call(ctx)
+		cancel()
+		if d := time.Since(start); d > 1500*time.Millisecond || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s returned after %v, of which 300 ms were its own: %v", name, d, err)
+		}
+	}
 }

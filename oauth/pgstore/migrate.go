@@ -21,9 +21,14 @@ type Migration struct {
 	SQL     string // several statements, for one transaction; running it again does no harm
 }
 
+const opMigrate = "migrate"
+
 const (
 	versionSuffix = "_migrations"
 	indexSuffix   = "_renew_at_idx" // the longest of what names are made with
+	keySuffix     = "_pkey"         // which PostgreSQL chooses
+
+	indexVersion = 2 // the step that creates the index
 )
 
 // migrations are the steps, from version 1. A step is never changed after a release.
@@ -75,7 +80,7 @@ CREATE TABLE IF NOT EXISTS {versions} (
 // Migrate creates the table, and its schema if that is missing, or brings it up to what
 // this release needs. Any number of processes may call it at the same time, for instance
 // each at its start: one migrates, in one transaction, and the others wait. It does
-// nothing if all is done.
+// nothing if all is done. A table that was dropped or renamed is created again.
 //
 // The user needs the right to create tables in the schema. A program that has no such
 // right leaves Migrate out, and somebody else calls it or applies [Set.Migrations].
@@ -85,9 +90,9 @@ func (s *Set) Migrate(ctx context.Context) error {
 		err := s.migrate(ctx)
 		var pg *pgconn.PgError
 		if errors.As(err, &pg) && slices.Contains(createdMeanwhile, pg.Code) {
-			return struct{}{}, retry.Temporary(s.failed(ctx, "migrate", "", err), 0)
+			return struct{}{}, retry.Temporary(s.failed(ctx, opMigrate, "", err), 0)
 		}
-		return struct{}{}, s.judged(ctx, "migrate", "", err)
+		return struct{}{}, s.judged(ctx, opMigrate, "", err)
 	})
 	return err
 }
@@ -118,6 +123,11 @@ func (s *Set) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	index := pgx.Identifier{s.tableName + indexSuffix}.Sanitize()
+	taken, err := s.exists(ctx, tx, s.tableName+indexSuffix)
+	if err != nil {
+		return err
+	}
 	if n == 0 {
 		if err := s.createSchema(ctx, tx); err != nil {
 			return err
@@ -125,28 +135,56 @@ func (s *Set) migrate(ctx context.Context) error {
 	}
 	for _, m := range all[min(n, len(all)):] {
 		// Several statements need the simple protocol. There are no parameters.
-		if _, err := tx.Exec(ctx, m.SQL, pgx.QueryExecModeSimpleProtocol); err != nil {
+		sql := m.SQL
+		if m.Version == indexVersion && taken {
+			// A table that was renamed has kept its index, and the name of that. The
+			// server chooses another one.
+			sql = strings.Replace(sql, "CREATE INDEX IF NOT EXISTS "+index, "CREATE INDEX", 1)
+		}
+		if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
 		}
 	}
 	return tx.Commit(ctx)
 }
 
-// applied returns the highest version that was applied; 0 if there is none.
+// applied returns the highest version that was applied, but none that is missing: somebody
+// may have dropped or renamed the table, and not the one with the versions. Steps can be
+// repeated.
 //
 // It reads the catalog as a table. Functions such as to_regclass read a cache, which a
 // wait for an advisory lock does not refresh.
 func (s *Set) applied(ctx context.Context, db DB, versions string) (int, error) {
-	there, err := queryOne(ctx, db, scan[bool], `
+	for _, table := range []string{s.tableName, s.tableName + versionSuffix} {
+		if there, err := s.exists(ctx, db, table); err != nil || !there {
+			return 0, err
+		}
+	}
+	n, err := queryOne(ctx, db, scan[int], `SELECT coalesce(max(version), 0) FROM `+versions)
+	if err != nil || n < indexVersion {
+		return n, err
+	}
+	indexed, err := queryOne(ctx, db, scan[bool], `
+SELECT EXISTS (
+	SELECT FROM pg_catalog.pg_index AS i
+		JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
+		JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+		JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+	WHERE n.nspname = $1::text AND c.relname = $2::text AND a.attname = 'renew_at'
+)`, s.schema, s.tableName)
+	if err == nil && !indexed {
+		n = indexVersion - 1
+	}
+	return n, err
+}
+
+// exists reports whether the schema has a table or an index of a name.
+func (s *Set) exists(ctx context.Context, db DB, name string) (bool, error) {
+	return queryOne(ctx, db, scan[bool], `
 SELECT EXISTS (
 	SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 	WHERE n.nspname = $1::text AND c.relname = $2::text
-)`, s.schema, s.tableName+versionSuffix)
-	if err != nil || !there {
-		return 0, err
-	}
-	return queryOne(ctx, db, scan[int],
-		`SELECT coalesce(max(version), 0) FROM `+versions)
+)`, s.schema, name)
 }
 
 // createSchema creates the schema if it is missing: "IF NOT EXISTS" would need the right to

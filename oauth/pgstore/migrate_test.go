@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ycauth/ycauth-go/oauth"
 )
@@ -187,5 +188,89 @@ func TestRights(t *testing.T) {
 	}
 	if err := other.Migrate(t.Context()); err == nil || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("Migrate without rights: %v", err)
+	}
+}
+
+func doSQL(t *testing.T, pool *pgxpool.Pool, sql string) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func TestMigrateCreatesAMissingTable(t *testing.T) {
+	direct, _ := addresses(t)
+	for name, sql := range map[string]string{
+		"dropped":                   `DROP TABLE public.%[1]s`,
+		"renamed, as SealedAs says": `ALTER TABLE public.%[1]s RENAME TO "%[2]s"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, pool := newSet(t, direct, Options{})
+			table := pgx.Identifier{set.tableName}.Sanitize()
+			doSQL(t, pool, fmt.Sprintf(sql, table, set.tableName+" old"))
+			if _, err := set.Store("u").Load(t.Context()); !errors.Is(err, ErrSchema) {
+				t.Errorf("Load: %v", err)
+			}
+			if err := set.Migrate(t.Context()); err != nil {
+				t.Errorf("Migrate: %v", err)
+			}
+			if n := indexes(t, pool, set.tableName); n != 1 {
+				t.Errorf("%d indexes on renew_at", n)
+			}
+			if _, err := set.Store("u").Load(t.Context()); !errors.Is(err, oauth.ErrNoSession) {
+				t.Errorf("Load after Migrate, which has reported success: %v", err)
+			}
+		})
+	}
+}
+
+func TestMigrateCreatesTheIndexAfterARename(t *testing.T) {
+	direct, _ := addresses(t)
+	set, pool := newSet(t, direct, Options{})
+	old := set.tableName
+	doSQL(t, pool, fmt.Sprintf(`ALTER TABLE %q RENAME TO %q; ALTER TABLE %q RENAME TO %q`, old, old+" old", old+"_migrations", old+" old_migrations"))
+	if err := set.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	put(t, set.Store("u"), session(1))
+	for range 2 {
+		if n := indexes(t, pool, old); n != 1 {
+			t.Errorf("%d indexes on renew_at", n)
+		}
+		if err := set.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// indexes is how many indexes on renew_at a table has.
+func indexes(t *testing.T, pool *pgxpool.Pool, table string) (n int) {
+	t.Helper()
+	err := pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_indexes WHERE tablename = $1 AND indexdef LIKE '%(renew_at)%'`, table).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestMigrateWithoutTheRightToCreate(t *testing.T) {
+	direct, _ := addresses(t)
+	_, admin := newSet(t, direct, Options{})
+	doSQL(t, admin, `DROP SCHEMA IF EXISTS closed CASCADE; DROP ROLE IF EXISTS poor;
+CREATE ROLE poor LOGIN PASSWORD 'poor'; CREATE SCHEMA closed; GRANT USAGE ON SCHEMA closed TO poor`)
+	config := admin.Config()
+	config.ConnConfig.User, config.ConnConfig.Password = "poor", "poor"
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	set, err := New(pool, Options{Schema: "closed", Keys: oneKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = set.Migrate(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "CREATE") {
+		t.Errorf("no remedy: %v", err)
 	}
 }

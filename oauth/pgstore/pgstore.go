@@ -39,13 +39,15 @@ type Options struct {
 	// [Set.Reseal] or their next change seals them. Optional.
 	InTheClear bool
 
-	// Schema and Table name the table. Optional. Default: public and oauth_sessions.
+	// Schema and Table name the table. Table must not end in _migrations, _renew_at_idx or
+	// _pkey, which names of tables and indexes are made with. Optional. Default: public and
+	// oauth_sessions.
 	Schema string
 	Table  string
 
 	// SealedAs is the name of the table that sealed sessions are bound to. Set it
 	// to the former name after the table was renamed. Optional. Default:
-	// Schema.Table.
+	// Schema.Table, or "Schema"."Table" with quotes if one of them has a dot.
 	SealedAs string
 
 	// Lease is how long the lease of a session lasts, if its holder does not give it
@@ -101,6 +103,9 @@ func New(db DB, opts Options) (*Set, error) {
 	}
 	if opts.SealedAs == "" {
 		opts.SealedAs = opts.Schema + "." + opts.Table
+		if strings.Contains(opts.Schema+opts.Table, ".") {
+			opts.SealedAs = pgx.Identifier{opts.Schema, opts.Table}.Sanitize() // or a.b and c would be a and b.c
+		}
 	}
 	if opts.RenewAt == nil {
 		opts.RenewAt = defaultRenewAt
@@ -144,6 +149,11 @@ func (o Options) check(db DB) error {
 	}
 	if reason := badName(o.Table, maxIdentifier-len(indexSuffix)); reason != "" {
 		report("Table %s", reason)
+	}
+	for _, suffix := range []string{versionSuffix, indexSuffix, keySuffix} {
+		if strings.HasSuffix(o.Table, suffix) {
+			report("Table ends in %s, as what belongs to another table may", suffix)
+		}
 	}
 	for name, d := range map[string]time.Duration{"Lease": o.Lease, "Timeout": o.Timeout, "SaveTimeout": o.SaveTimeout} {
 		if d < 0 {

@@ -289,3 +289,14 @@ func TestSealedAs(t *testing.T) {
 		t.Errorf("Load: %v", err)
 	}
 }
+
+func TestSealOfNamesWithDots(t *testing.T) {
+	direct, _ := addresses(t)
+	one, pool := newSet(t, direct, Options{Schema: "a.b", Table: "c"})
+	two, _ := newSet(t, direct, Options{Schema: "a", Table: "b.c"})
+	put(t, one.Store("u"), session(1))
+	doSQL(t, pool, `INSERT INTO "a"."b.c" SELECT * FROM "a.b"."c"`)
+	if s, err := two.Store("u").Load(t.Context()); err == nil {
+		t.Errorf("a session of table a.b / c opens in table a / b.c: %v", s.Generation)
+	}
+}

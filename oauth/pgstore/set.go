@@ -125,14 +125,15 @@ func (s *Set) DueKeys(ctx context.Context, ahead, claim time.Duration, limit int
 
 // Postpone keeps Due from returning the session of a key for some time, for instance
 // because its user has to log in again; 0 ends a claim. A new session ends it, too. It
-// does nothing if there is no session.
-func (s *Set) Postpone(ctx context.Context, key string, d time.Duration) error {
+// does nothing if there is no session, or one of another generation than the one given,
+// because somebody has logged in or renewed it since; 0 stands for any.
+func (s *Set) Postpone(ctx context.Context, key string, generation uint64, d time.Duration) error {
 	const op = "postpone the renewal"
 	if err := s.checkKey(op, key); err != nil {
 		return err
 	}
 	_, err := attempts(ctx, s, op, key, few, func(ctx context.Context) (int64, error) {
-		return exec(ctx, s.db, s.sql.postpone, key, micros(d))
+		return exec(ctx, s.db, s.sql.postpone, key, micros(d), int64(generation))
 	})
 	return err
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
@@ -233,7 +235,7 @@ func TestDue(t *testing.T) {
 	put(t, set.Store("b"), session(1))
 	due("a", "b")
 	due("a", "b") // the claims lasted no time
-	if err := set.Postpone(t.Context(), "a", time.Hour); err != nil {
+	if err := set.Postpone(t.Context(), "a", 0, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	due("b")
@@ -408,5 +410,33 @@ func TestInterrupted(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// What is postponed is the session that the caller has seen.
+func TestPostponeOfAGeneration(t *testing.T) {
+	direct, _ := addresses(t)
+	set, _ := newSet(t, direct, Options{RenewAt: func(oauth.Session) time.Time { return time.Now().Add(-time.Hour) }})
+	for _, tt := range []struct {
+		generation uint64
+		due        int
+	}{{6, 1}, {8, 1}, {7, 0}, {0, 0}} {
+		key := fmt.Sprint(tt.generation)
+		put(t, set.Store(key), session(7))
+		if err := set.Postpone(t.Context(), key, tt.generation, time.Hour); err != nil {
+			t.Error(err)
+		}
+		due, err := set.DueKeys(t.Context(), 0, time.Hour, 10)
+		if err != nil || len(due) != tt.due {
+			t.Errorf("postponed for generation %d of 7: %q are due, %v", tt.generation, due, err)
+		}
+	}
+}
+
+func TestNewRejectsNamesOfOtherTables(t *testing.T) {
+	for _, name := range []string{"x_migrations", "x_renew_at_idx", "x_pkey", "x_migrations_pkey"} {
+		if _, err := New(new(pgxpool.Pool), Options{Table: name, InTheClear: true}); err == nil || !strings.Contains(err.Error(), "ends in") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

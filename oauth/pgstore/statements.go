@@ -149,8 +149,10 @@ SET claimed_until = {now} + $2::bigint * interval '1 microsecond'
 FROM due WHERE t.key = due.key
 RETURNING ` + columns)
 
+	// postpone: key, for how long, the generation or 0.
 	s.postpone = sql(`
-UPDATE {table} SET claimed_until = {now} + $2::bigint * interval '1 microsecond' WHERE key = $1::text AND session IS NOT NULL`)
+UPDATE {table} SET claimed_until = {now} + $2::bigint * interval '1 microsecond'
+WHERE key = $1::text AND session IS NOT NULL AND ($3::bigint = 0 OR generation = $3::bigint)`)
 	s.drop = sql(`
 DELETE FROM {table} WHERE key = $1::text`)
 	s.counts = sql(`

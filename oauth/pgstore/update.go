@@ -30,7 +30,8 @@ func (s *Store) Update(ctx context.Context, fn func(oauth.Session) (oauth.Sessio
 // are not fn's are of type [*Error].
 //
 // While another holder has the lease, UpdateLease asks for it again, first after 10 ms and
-// later once in half a second, until ctx ends. Goroutines of one Set that wait for the same
+// later once in half a second, until ctx ends, or half a second longer, in which it
+// gives back what it may have taken. Goroutines of one Set that wait for the same
 // key do so in memory, and one asks for all.
 //
 // A statement whose connection breaks is repeated: a few times before fn is called,
@@ -158,9 +159,9 @@ func (u *update) try(ctx context.Context) (taking, error) {
 }
 
 // giveBack releases what an attempt may have taken without our hearing of it. Somebody
-// waits for it whose ctx may have ended.
+// waits for it whose ctx may have ended; without success, the lease ends by itself.
 func (u *update) giveBack() {
-	ctx, cancel := context.WithTimeout(context.Background(), min(u.s.timeout, 2*time.Second))
+	ctx, cancel := context.WithTimeout(context.Background(), min(u.s.timeout, 500*time.Millisecond))
 	defer cancel()
 	_, _ = exec(ctx, u.s.db, u.s.sql.giveBack, u.key, u.owner)
 }
