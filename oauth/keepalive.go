@@ -322,7 +322,6 @@ type sweeper struct {
 
 // swept is what became of a session that was claimed.
 type swept struct {
-	key        string
 	generation uint64 // of the session that pause is about; 0 if it is not known
 	pause      time.Duration
 	soon       bool  // it is due again after pause

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -78,9 +79,10 @@ type PoolConfig struct {
 //
 // A session is in memory while it is used, and for [PoolConfig.Idle] after that. One that
 // is not costs nothing, however many users there are, except up to 800 bytes if the
-// server has rejected its refresh token. A [PoolSource] or [http.Client] of the Pool refers
-// to the key, not to the session, so both work until the Pool is closed, whether the
-// session is in memory or not.
+// server has rejected its refresh token, until the next use finds another one, or if a
+// resource has rejected its access token, until that expires, a day at most. A
+// [PoolSource] or [http.Client] of the Pool refers to the key, not to the session, so both
+// work until the Pool is closed, whether the session is in memory or not.
 //
 // A session stays in memory while it has work to do: a renewal, a save that has failed, or
 // a rest after a failure, up to 10 minutes. What is
@@ -133,6 +135,8 @@ type Pool struct {
 	sessions map[string]*pooled
 	recent   list.List // of *pooled, those used longest ago first
 	marks    map[string]marks
+	passing  bool        // some of the marks are about access tokens, which expire
+	trimmed  time.Time   // when those that have expired were removed last
 	tidying  *time.Timer // nil if there is no session
 	closed   bool
 }
@@ -144,24 +148,33 @@ type Pool struct {
 //	opening  | the store was opened and read: open. Open failed: failed
 //	open     | not pinned, no work, and not used for Idle or too many are in memory:
 //	         | gone. The caller of Pool.Do has closed its source: gone
-//	failed   | a second later: gone, with the next use
+//	failed   | a second later: gone, with the next use; or while Pool.Do uses it,
+//	         | read again
 //	gone     | its marks stay in Pool.marks; the next use opens it anew
 type pooled struct {
 	key   string
-	job   *job          // that opens it
 	ready chan struct{} // closed when it is open or has failed
 
 	// Set before ready is closed.
 	client   *Client
 	resource http.RoundTripper
-	failedAt time.Time
-	err      error // why it cannot be used; if client is set, Pool.Do can use it
+
+	// failure is why it cannot be used; nil if it can. If client is set, Pool.Do can use it.
+	failure atomic.Pointer[openFailure]
 
 	// Under Pool.mu.
+	job   *job          // that opens it, or reads it again
+	again chan struct{} // closed when it was read again; nil if it is not being
 	pins  int
 	used  time.Time
 	swept bool // nobody but KeepAlive has used it
 	place *list.Element
+}
+
+// An openFailure is why a session could not be opened or read, and since when.
+type openFailure struct {
+	err error
+	at  time.Time
 }
 
 // A member is what a client knows of its pool.
@@ -263,9 +276,9 @@ func (p *Pool) Do(ctx context.Context, key string, fn func(*Client) error) error
 
 // forget makes the next use open a session anew that could not be opened.
 func (p *Pool) forget(s *pooled) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.failedAt = time.Time{}
+	if f := s.failure.Load(); f != nil {
+		s.failure.CompareAndSwap(f, &openFailure{err: f.err})
+	}
 }
 
 // Close ends the Pool as [TokenSource.Close] ends a source, for all sessions: it waits for
@@ -325,13 +338,15 @@ func closeStore(s Store) error {
 // pin returns the session of a key, which stays in memory until unpin. With an error, the
 // session is nil unless its client can be used all the same, by Do.
 func (p *Pool) pin(ctx context.Context, key string, u urgency) (*pooled, error) {
-	s := p.use(key, u)
+	s, known := p.use(key, u)
 	if s == nil {
 		return nil, ErrClosed
 	}
-	if !s.isReady() {
+	select {
+	case <-known:
+	default:
 		select {
-		case <-s.ready:
+		case <-known:
 		case <-ctx.Done():
 			p.unpin(s)
 			return nil, retry.Ended(ctx)
@@ -339,7 +354,7 @@ func (p *Pool) pin(ctx context.Context, key string, u urgency) (*pooled, error) 
 	}
 	if s.client == nil {
 		p.unpin(s)
-		return nil, s.err
+		return nil, s.failure.Load().err
 	}
 	return s, s.problem()
 }
@@ -347,17 +362,19 @@ func (p *Pool) pin(ctx context.Context, key string, u urgency) (*pooled, error) 
 // problem is why the session cannot be used: its store could not be read, and nobody has
 // logged in since.
 func (s *pooled) problem() error {
-	if s.err != nil && s.client != nil && !s.client.source.view.Load().session.IsZero() {
+	f := s.failure.Load()
+	if f == nil || s.client != nil && !s.client.source.view.Load().session.IsZero() {
 		return nil
 	}
-	return s.err
+	return f.err
 }
 
-// use finds or opens a session, and pins it; nil if the pool is closed.
-func (p *Pool) use(key string, u urgency) *pooled {
+// use finds or opens a session, and pins it; nil if the pool is closed. known is closed when
+// the session is open or has failed.
+func (p *Pool) use(key string, u urgency) (s *pooled, known <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := p.sessions[key]
+	s = p.sessions[key]
 	if s != nil && p.spent(s) {
 		p.drop(s)
 		if s.pins == 0 {
@@ -367,7 +384,7 @@ func (p *Pool) use(key string, u urgency) *pooled {
 	}
 	if s == nil {
 		if p.closed {
-			return nil
+			return nil, nil
 		}
 		s = &pooled{key: key, ready: make(chan struct{}), swept: u == sweeping}
 		s.job = &job{urgency: u, run: func() { p.open(s) }, turnAway: func(err error) { p.opened(s, nil, err) }}
@@ -375,17 +392,31 @@ func (p *Pool) use(key string, u urgency) *pooled {
 		s.place = p.recent.PushBack(s)
 		p.makeRoom()
 		p.reads.add(s.job)
-	} else if u == urgent && !s.isReady() {
-		p.reads.hurry(s.job)
+	} else {
+		if s.again == nil && !p.closed && s.failedLongAgo() && s.client != nil {
+			p.readAgain(s, u)
+		}
+		if u == urgent && (s.again != nil || !s.isReady()) {
+			p.reads.hurry(s.job)
+		}
+	}
+	known = s.ready
+	if s.again != nil {
+		known = s.again
 	}
 	s.pins++
 	s.swept = s.swept && u == sweeping
 	s.used = time.Now()
 	p.recent.MoveToBack(s.place)
+	p.tidyLater()
+	return s, known
+}
+
+// tidyLater lets tidy run after some time. p.mu is held.
+func (p *Pool) tidyLater() {
 	if p.tidying == nil && !p.closed {
 		p.tidying = time.AfterFunc(p.cfg.Idle/2+1, p.tidy)
 	}
-	return s
 }
 
 // spent reports whether a session can be used no more: it could not be opened, a second
@@ -394,8 +425,39 @@ func (p *Pool) spent(s *pooled) bool {
 	if !s.isReady() || p.closed {
 		return false
 	}
-	return s.problem() != nil && s.pins == 0 && time.Since(s.failedAt) >= firstCooldown ||
+	return s.failedLongAgo() && (s.pins == 0 || s.client == nil) ||
 		s.client != nil && s.client.source.view.Load().closed
+}
+
+// failedLongAgo reports whether a session could not be read, a second ago. Pool.mu is held.
+func (s *pooled) failedLongAgo() bool {
+	if !s.isReady() || s.problem() == nil {
+		return false
+	}
+	f := s.failure.Load()
+	return f != nil && time.Since(f.at) >= firstCooldown
+}
+
+// readAgain reads a session that Pool.Do uses and that could not be read before. p.mu is
+// held.
+func (p *Pool) readAgain(s *pooled, u urgency) {
+	again := make(chan struct{})
+	end := func(err error) {
+		if err == nil {
+			s.failure.Store(nil)
+		} else {
+			s.failure.Store(&openFailure{err, time.Now()})
+		}
+		p.mu.Lock()
+		s.again = nil
+		p.mu.Unlock()
+		close(again)
+		p.unpin(s)
+	}
+	s.again = again
+	s.pins++ // so that its store is not closed meanwhile
+	s.job = &job{urgency: u, run: func() { end(p.read(s.key, s.client)) }, turnAway: end}
+	p.reads.add(s.job)
 }
 
 func (p *Pool) unpin(s *pooled) {
@@ -448,23 +510,30 @@ func (p *Pool) open(s *pooled) {
 		p.opened(s, nil, err)
 		return
 	}
+	p.opened(s, client, p.read(s.key, client))
+}
+
+// read tells a client what its store has.
+func (p *Pool) read(key string, client *Client) error {
 	ctx, cancel := context.WithTimeout(p.closing, lookTimeout)
 	defer cancel()
-	stored, err := store.Load(ctx)
+	stored, err := client.cfg.Store.Load(ctx)
 	if err != nil && !errors.Is(err, ErrNoSession) {
-		p.opened(s, client, &StoreError{err})
-		return
+		return &StoreError{err}
 	}
 	mine, canUse, serverTime := client.owns(stored), client.canUse(stored), client.serverTime()
 	p.mu.Lock()
-	known := p.marks[s.key]
-	delete(p.marks, s.key)
+	known := p.marks[key]
+	delete(p.marks, key)
 	p.mu.Unlock()
 	client.source.apply(func(v view, now clock.Instant) view {
+		if !v.session.IsZero() {
+			return v // somebody has logged in meanwhile
+		}
 		v, _ = v.read(stored, mine, canUse, now, serverTime, client.margins())
 		return known.on(v)
 	})
-	p.opened(s, client, nil)
+	return nil
 }
 
 func (p *Pool) opened(s *pooled, client *Client, err error) {
@@ -472,7 +541,9 @@ func (p *Pool) opened(s *pooled, client *Client, err error) {
 		base := client.HTTPClient().Transport
 		s.client, s.resource = client, base
 	}
-	s.err, s.failedAt = err, time.Now()
+	if err != nil {
+		s.failure.Store(&openFailure{err, time.Now()})
+	}
 	p.mu.Lock()
 	closed := p.closed
 	close(s.ready)
@@ -524,13 +595,32 @@ func (p *Pool) tidy() {
 			p.recent.MoveToBack(s.place)
 		}
 	}
+	if p.passing && now.Sub(p.trimmed) >= p.cfg.Idle {
+		p.trim(now)
+	}
 	switch {
 	case p.closed:
-	case p.recent.Len() == 0:
+	case p.recent.Len() == 0 && !p.passing:
 		p.tidying = nil
 	default:
 		p.tidying.Reset(p.cfg.Idle/2 + 1)
 	}
+}
+
+// trim forgets what is known of access tokens that have expired. p.mu is held.
+func (p *Pool) trim(now time.Time) {
+	kept := make(map[string]marks) // a map does not shrink
+	p.passing, p.trimmed = false, now
+	for key, m := range p.marks {
+		if m.refused && now.After(m.until) {
+			m.access, m.refused, m.until = [sha256.Size]byte{}, false, time.Time{}
+		}
+		if m != (marks{}) {
+			kept[key] = m
+			p.passing = p.passing || m.refused
+		}
+	}
+	p.marks = kept
 }
 
 // makeRoom lets a few sessions go if there are too many. p.mu is held.
@@ -555,6 +645,7 @@ func (p *Pool) evict(s *pooled) bool {
 		}
 		if m != (marks{}) {
 			p.marks[s.key] = m
+			p.passing = p.passing || m.refused
 		}
 	}
 	p.drop(s)
@@ -578,6 +669,20 @@ type marks struct {
 	fenced     bool
 	access     [sha256.Size]byte // of the access token if a resource rejected it
 	refused    bool
+	until      time.Time // when access has expired
+}
+
+// maxRefused is how long a rejected access token is remembered at most. One that lives longer is
+// rejected once more.
+const maxRefused = 24 * time.Hour
+
+// refuse marks an access token that a resource has rejected.
+func (m *marks) refuse(tok *oauth2.Token, now time.Time) {
+	m.refused, m.access = true, sha256.Sum256([]byte(tok.AccessToken))
+	m.until = now.Add(maxRefused)
+	if !tok.Expiry.IsZero() && tok.Expiry.Before(m.until) {
+		m.until = tok.Expiry
+	}
 }
 
 // on is what a source knows that has just read its session.
@@ -627,7 +732,7 @@ func (s *TokenSource) rests() (marks, bool) {
 		}
 	}
 	if v.refused && v.token != nil {
-		m.refused, m.access = true, sha256.Sum256([]byte(v.token.AccessToken))
+		m.refuse(v.token, now.Wall())
 	}
 	return m, true
 }
@@ -768,8 +873,9 @@ func (s *PoolSource) Invalidate(rejected *oauth2.Token) {
 	}
 	if session == nil {
 		m := p.marks[s.key]
-		m.refused, m.access = true, sha256.Sum256([]byte(rejected.AccessToken))
-		p.marks[s.key] = m
+		m.refuse(rejected, time.Now())
+		p.marks[s.key], p.passing = m, true
+		p.tidyLater()
 	}
 	p.mu.Unlock()
 	if session != nil && session.client != nil {

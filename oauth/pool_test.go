@@ -1268,3 +1268,72 @@ func TestNewPoolRejectsRatesThatNeverWork(t *testing.T) {
 		}
 	}
 }
+
+// An error of the store is shared for one second, also while somebody is in Do.
+func TestPoolReadsAgainDuringDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, stores := newPoolServer(), newPoolStores()
+		stores.add(t, srv, "u", 12*time.Hour)
+		store := newFaultyStore()
+		store.Store = stores.stores["u"]
+		store.set(func(s *faultyStore) { s.failLoad = errLine })
+		p, _ := newPool(t, srv, stores, func(c *oauth.PoolConfig) {
+			c.Open = func(string) (oauth.Store, error) { return store, nil }
+		})
+		begun, end := make(chan struct{}), make(chan struct{})
+		go func() {
+			_ = p.Do(t.Context(), "u", func(*oauth.Client) error { close(begun); <-end; return nil }) // a login: the user is at lunch
+		}()
+		<-begun
+		store.set(func(s *faultyStore) { s.failLoad = nil }) // it was a hiccup
+		time.Sleep(time.Hour)
+		if _, err := p.TokenSource("u").Token(); err != nil {
+			t.Errorf("an hour after the store is back: %v", err)
+		}
+		close(end)
+		synctest.Wait()
+		closePool(t, p)
+	})
+}
+
+// What a resource has rejected is kept until it has expired.
+func TestPoolForgetsRejectedTokens(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		used, invalidate bool
+	}{{"never used", false, true}, {"used once", true, true}, {"used once and not rejected", true, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const all = 20_000
+				srv := newPoolServer()
+				p, _ := newPool(t, srv, newPoolStores(), func(c *oauth.PoolConfig) {
+					c.Rate = 1e6
+					c.Config.Observer = nil
+					c.Open = func(key string) (oauth.Store, error) { return userStore{oauth.NewMemoryStore(), key}, nil }
+				})
+				before := heap()
+				for _, key := range users(all) {
+					src := p.TokenSource(key)
+					tok := &oauth2.Token{AccessToken: "at-" + key}
+					if tt.used {
+						var err error
+						if tok, err = src.Token(); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if tt.invalidate {
+						src.Invalidate(tok)
+					}
+				}
+				time.Sleep(365 * day) // the tokens have expired long ago
+				synctest.Wait()
+				srv.set(func() { srv.arrivals, srv.keys, srv.lost = nil, nil, nil })
+				if each := (int64(heap()) - int64(before)) / all; each > 50 {
+					t.Errorf("%d bytes for each key", each)
+				}
+				runtime.KeepAlive(p)
+				closePool(t, p)
+			})
+		})
+	}
+}

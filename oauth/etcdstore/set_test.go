@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -375,7 +376,7 @@ func TestPostponeOfAGeneration(t *testing.T) {
 		generation uint64
 		due        int
 	}{{6, 1}, {8, 1}, {7, 0}, {0, 0}} {
-		key := fmt.Sprint(tt.generation)
+		key := strconv.FormatUint(tt.generation, 10)
 		put(t, set.Store(key), session(7))
 		if err := set.Postpone(t.Context(), key, tt.generation, time.Hour); err != nil {
 			t.Error(err)

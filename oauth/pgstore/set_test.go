@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -421,7 +422,7 @@ func TestPostponeOfAGeneration(t *testing.T) {
 		generation uint64
 		due        int
 	}{{6, 1}, {8, 1}, {7, 0}, {0, 0}} {
-		key := fmt.Sprint(tt.generation)
+		key := strconv.FormatUint(tt.generation, 10)
 		put(t, set.Store(key), session(7))
 		if err := set.Postpone(t.Context(), key, tt.generation, time.Hour); err != nil {
 			t.Error(err)
