@@ -248,6 +248,7 @@ func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	t := a.t
 	a.out = a.req.Clone(a.req.Context()) // a RoundTripper must not change the request
 	a.out.Body = body
+	a.out.Trailer = a.req.Trailer // the caller may set the values while the body is read
 	if a.out.Header == nil {
 		a.out.Header = make(http.Header)
 	}

@@ -295,7 +295,7 @@ func TestStaleTokenAfterAFence(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		time.Sleep(10 * time.Second) // a former holder would have the time to save
+		time.Sleep(30 * time.Second) // a former holder would have the time to save
 		if renewed, failed := len(m.of(oauth.EventRenewed)), len(m.of(oauth.EventRenewFailed)); renewed != 2 || failed != 1 {
 			t.Errorf("%d renewals, and %d failed", renewed, failed)
 		}

@@ -405,7 +405,7 @@ func TestSuccessorServesWhileItWaits(t *testing.T) {
 		}
 		time.Sleep(time.Until(interrupted.Until))
 		_, _ = ts.Token()
-		time.Sleep(10 * time.Second) // a former holder would have the time to save
+		time.Sleep(30 * time.Second) // a former holder would have the time to save
 		if n := srv.Count(iamtest.EndpointToken) - requests; n != 1 || len(m.of(oauth.EventRenewed)) != 1 {
 			t.Errorf("%d requests, %+v", n, m.of(oauth.EventRenewed))
 		}

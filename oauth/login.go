@@ -55,7 +55,7 @@ type LoginOptions struct {
 //
 // The listener accepts only the response to this login and ignores everything
 // else. ctx bounds the login, except for saving tokens that the server has already
-// issued, which takes 30 seconds at most. Login locks the store once before it asks the
+// issued, which takes 30 seconds at most, or 5 minutes if the store does not return. Login locks the store once before it asks the
 // user for anything. If that fails, or takes 30 seconds, Login returns a
 // [*StoreError] at once.
 //

@@ -369,7 +369,7 @@ func (s *TokenSource) interrupted(f *flight, lease Lease, base Session) error {
 // saveGrace is how long a successor waits, without the lease, before it sends the refresh
 // token of an old mark. The store may have been unavailable until a moment ago, and the
 // former holder may be alive, with the new session in memory. It tries again to save within
-// maxSaveRetry.
+// maxSaveRetry, unless a call of the store hangs.
 const saveGrace = maxSaveRetry + 2*time.Second
 
 // inGrace reports whether err says that the former holder may be about to save.

@@ -38,7 +38,7 @@ type TokenSource struct {
 	saver   saver
 	begun   time.Time // when the last session began that is known
 
-	hanging atomic.Int32 // calls of the store that are left to themselves
+	hung hung // calls of the store that are left to themselves
 
 	redeeming int           // logins that exchange their codes and save what comes
 	redeemed  chan struct{} // closed when there is none any more; nil if there was none

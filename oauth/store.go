@@ -139,8 +139,13 @@ const (
 	// stored whether ctx has ended or not.
 	writeGrace = 5 * time.Minute
 
-	// maxHanging bounds the calls of a store that are left to themselves.
-	maxHanging = 4
+	// After maxHanging calls in a row that do not return, the next is made a minute later,
+	// and so on up to an hour: the store may work again, although those never return. With
+	// mostHanging there is none.
+	maxHanging   = 4
+	mostHanging  = 1000
+	hungPause    = time.Minute
+	longestPause = time.Hour
 )
 
 // errStoreHangs means that a store ignores its context.
@@ -151,7 +156,7 @@ var errStoreHangs = errors.New("the store does not return although its context h
 // begin. While it runs, it is waited for, because it may have sent a refresh token; what came
 // of that is in the view, and is saved later if this call does not.
 func (c *Client) bounded(ctx context.Context, fn *callOfFn, call func() error) error {
-	if c.source.hanging.Load() >= maxHanging {
+	if !c.source.hung.mayCall() {
 		return errStoreHangs
 	}
 	var err error
@@ -181,18 +186,60 @@ func (c *Client) bounded(ctx context.Context, fn *callOfFn, call func() error) e
 		select {
 		case <-done:
 		default:
-			c.source.hanging.Add(1)
-			go func() {
-				<-done
-				c.source.hanging.Add(-1)
-			}()
+			c.source.hung.left(done)
 			return fmt.Errorf("%w: %w", errStoreHangs, retry.Ended(ctx))
 		}
 	}
+	c.source.hung.returned()
 	if panicked != nil {
 		panic(panicked) // in the goroutine of the caller, who may recover
 	}
 	return err
+}
+
+// hung counts the calls of a store that are left to themselves.
+type hung struct {
+	mu     sync.Mutex
+	total  int       // that have not returned yet
+	row    int       // that were made one after the other, with none that returned in time
+	probed time.Time // when the last one was left
+}
+
+// mayCall reports whether another call may be made.
+func (h *hung) mayCall() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.row < maxHanging {
+		return h.total < mostHanging
+	}
+	pause := min(hungPause<<min(h.row-maxHanging, 10), longestPause)
+	if h.total >= mostHanging || time.Since(h.probed) < pause {
+		return false
+	}
+	h.probed = time.Now() // one at a time
+	return true
+}
+
+// left is told of a call that did not return in time. returned is closed when it does.
+func (h *hung) left(returned <-chan struct{}) {
+	h.mu.Lock()
+	h.total++
+	h.row++
+	h.probed = time.Now()
+	h.mu.Unlock()
+	go func() {
+		<-returned
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.total--
+		h.row = 0
+	}()
+}
+
+func (h *hung) returned() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.row = 0
 }
 
 var errNotReturned = errors.New("a call of the store ended without a return")
