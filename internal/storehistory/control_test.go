@@ -43,7 +43,7 @@ var controls = []subject{
 		signal: signal{pointSave, leaseTime + 2*time.Second}, logins: 150,
 	}),
 	inRow("proofs dated when they are sent", noMistake, &control{
-		signing: true, signal: signal{pointSend, fence + leaseTime},
+		signing: true, signal: signal{pointSend, fence + grace + leaseTime},
 	}),
 }
 

@@ -158,7 +158,7 @@ func (r *replica) note(k kind, text string) {
 // disturb arms one signal after the other.
 func (r *replica) disturb() {
 	rng := rand.New(rand.NewPCG(r.Seed, r.Stream+1<<32))
-	longest := fence + leaseTime
+	longest := fence + grace + leaseTime
 	for {
 		between := 4000
 		if r.subject.control != nil {

@@ -185,7 +185,7 @@ func (r *run) kill() {
 func (r *run) settle() {
 	r.replicas.Wait()
 	r.server.calm()
-	err := r.start(part{Name: "settle", Role: toSettle, Stream: 1 << 20, Until: now() + int64(fence+leaseTime+90*time.Second)})
+	err := r.start(part{Name: "settle", Role: toSettle, Stream: 1 << 20, Until: now() + int64(fence+grace+leaseTime+90*time.Second)})
 	if err != nil {
 		r.fail(err.Error())
 	}
