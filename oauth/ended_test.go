@@ -70,7 +70,7 @@ func TestEndedContextGetsAUsableToken(t *testing.T) {
 func TestDeadTokenStaysDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := newRotor(3600)
-		store := &faulty{Store: oauth.NewMemoryStore()}
+		store := newFaultyStore()
 		c, _ := clientOf(t, srv, store, nil)
 		defer c.TokenSource().Close()
 		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
@@ -90,7 +90,7 @@ func TestDeadTokenStaysDead(t *testing.T) {
 			t.Fatalf("error %v", err)
 		}
 		down := errors.New("store: connection refused")
-		store.set(down, down, nil)
+		store.fail(down, down, nil)
 		time.Sleep(10 * time.Second)
 		if tok, err := c.TokenSource().Token(); err == nil {
 			t.Errorf("with the store down for a moment, the rejected token %s is served, whose session has ended", tok.AccessToken)
@@ -101,7 +101,7 @@ func TestDeadTokenStaysDead(t *testing.T) {
 func TestDeadTokenStaysDeadWhileStoreIsLocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv, mem := newRotor(12*3600), oauth.NewMemoryStore()
-		store := &held{Store: mem}
+		store := &heldStore{Store: mem}
 		c, _ := clientOf(t, srv, store, nil)
 		defer c.TokenSource().Close()
 		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
@@ -117,7 +117,7 @@ func TestDeadTokenStaysDeadWhileStoreIsLocked(t *testing.T) {
 			t.Fatal(err)
 		}
 		hold := make(chan struct{})
-		store.set(hold) // another process logs in, and waits for its user
+		store.hold(hold) // another process logs in, and waits for its user
 		time.Sleep(10 * time.Second)
 		if tok, err := c.TokenSource().Token(); err == nil {
 			t.Errorf("%s is served: the resource has rejected it, and its session has ended", tok.AccessToken)

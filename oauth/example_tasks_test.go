@@ -2,7 +2,6 @@ package oauth_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -141,69 +140,4 @@ func ExampleClient_HTTPClient() {
 	// 200 OK
 	// 200 OK
 	// 200 OK
-}
-
-// A service that acts for many users: a session, a key and a client for each.
-func Example_users() {
-	ctx := context.Background()
-	iam, err := iamtest.New(iamtest.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer iam.Close()
-	dir, err := os.MkdirTemp("", "example-")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-
-	// open returns the client of a user, whose name here is the name of the session.
-	open := func(user string) (*oauth.Client, error) {
-		store, prover, err := filestore.Open(dir, user)
-		if err != nil {
-			return nil, err
-		}
-		return oauth.New(oauth.Config{Provider: iam.Provider(), ClientID: iam.ClientID, Store: store, DPoP: prover})
-	}
-	for _, user := range []string{"anna", "boris"} {
-		client, err := open(user)
-		if err != nil {
-			log.Fatal(err)
-		}
-		if _, err := client.Login(ctx, oauth.LoginOptions{OpenURL: iam.OpenURL, SubjectHint: user}); err != nil {
-			log.Fatal(err)
-		}
-		if err := client.TokenSource().Close(); err != nil {
-			log.Fatal(err)
-		}
-	}
-
-	for _, user := range []string{"anna", "boris", "clara"} { // in another process, or later
-		client, err := open(user)
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp, err := client.HTTPClient().Get(iam.URL + "/api/whoami")
-		if errors.Is(err, oauth.ErrLoginRequired) {
-			fmt.Println(user, "must log in")
-			continue
-		}
-		if err != nil {
-			log.Fatal(err)
-		}
-		var who struct{ Subject string }
-		err = json.NewDecoder(resp.Body).Decode(&who)
-		resp.Body.Close()
-		if err != nil {
-			log.Fatal(err)
-		}
-		fmt.Println("the API serves", who.Subject)
-		if err := client.TokenSource().Close(); err != nil {
-			log.Fatal(err)
-		}
-	}
-	// Output:
-	// the API serves anna
-	// the API serves boris
-	// clara must log in
 }

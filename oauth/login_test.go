@@ -640,7 +640,7 @@ func loginAs(t *testing.T, c *oauth.Client, before func()) (oauth.Session, error
 
 func TestServesTheLoginThatReturned(t *testing.T) {
 	srv, mem := newRotor(12*3600), oauth.NewMemoryStore()
-	store := &held{Store: mem}
+	store := &heldStore{Store: mem}
 	c, events := clientOf(t, srv, store, nil)
 	other, _ := clientOf(t, srv, mem, nil)
 	defer c.TokenSource().Close()
@@ -655,7 +655,7 @@ func TestServesTheLoginThatReturned(t *testing.T) {
 			return nil, nil
 		}
 		srv.users["rt-bob-login"] = "bob"
-		waiting := store.set(hold)
+		waiting := store.hold(hold)
 		go func() {
 			<-waiting // the login saves, and waits for the lock
 			_, _ = c.TokenSource().Renew(context.Background())

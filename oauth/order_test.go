@@ -56,6 +56,24 @@ func (s *heldStore) set(f func(*heldStore)) {
 	f(s)
 }
 
+// hold makes the next Update wait until release is closed. waiting is closed when it does.
+func (s *heldStore) hold(release <-chan struct{}) (waiting <-chan struct{}) {
+	begun := make(chan struct{})
+	s.set(func(s *heldStore) {
+		s.lock = func(ctx context.Context) error {
+			s.set(func(s *heldStore) { s.lock = nil }) // the one after it gets the lock first
+			close(begun)
+			select {
+			case <-release:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	return begun
+}
+
 func (s *heldStore) Load(ctx context.Context) (oauth.Session, error) {
 	session, err := s.Store.Load(ctx)
 	if _, load, _ := s.hooks(); load(ctx) != nil {

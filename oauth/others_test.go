@@ -277,17 +277,28 @@ func TestLoginWhoseResponseBreaksOff(t *testing.T) {
 	}
 }
 
+// twoClients are two processes that share the session of ann. The first one has a token. The
+// events are its own.
+func twoClients(t *testing.T, life int) (srv *rotor, c, other *oauth.Client, events *eventLog) {
+	t.Helper()
+	srv, store := newRotor(life), oauth.NewMemoryStore()
+	c, events = clientOf(t, srv, store, nil)
+	other, _ = clientOf(t, srv, store, nil)
+	t.Cleanup(func() {
+		_ = c.TokenSource().Close()
+		_ = other.TokenSource().Close()
+	})
+	if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
+		t.Fatal(err)
+	}
+	mustToken(t, c)
+	return srv, c, other, events
+}
+
+// While it is not known what a request led to, the store is looked at: another user logged in.
 func TestLogoutIsNoticedInDoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv, store := newRotor(12*3600), oauth.NewMemoryStore()
-		c, events := clientOf(t, srv, store, nil)
-		other, _ := clientOf(t, srv, store, nil)
-		defer c.TokenSource().Close()
-		defer other.TokenSource().Close()
-		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
-			t.Fatal(err)
-		}
-		mustToken(t, c)
+		srv, c, other, events := twoClients(t, 12*3600)
 		time.Sleep(10*time.Hour + 15*time.Minute)
 		lost := true
 		srv.answer = func(url.Values) (*http.Response, error) {
@@ -316,26 +327,17 @@ func TestLogoutIsNoticedInDoubt(t *testing.T) {
 	})
 }
 
+// Or another process renewed.
 func TestSiblingIsAdoptedInDoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv, store := newRotor(12*3600), oauth.NewMemoryStore()
-		c, events := clientOf(t, srv, store, nil)
-		other, _ := clientOf(t, srv, store, nil)
-		defer c.TokenSource().Close()
-		defer other.TokenSource().Close()
-		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
-			t.Fatal(err)
-		}
-		mustToken(t, c)
+		srv, c, other, events := twoClients(t, 12*3600)
 		time.Sleep(10*time.Hour + 15*time.Minute)
 		srv.answer = func(url.Values) (*http.Response, error) {
 			return nil, errors.New("connection reset by peer") // before the server had it
 		}
 		mustToken(t, c)
 		synctest.Wait()
-		srv.mu.Lock()
-		srv.answer = nil
-		srv.mu.Unlock()
+		srv.answers(nil)
 		renewed, err := other.TokenSource().Renew(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -351,17 +353,10 @@ func TestSiblingIsAdoptedInDoubt(t *testing.T) {
 	})
 }
 
+// So it is while the server asks for silence.
 func TestLogoutIsNoticedDuringRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv, store := newRotor(3600), oauth.NewMemoryStore()
-		c, events := clientOf(t, srv, store, nil)
-		other, _ := clientOf(t, srv, store, nil)
-		defer c.TokenSource().Close()
-		defer other.TokenSource().Close()
-		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
-			t.Fatal(err)
-		}
-		mustToken(t, c)
+		srv, c, other, events := twoClients(t, 3600)
 		time.Sleep(52 * time.Minute) // stale
 		srv.answer = func(url.Values) (*http.Response, error) {
 			return jsonResponse(429, http.Header{"Retry-After": {"600"}}, map[string]any{"error": "slow_down"}), nil
@@ -384,15 +379,7 @@ func TestLogoutIsNoticedDuringRetryAfter(t *testing.T) {
 
 func TestSiblingIsAdoptedDuringRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv, store := newRotor(3600), oauth.NewMemoryStore()
-		c, events := clientOf(t, srv, store, nil)
-		other, _ := clientOf(t, srv, store, nil)
-		defer c.TokenSource().Close()
-		defer other.TokenSource().Close()
-		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
-			t.Fatal(err)
-		}
-		mustToken(t, c)
+		srv, c, other, events := twoClients(t, 3600)
 		time.Sleep(2 * time.Hour)
 		srv.answer = func(url.Values) (*http.Response, error) {
 			return jsonResponse(429, http.Header{"Retry-After": {"600"}}, map[string]any{"error": "slow_down"}), nil
@@ -400,9 +387,7 @@ func TestSiblingIsAdoptedDuringRetryAfter(t *testing.T) {
 		if _, err := c.TokenSource().Token(); err == nil {
 			t.Fatal("a token")
 		}
-		srv.mu.Lock()
-		srv.answer = nil
-		srv.mu.Unlock()
+		srv.answers(nil)
 		if _, err := other.TokenSource().Renew(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -421,16 +406,10 @@ func TestSiblingIsAdoptedDuringRetryAfter(t *testing.T) {
 	})
 }
 
+// A token whose lifetime the server does not tell is adopted like any other.
 func TestAdoptWithoutLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv, store := newRotor(0), oauth.NewMemoryStore()
-		a, events := clientOf(t, srv, store, nil)
-		b, _ := clientOf(t, srv, store, nil)
-		defer a.TokenSource().Close()
-		defer b.TokenSource().Close()
-		if err := a.Import(t.Context(), srv.issue("ann")); err != nil {
-			t.Fatal(err)
-		}
+		srv, a, b, events := twoClients(t, 0)
 		first := mustToken(t, a)
 		if got := mustToken(t, b); got != first {
 			t.Fatalf("b has %s", got)
@@ -443,7 +422,7 @@ func TestAdoptWithoutLifetime(t *testing.T) {
 		mustToken(t, a) // looks
 		synctest.Wait()
 		got := mustToken(t, a)
-		if events.count(oauth.EventAdopted) > 0 && got != renewed.AccessToken {
+		if len(events.of(oauth.EventAdopted)) > 0 && got != renewed.AccessToken {
 			t.Errorf("a reported EventAdopted and serves %s; the store has %s", got, renewed.AccessToken)
 		}
 		// The resource rejects it: the store has a good one.
@@ -459,6 +438,7 @@ func TestAdoptWithoutLifetime(t *testing.T) {
 	})
 }
 
+// Two processes whose server revokes the former access token at a renewal do not renew in turns.
 func TestNoTurnsWithoutLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv, store := newRotor(0), oauth.NewMemoryStore()

@@ -18,12 +18,12 @@ import (
 
 // unsynced stores, and says that it did not.
 type unsynced struct {
-	faulty
+	faultyStore
 	lie atomic.Bool
 }
 
 func (u *unsynced) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
-	err := u.faulty.Update(ctx, fn)
+	err := u.faultyStore.Update(ctx, fn)
 	if err == nil && u.lie.Load() {
 		return errors.New("fsync: input/output error")
 	}
@@ -61,7 +61,7 @@ func randomCalls(t *testing.T, seed uint64) {
 		})
 	}
 	for range n {
-		p := &process{store: &unsynced{faulty: faulty{Store: mem}}}
+		p := &process{store: &unsynced{faultyStore: faultyStore{Store: mem}}}
 		start(p)
 		all = append(all, p)
 	}
@@ -92,7 +92,7 @@ func randomCalls(t *testing.T, seed uint64) {
 			cancel()
 			say("%d token with ctx %v", i, err)
 		case k < 10 && r.IntN(3) == 0:
-			p.store.set(nil, nil, nil)
+			p.store.fail(nil, nil, nil)
 			p.store.lie.Store(false)
 			err := p.c.TokenSource().Close()
 			if err != nil {
@@ -101,19 +101,19 @@ func randomCalls(t *testing.T, seed uint64) {
 			start(p)
 			say("%d close and start", i)
 		case k < 11:
-			p.store.set(fault, nil, nil)
+			p.store.fail(fault, nil, nil)
 			say("%d load fails", i)
 		case k < 12:
-			p.store.set(nil, fault, nil)
+			p.store.fail(nil, fault, nil)
 			say("%d update fails", i)
 		case k < 13 && saves:
-			p.store.set(nil, nil, fault)
+			p.store.fail(nil, nil, fault)
 			say("%d save fails", i)
 		case k < 14 && saves:
 			p.store.lie.Store(!p.store.lie.Load())
 			say("%d lie %v", i, p.store.lie.Load())
 		case k < 15:
-			p.store.set(nil, nil, nil)
+			p.store.fail(nil, nil, nil)
 			say("%d healed", i)
 		case k < 16 && r.IntN(4) == 0:
 			users++
@@ -153,12 +153,10 @@ func randomCalls(t *testing.T, seed uint64) {
 		}
 	}
 	for _, p := range all {
-		p.store.set(nil, nil, nil)
+		p.store.fail(nil, nil, nil)
 		p.store.lie.Store(false)
 	}
-	srv.mu.Lock()
-	srv.answer = nil
-	srv.mu.Unlock()
+	srv.answers(nil)
 	for range 5 {
 		for _, p := range all {
 			_, _ = p.c.TokenSource().Token()

@@ -415,18 +415,18 @@ func TestStoreErrorAfterAdoptionIsNoFailure(t *testing.T) {
 func TestSavedIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := newRotor(3600)
-		store := &faulty{Store: oauth.NewMemoryStore()}
+		store := newFaultyStore()
 		c, events := clientOf(t, srv, store, nil)
 		defer c.TokenSource().Close()
 		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
 			t.Fatal(err)
 		}
-		store.set(nil, nil, errors.New("disk full"))
+		store.fail(nil, nil, errors.New("disk full"))
 		mustToken(t, c)
-		if events.count(oauth.EventSaveFailed) != 1 {
+		if len(events.of(oauth.EventSaveFailed)) != 1 {
 			t.Fatalf("events: %v", events.kinds())
 		}
-		store.set(nil, nil, nil)
+		store.fail(nil, nil, nil)
 		if _, err := c.TokenSource().Renew(t.Context()); err != nil { // before the saver's turn
 			t.Fatal(err)
 		}
@@ -436,7 +436,7 @@ func TestSavedIsTold(t *testing.T) {
 		if err != nil || string(stored.RefreshToken) != srv.current {
 			t.Fatalf("not stored: %v %v", stored.Generation, err)
 		}
-		if events.count(oauth.EventSaved) != 1 {
+		if len(events.of(oauth.EventSaved)) != 1 {
 			t.Errorf("the session is saved, and the events are %v", events.kinds())
 		}
 	})
@@ -445,23 +445,23 @@ func TestSavedIsTold(t *testing.T) {
 func TestSavedIsToldAfterRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := newRotor(3600)
-		store := &faulty{Store: oauth.NewMemoryStore()}
+		store := newFaultyStore()
 		c, events := clientOf(t, srv, store, nil)
 		defer c.TokenSource().Close()
 		if err := c.Import(t.Context(), srv.issue("ann")); err != nil {
 			t.Fatal(err)
 		}
-		store.set(nil, nil, errors.New("disk full"))
+		store.fail(nil, nil, errors.New("disk full"))
 		mustToken(t, c)
 		time.Sleep(90 * time.Minute) // the saver tries once a minute, and the token has expired
-		store.set(nil, nil, nil)
+		store.fail(nil, nil, nil)
 		mustToken(t, c) // saves what it gets
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if s, err := store.Store.Load(t.Context()); err != nil || string(s.RefreshToken) != srv.current {
 			t.Fatal(s.RefreshToken.Reveal(), err)
 		}
-		if events.count(oauth.EventSaveFailed) == 0 || events.count(oauth.EventSaved) == 0 {
+		if len(events.of(oauth.EventSaveFailed)) == 0 || len(events.of(oauth.EventSaved)) == 0 {
 			t.Errorf("the session is saved, and the events are %v", events.kinds())
 		}
 	})

@@ -132,7 +132,7 @@ func (s *TokenSource) renew(f *flight) error {
 			overtaken++
 			continue // what there is now is found under the lease
 		}
-		if inGrace(err) && pause(f.ctx, saveGrace) {
+		if inGrace(err) && sleep(f.ctx, saveGrace, nil) {
 			f.graced = true
 			continue
 		}
@@ -376,18 +376,6 @@ const saveGrace = maxSaveRetry + 2*time.Second
 func inGrace(err error) bool {
 	var interrupted *InterruptedError
 	return errors.As(err, &interrupted) && interrupted.grace
-}
-
-// pause reports whether ctx let it wait for d.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // fence is how long after the mark of a lease a request can be accepted that was

@@ -1,7 +1,6 @@
 package oauth_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"github.com/ycauth/ycauth-go/oauth"
 )
 
+// A rotor is a server that replaces the refresh token of each user at every renewal, and ends
+// all sessions if one is sent twice. Its tokens name their users.
 type rotor struct {
 	mu       sync.Mutex
 	n        int
@@ -39,6 +40,13 @@ func (r *rotor) issue(user string) oauth.Secret {
 	r.users[rt] = user
 	r.current = rt
 	return oauth.Secret(rt)
+}
+
+// answers sets what is sent instead of the rotor's own response, where it is not nil.
+func (r *rotor) answers(f func(form url.Values) (*http.Response, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = f
 }
 
 func (r *rotor) count() int {
@@ -92,41 +100,13 @@ func (r *rotor) RoundTrip(req *http.Request) (*http.Response, error) {
 	return jsonResponse(200, nil, out), nil
 }
 
-type recorder struct {
-	mu     sync.Mutex
-	events []oauth.Event
-}
-
-func (r *recorder) observe(e oauth.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.events = append(r.events, e)
-}
-
-func (r *recorder) kinds() (all []oauth.EventKind) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.events {
-		all = append(all, e.Kind)
-	}
-	return all
-}
-
-func (r *recorder) count(k oauth.EventKind) (n int) {
-	for _, have := range r.kinds() {
-		if have == k {
-			n++
-		}
-	}
-	return n
-}
-
-func clientOf(t *testing.T, r http.RoundTripper, store oauth.Store, change func(*oauth.Config)) (*oauth.Client, *recorder) {
+// clientOf makes a client of the rotor, with the store as it is.
+func clientOf(t *testing.T, r http.RoundTripper, store oauth.Store, change func(*oauth.Config)) (*oauth.Client, *eventLog) {
 	t.Helper()
-	rec := new(recorder)
+	events := new(eventLog)
 	cfg := oauth.Config{
 		Provider: oauth.Provider{Name: "srv", TokenURL: "https://auth.example/token", AuthURL: "https://auth.example/auth", CallbackPath: "/cb"},
-		ClientID: "cli", Store: store, HTTPClient: &http.Client{Transport: r}, Observer: rec.observe,
+		ClientID: "cli", Store: store, HTTPClient: &http.Client{Transport: r}, Observer: events.observe,
 	}
 	if change != nil {
 		change(&cfg)
@@ -135,46 +115,7 @@ func clientOf(t *testing.T, r http.RoundTripper, store oauth.Store, change func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c, rec
-}
-
-type faulty struct {
-	oauth.Store
-	mu           sync.Mutex
-	load, update error
-	afterFn      error
-}
-
-func (f *faulty) set(load, update, afterFn error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.load, f.update, f.afterFn = load, update, afterFn
-}
-
-func (f *faulty) Load(ctx context.Context) (oauth.Session, error) {
-	f.mu.Lock()
-	err := f.load
-	f.mu.Unlock()
-	if err != nil {
-		return oauth.Session{}, err
-	}
-	return f.Store.Load(ctx)
-}
-
-func (f *faulty) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
-	f.mu.Lock()
-	err, after := f.update, f.afterFn
-	f.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return f.Store.Update(ctx, func(s oauth.Session) (oauth.Session, error) {
-		next, err := fn(s)
-		if err == nil && after != nil && next.Generation != s.Generation {
-			return s, after
-		}
-		return next, err
-	})
+	return c, events
 }
 
 func mustToken(t *testing.T, c *oauth.Client) string {
@@ -184,35 +125,4 @@ func mustToken(t *testing.T, c *oauth.Client) string {
 		t.Fatalf("Token: %v", err)
 	}
 	return tok.AccessToken
-}
-
-type held struct {
-	oauth.Store
-	mu      sync.Mutex
-	hold    chan struct{}
-	waiting chan struct{} // closed when an Update waits
-}
-
-func (h *held) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
-	h.mu.Lock()
-	hold, waiting := h.hold, h.waiting
-	h.hold = nil // the next one gets the lock first
-	h.mu.Unlock()
-	if hold != nil {
-		close(waiting)
-		select {
-		case <-hold:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return h.Store.Update(ctx, fn)
-}
-
-// set makes the next Update wait until hold is closed.
-func (h *held) set(hold chan struct{}) (waiting <-chan struct{}) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.hold, h.waiting = hold, make(chan struct{})
-	return h.waiting
 }

@@ -154,6 +154,16 @@ func (l *eventLog) of(kind oauth.EventKind) []oauth.Event {
 	return out
 }
 
+func (l *eventLog) kinds() []oauth.EventKind {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []oauth.EventKind
+	for _, e := range l.events {
+		out = append(out, e.Kind)
+	}
+	return out
+}
+
 func (l *eventLog) len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -246,6 +256,10 @@ func (s *faultyStore) set(f func(*faultyStore)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(s)
+}
+
+func (s *faultyStore) fail(load, lock, save error) {
+	s.set(func(s *faultyStore) { s.failLoad, s.failLock, s.failSave = load, lock, save })
 }
 
 func (s *faultyStore) get() (save, lock, load error) {

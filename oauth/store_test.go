@@ -152,7 +152,7 @@ func TestStoreHangsWhileItWrites(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if events.count(oauth.EventSaveFailed) != 1 || events.count(oauth.EventSaved) != 1 {
+		if len(events.of(oauth.EventSaveFailed)) != 1 || len(events.of(oauth.EventSaved)) != 1 {
 			t.Errorf("events: %v", events.kinds())
 		}
 		close(store.until)

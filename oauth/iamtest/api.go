@@ -163,7 +163,7 @@ func (o *Options) permitted(c iamapi.Caller, subject, verb string, roles ...stri
 			return nil
 		}
 	}
-	return &iamapi.Status{Code: iamapi.PermissionDenied, Message: "no role allows to " + verb + " the refresh tokens of another subject"}
+	return &iamapi.Status{Code: iamapi.PermissionDenied, Message: "a role is required to " + verb + " the refresh tokens of another subject"}
 }
 
 // A pager makes page tokens, which are good for one query only.

@@ -233,7 +233,7 @@ func TestListLimits(t *testing.T) {
 			case "":
 				wantOK(t, a)
 			case "-":
-				wantStatus(t, a, iamapi.PermissionDenied, "no role allows to list")
+				wantStatus(t, a, iamapi.PermissionDenied, "a role is required to list")
 			default:
 				wantStatus(t, a, iamapi.InvalidArgument, "")
 				if !strings.Contains(string(a.body), `"field":"`+tt.field+`"`) {
@@ -340,12 +340,12 @@ func TestOtherSubjects(t *testing.T) {
 					wantStatus(t, a, iamapi.PermissionDenied, text)
 				}
 			}
-			check(u.list(token, "subjectId", other), tt.list, "no role allows to list")
-			check(u.revoke(token, byID), tt.revoke, "no role allows to revoke")
+			check(u.list(token, "subjectId", other), tt.list, "a role is required to list")
+			check(u.revoke(token, byID), tt.revoke, "a role is required to revoke")
 			if got := srv.Introspect(value).State == iamtest.TokenRevoked; got != tt.revoke {
 				t.Errorf("revoked: %v", got)
 			}
-			check(u.revoke(token, byFilter), tt.revoke, "no role allows to revoke")
+			check(u.revoke(token, byFilter), tt.revoke, "a role is required to revoke")
 			wantOK(t, u.list(token, "subjectId", me))
 			if len(ids(wantOK(t, u.list(token)))) != 0 {
 				t.Error("somebody else's tokens are among mine")
