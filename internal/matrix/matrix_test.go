@@ -240,7 +240,7 @@ func TestEveryFaultAtEveryRequest(t *testing.T) {
 						if err := inject(r.iam, q.endpoint, f, n); err != nil {
 							t.Fatal(err)
 						}
-						ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+						ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 						defer cancel()
 						err := q.try(ctx, r)
 						mu.Lock()
