@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,8 @@ import (
 //   - with a corrected time, if the server rejected the proof (invalid_dpop_proof)
 //     and its clock differs from the one used for the proof, once, or twice
 //     if the clock of this computer was set meanwhile; once more if the proof was
-//     5 seconds old or older when it was sent, because the signer or the connection was slow;
+//     5 seconds old or older when it was sent, because the signer was slow, or the
+//     connection, or the request waited for a stream of HTTP/2;
 //   - with another token, once, if the server sends no error code or rejects the token
 //     (invalid_token, RFC 6750 §3.1) and Source returns another one after Invalidate.
 //     Any other code, for instance insufficient_user_authentication (RFC 9470), means
@@ -53,7 +55,10 @@ import (
 //
 // A request can wait for its connection until the proof is too old. If Base is an
 // [*http.Transport], a request that waited for 5 seconds or longer gets a new proof, unless
-// the key is that of a [PersonSigner] that needs a person.
+// the key is that of a [PersonSigner] that needs a person. On a connection of HTTP/2
+// whose streams are all in use, the request waits once more, and its proof cannot be changed
+// any more. If the server rejects it, the request is sent again as above; one whose body
+// cannot be repeated is not, and the 401 is the caller's.
 //
 // # Clocks
 //
@@ -241,6 +246,7 @@ type attempt struct {
 	mu    sync.Mutex
 	conns int           // that the request was sent on
 	sent  clock.Instant // on the last of them
+	proof string        // the one in the request
 	err   error         // of a proof that was made for a connection
 }
 
@@ -271,7 +277,9 @@ func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	}
 	a.out.Header.Set("Authorization", "DPoP "+a.tok.AccessToken)
 	a.sent = t.clock().Now()
-	a.out = a.out.WithContext(httptrace.WithClientTrace(a.out.Context(), &httptrace.ClientTrace{GotConn: a.gotConn}))
+	a.out = a.out.WithContext(httptrace.WithClientTrace(a.out.Context(), &httptrace.ClientTrace{
+		GotConn: a.gotConn, WroteHeaderField: a.wroteField,
+	}))
 	resp, err := t.send(a.out, a.req)
 	received := t.clock().Now()
 
@@ -336,6 +344,7 @@ func (a *attempt) prove() error {
 	if err != nil {
 		return err
 	}
+	a.proof = proof
 	a.out.Header.Set("DPoP", proof)
 	return nil
 }
@@ -368,6 +377,20 @@ func (a *attempt) gotConn(httptrace.GotConnInfo) {
 	if a.err != nil { // the hook cannot stop the request, but it can make it worthless
 		a.out.Header.Del("Authorization")
 		a.out.Header.Del("DPoP")
+	}
+}
+
+// wroteField is called for each field of the header, right before they are sent. HTTP/2
+// can have waited for a stream after gotConn. WroteHeaders would not do, because net/http
+// can call it after RoundTrip has returned.
+func (a *attempt) wroteField(name string, values []string) {
+	if !strings.EqualFold(name, "DPoP") {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.Contains(values, a.proof) { // and not that of a request that Base makes for itself
+		a.sent = a.t.clock().Now()
 	}
 }
 

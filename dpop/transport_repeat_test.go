@@ -500,3 +500,41 @@ func TestTransportTwoServices(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What decides is when the header was written, not when there was a connection. Base can
+// make requests of its own, with proofs of their own, under the same trace.
+func TestTransportLateOnAConnection(t *testing.T) {
+	for name, tt := range map[string]struct {
+		own      bool // the field that is written late is that of this request
+		wait     time.Duration
+		requests int
+	}{
+		"soon":                     {true, maxWait - 1, 1},
+		"late":                     {true, maxWait, 2},
+		"late, of another request": {false, maxWait, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				requests := 0
+				tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("bound")))
+				tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+					requests++
+					trace := httptrace.ContextClientTrace(r.Context())
+					trace.GotConn(httptrace.GotConnInfo{})
+					proof := r.Header.Get("DPoP")
+					trace.WroteHeaderField("dpop", []string{proof})
+					time.Sleep(tt.wait)
+					if !tt.own {
+						proof = "another"
+					}
+					trace.WroteHeaderField(":authority", []string{"h"})
+					trace.WroteHeaderField("dpop", []string{proof})
+					return response(r, 401, http.Header{"Www-Authenticate": {`DPoP error="invalid_dpop_proof"`}}), nil
+				})
+				if resp := get(t, tr, "https://h/"); resp.StatusCode != 401 || requests != tt.requests {
+					t.Errorf("status %d after %d requests, want %d", resp.StatusCode, requests, tt.requests)
+				}
+			})
+		})
+	}
+}
