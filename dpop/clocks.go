@@ -35,7 +35,9 @@ const (
 // clock.
 //
 // A correction of less than 5 seconds is applied only after the server rejected a
-// proof without it. A Date more than 400 days from our clock is ignored.
+// proof without it. A server can read its clock at any time between the request and the
+// response, so half of that time is subtracted from a difference before it counts.
+// A Date more than 400 days from our clock is ignored.
 //
 // Every estimate is anchored to the monotonic clock, so it stays right if our wall clock
 // is set back. If the wall clock moves ahead, the computer may have been suspended, so
@@ -60,6 +62,7 @@ type Clocks struct {
 type serverClock struct {
 	at       clock.Instant // of the last look
 	measured time.Duration // by the Date
+	margin   time.Duration // by which measured can be off, on both sides, because the response was slow
 	applied  time.Duration // in proofs
 	belief   belief
 	dateless bool   // it never sent a Date, and our own clock is tried
@@ -105,11 +108,12 @@ func (c *Clocks) Learn(u *url.URL, h http.Header, received time.Time, roundTrip 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.entry(origin(u))
-	if (measured - s.measured).Abs() >= worthCorrecting {
+	margin := roundTrip / 2
+	if (measured-s.measured).Abs()-margin-s.margin >= worthCorrecting {
 		s.belief = believed // a clock was set: what was found out before is void
 	}
-	s.at, s.measured, s.dateless = clock.At(received), measured, false
-	if s.belief != doubted && (measured-s.applied).Abs() >= worthCorrecting {
+	s.at, s.measured, s.margin, s.dateless = clock.At(received), measured, margin, false
+	if s.belief != doubted && (measured-s.applied).Abs()-margin >= worthCorrecting {
 		s.applied = measured
 	}
 }
@@ -171,7 +175,7 @@ func (c *Clocks) Rejected(u *url.URL, iat time.Time, age time.Duration, now time
 	case s.dateless:
 		delete(c.m, key) // back to what other servers needed
 		return (c.least(i) - used).Abs() >= worthRetrying
-	case (s.measured + shift - used).Abs() >= worthRetrying:
+	case (s.measured+shift-used).Abs()-s.margin >= worthRetrying:
 		if s.belief == doubted {
 			s.belief = settled
 		}

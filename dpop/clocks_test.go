@@ -124,10 +124,16 @@ func TestClocksLearn(t *testing.T) {
 		{"ahead", dateHeader(base.Add(2 * hour)), base, base, 2*hour + second/2},
 		{"behind", dateHeader(base.Add(-2 * hour)), base, base, -2*hour + second/2},
 		{"half a round trip", dateHeader(base.Add(2 * hour)), base, base.Add(4 * second), 2*hour + second/2 - 2*second},
-		{"least worth it", dateHeader(base.Add(5 * second)), base, base.Add(second), 5 * second},
-		{"not worth it", dateHeader(base.Add(5 * second)), base, base.Add(second + 2), 0},
-		{"least worth it, behind", dateHeader(base.Add(-5 * second)), base, base.Add(second), -5 * second},
-		{"not worth it, behind", dateHeader(base.Add(-5 * second)), base, base.Add(second - 2), 0},
+		{"least worth it", dateHeader(base.Add(5 * second)), base.Add(second / 2), base.Add(second / 2), 5 * second},
+		{"not worth it", dateHeader(base.Add(5 * second)), base.Add(second/2 + 1), base.Add(second/2 + 1), 0},
+		{"least worth it, behind", dateHeader(base.Add(-5 * second)), base.Add(second / 2), base.Add(second / 2), -5 * second},
+		{"not worth it, behind", dateHeader(base.Add(-5 * second)), base.Add(second/2 - 1), base.Add(second/2 - 1), 0},
+		{"slow, and the Date is that of the end", dateHeader(base.Add(10 * second)), base, base.Add(10 * second), 0},
+		{"slow, and the Date is that of the start", dateHeader(base), base, base.Add(10 * second), 0},
+		{"slow, least worth it", dateHeader(base.Add(15 * second)), base.Add(second / 2), base.Add(10*second + second/2), 10 * second},
+		{"slow, not worth it", dateHeader(base.Add(15 * second)), base.Add(second/2 + 1), base.Add(10*second + second/2 + 1), 0},
+		{"slow, least worth it, behind", dateHeader(base.Add(-5 * second)), base.Add(second / 2), base.Add(10*second + second/2), -10 * second},
+		{"slow, not worth it, behind", dateHeader(base.Add(-5 * second)), base.Add(second/2 - 1), base.Add(10*second + second/2 - 1), 0},
 		{"slowest", dateHeader(base.Add(hour)), base, base.Add(10 * second), hour + second/2 - 5*second},
 		{"too slow", dateHeader(base.Add(hour)), base, base.Add(10*second + 1), 0},
 		{"received before it was sent", dateHeader(base.Add(hour)), base, base.Add(-1), 0},
@@ -281,6 +287,34 @@ func TestClocksRejected(t *testing.T) {
 		time.Sleep(time.Minute) // for a person, say
 		if w.c.Rejected(w.url("a"), iat, time.Minute, w.now()) {
 			t.Error("our clock is that of the server, and another proof is said to fare better")
+		}
+	})
+	clocksTest(t, "a slow response", func(t *testing.T, w *clocksWorld) {
+		u := w.url("a")
+		for range 3 {
+			w.c.Learn(u, dateHeader(time.Now()), w.now(), 9*second)
+			if w.rejected(u, 0) || w.c.Correction(u, w.now()) != 0 {
+				t.Errorf("our clock is right, and a correction of %v is tried", w.c.Correction(u, w.now()))
+			}
+		}
+		w.c.Learn(u, dateHeader(time.Now().Add(second)), w.now(), 9*second)
+		if !w.rejected(u, 0) || w.c.Correction(u, w.now()) == 0 {
+			t.Error("the server is ahead by a second at least, and no correction is tried")
+		}
+	})
+	clocksTest(t, "slow responses after both clocks were tried", func(t *testing.T, w *clocksWorld) {
+		u := w.url("a")
+		w.exchange("a", hour)
+		for range 2 {
+			if !w.rejected(u, w.c.Correction(u, w.now())) {
+				t.Fatal("not both clocks are tried")
+			}
+		}
+		for _, roundTrip := range []time.Duration{10 * second, 0} {
+			w.c.Learn(u, dateHeader(time.Now().Add(hour)), w.now(), roundTrip)
+			if w.rejected(u, w.c.Correction(u, w.now())) {
+				t.Errorf("after a response that took %v, our own clock is tried again", roundTrip)
+			}
 		}
 	})
 	clocksTest(t, "a jump between the proof and the rejection", func(t *testing.T, w *clocksWorld) {
