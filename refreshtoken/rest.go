@@ -252,16 +252,16 @@ func (p *progress) trace(call tokenapi.Call) *httptrace.ClientTrace {
 }
 
 // retryable reports whether the network failed, and not the caller's credentials
-// or the identity of the server. The errors of a token source are final here, because
-// it has retried by itself where that helps. So are those that say so: a signer that
-// fails, such as dpop's for a second proof after the request was sent once, may cost one
+// or the identity of the server or of this client. The errors of a token source are final
+// here, because it has retried by itself where that helps. So are those that say so: a signer
+// that fails, such as dpop's for a second proof after the request was sent once, may cost one
 // of the tries that a card allows for its PIN.
 func (p *progress) retryable(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var known interface{ Retryable() bool }
 	var inner *url.Error
 	switch {
-	case errors.As(err, &certificate):
+	case errors.As(err, &certificate), certificateRejected(err):
 		return false
 	case errors.As(err, &known) && !known.Retryable():
 		return false
@@ -275,6 +275,20 @@ func (p *progress) retryable(err error) bool {
 	// the deadline of the source's own ctx: the ctx of the call has not ended.
 	_, network := err.(net.Error)                                                                    //nolint:errorlint // only the outermost
 	return network && err != context.DeadlineExceeded || err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // only the outermost
+}
+
+// certificateRejected reports whether the server sent a TLS alert about the certificate of
+// this client, such as that there is none. In TLS 1.3 it comes after the request was sent.
+// crypto/tls does not export the type of an alert, so the text must do.
+func certificateRejected(err error) bool {
+	var op *net.OpError
+	for ; errors.As(err, &op); err = op.Err {
+		if op.Op == "remote error" && op.Err != nil {
+			text := op.Err.Error()
+			return strings.Contains(text, "certificate") || strings.Contains(text, "access denied")
+		}
+	}
+	return false
 }
 
 func (t *rest) setHeader(h http.Header, call tokenapi.Call, hasBody bool) {
