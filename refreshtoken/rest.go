@@ -273,8 +273,9 @@ func (p *progress) retryable(err error) bool {
 	// No connection for this request, or a token source that failed. net/http returns
 	// the error of the former as it is; that of the latter is inside another one, or is
 	// the deadline of the source's own ctx: the ctx of the call has not ended.
-	_, network := err.(net.Error)                                                                    //nolint:errorlint // only the outermost
-	return network && err != context.DeadlineExceeded || err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // only the outermost
+	_, network := err.(net.Error)                                                                       //nolint:errorlint // only the outermost
+	broken := network && err != context.DeadlineExceeded || err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // only the outermost
+	return broken || garbledHandshake(err)
 }
 
 // certificateRejected reports whether the server sent a TLS alert about the certificate of
@@ -289,6 +290,14 @@ func certificateRejected(err error) bool {
 		}
 	}
 	return false
+}
+
+// garbledHandshake reports whether err is one of crypto/tls itself, for what a server sent in
+// a handshake, and net/http returned it as it is. Those that mention a certificate, and the
+// signature of a client's, can be of a server or a key that is wrong.
+func garbledHandshake(err error) bool {
+	text, ok := strings.CutPrefix(err.Error(), "tls: ")
+	return ok && !strings.Contains(text, "certificate") && !strings.Contains(text, "failed to sign")
 }
 
 func (t *rest) setHeader(h http.Header, call tokenapi.Call, hasBody bool) {

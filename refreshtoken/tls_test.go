@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/refreshtoken"
 )
 
@@ -59,6 +60,45 @@ func testCertificate(t *testing.T) (tls.Certificate, *http.Transport) {
 	tr := srv.Client().Transport.(*http.Transport).Clone()
 	t.Cleanup(tr.CloseIdleConnections)
 	return srv.TLS.Certificates[0], tr
+}
+
+// TestGarbledHandshake: what is garbled in a handshake of TLS is the network's fault, and
+// another attempt is made; but a server that does not speak TLS never will.
+func TestGarbledHandshake(t *testing.T) {
+	for name, c := range map[string]struct {
+		sent     string
+		attempts int64
+	}{
+		"no record":                  {"\x00\xff\x17garbage in the place of a record", 4},
+		"no handshake message":       {"\x16\x03\x03\x00\x04\xff\x00\x00\x00", 4},
+		"another handshake message":  {"\x16\x03\x03\x00\x04\x0e\x00\x00\x00", 4},
+		"a message that is cut off":  {"\x16\x03\x03\x00\x06\x02\x00\x00\x02\x03\x03", 4},
+		"a record that is too large": {"\x16\x03\x03\xff\xff", 4},
+		"an alert":                   {"\x15\x03\x03\x00\x02\x02\x50", 4},
+		"HTTP":                       {"HTTP/1.1 400 Bad Request\r\n\r\n", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address, conns := listen(t, func(conn net.Conn) {
+				_, _ = conn.Read(make([]byte, 1<<14))
+				_, _ = io.WriteString(conn, c.sent)
+			})
+			base := &http.Transport{}
+			defer base.CloseIdleConnections()
+			src := tokenSource{hc: serve(t, answer(http.StatusOK, `{}`)).Client(), url: serve(t, answer(http.StatusOK, `{}`)).URL}
+			for _, hc := range []*http.Client{{Transport: base}, {Transport: &dpop.Transport{Source: src, Base: base}}} {
+				conns.Store(0)
+				client := refreshtoken.NewClient(hc, refreshtoken.WithEndpoint("https://"+address), refreshtoken.WithRetry(refreshtoken.RetryPolicy{Initial: time.Millisecond}))
+				_, err := list(client, refreshtoken.ListOptions{})
+				again := c.attempts > 1
+				if e := as[*refreshtoken.TransportError](t, err); e.Temporary != again || errors.Is(err, refreshtoken.ErrUnavailable) != again {
+					t.Errorf("got %v, temporary: %v", err, e.Temporary)
+				}
+				if n := conns.Load(); n != c.attempts {
+					t.Errorf("%v after %d attempts, want %d", err, n, c.attempts)
+				}
+			}
+		})
+	}
 }
 
 // TestClientCertificateIsFinal: a server that wants another certificate of the client, or
