@@ -274,6 +274,8 @@ func TestHandshakeFailures(t *testing.T) {
 		"remote error: tls: bad certificate":                                                           false,
 		"remote error: tls: unknown certificate authority":                                             false,
 		"remote error: tls: certificate required":                                                      false,
+		"remote error: tls: access denied":                                                             false,
+		"tls: failed to sign handshake: the PIN is wrong":                                              false,
 		"tls: server sent certificate containing RSA key larger than 8192 bits":                        false,
 		"credentials: cannot verify authority: x509: certificate has expired or is not yet valid: now": false,
 	} {

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"math/big"
 	"net"
 	"strings"
@@ -179,6 +180,63 @@ func TestHandshakeBreaks(t *testing.T) {
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestClientCertificateIsFinal: a server that wants a certificate of the client says so after
+// the handshake in TLS 1.3, and wants it the next time too.
+func TestClientCertificateIsFinal(t *testing.T) {
+	server, roots := certificate(t)
+	for name, c := range map[string]struct {
+		auth  tls.ClientAuthType
+		shown []tls.Certificate
+	}{
+		"missing":  {tls.RequireAnyClientCert, nil},
+		"rejected": {tls.RequireAndVerifyClientCert, server.Certificates},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := server.Clone()
+			config.ClientAuth, config.ClientCAs, config.MinVersion, config.NextProtos = c.auth, x509.NewCertPool(), tls.VersionTLS13, []string{"h2"}
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					wg.Go(func() {
+						defer conn.Close()
+						_ = tls.Server(conn, config).Handshake()
+						_, _ = io.Copy(io.Discard, conn) // a reset could take the alert away
+					})
+				}
+			})
+			conn, err := grpctransport.Dial(source{token: "t"}, grpctransport.DialOptions{Endpoint: l.Addr().String(), TLS: &tls.Config{
+				RootCAs: roots,
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					for _, shown := range c.shown { // whatever authorities the server names
+						return &shown, nil
+					}
+					return &tls.Certificate{}, nil
+				},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = listOnce(t.Context(), conn)
+			var transport *refreshtoken.TransportError
+			if !errors.As(err, &transport) || transport.Temporary {
+				t.Errorf("got %v, which is temporary", err)
+			}
+			if err := errors.Join(conn.Close(), l.Close()); err != nil {
+				t.Error(err)
+			}
+			wg.Wait()
+		})
 	}
 }
 

@@ -79,6 +79,7 @@ const (
 	tooLarge       = "grpc: received message" // … larger than max; after decompression larger than max
 	notUnmarshaled = "grpc: failed to unmarshal"
 	badHandshake   = "authentication handshake failed"
+	remoteAlert    = "remote error: tls: " // of crypto/tls
 )
 
 // unreadable reports whether there was a response that could not be read.
@@ -98,10 +99,15 @@ func reasonOf(st *status.Status) string {
 // wrong, which another attempt does not change. A handshake can also fail because the
 // connection broke or the server was too slow. Only the text tells the two apart: all
 // errors of crypto/x509 begin with "x509: ", and those of crypto/tls and the alerts about
-// a certificate contain that word. Every other failure is one of the connection.
+// a certificate contain that word. Every other failure is one of the connection, except
+// that of the key of the client's certificate, which may ask for a PIN.
+//
+// An alert about the client's certificate comes after the handshake in TLS 1.3.
 func untrusted(st *status.Status) bool {
 	_, reason, failed := strings.Cut(st.Message(), badHandshake)
-	return failed && (strings.Contains(reason, "x509: ") || strings.Contains(reason, "certificate"))
+	_, alert, alerted := strings.Cut(st.Message(), remoteAlert)
+	return failed && (strings.Contains(reason, "x509: ") || strings.Contains(reason, "certificate") || strings.Contains(reason, "failed to sign")) ||
+		alerted && (strings.Contains(alert, "certificate") || strings.HasPrefix(alert, "access denied"))
 }
 
 func apiErrorOf(st *statuspb.Status) *refreshtoken.APIError {
