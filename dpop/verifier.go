@@ -311,19 +311,42 @@ func (v *Verifier) parseHeader(proof string) (*proofHeader, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What go-jose reads a key with skips line breaks too.
-	var jwk map[string]any
-	_ = json.Unmarshal(members["jwk"], &jwk) // go-jose has read it
-	for _, value := range jwk {
-		if text, ok := value.(string); ok && strings.ContainsAny(text, "\r\n") {
-			return nil, &ProofError{Reason: "there is a line break in the public key in the header (jwk)"}
-		}
+	// What go-jose reads a key and certificates with skips line breaks too.
+	if hasLineBreak(members["jwk"]) {
+		return nil, &ProofError{Reason: "there is a line break in the public key in the header (jwk)"}
+	}
+	if hasLineBreak(members["x5c"]) {
+		return nil, &ProofError{Reason: "there is a line break in the certificate chain in the header (x5c)"}
 	}
 	chain, err := parseChain(members["x5c"], key)
 	if err != nil {
 		return nil, err
 	}
 	return &proofHeader{jws, key, chain}, nil
+}
+
+// hasLineBreak reports whether a string of a JSON value has a line break: in the value itself,
+// in an array or in a member, such as the certificates of a key (RFC 7517 §4.7).
+func hasLineBreak(raw json.RawMessage) bool {
+	var value any
+	_ = json.Unmarshal(raw, &value) // go-jose has read it, if there is one
+	return lineBreakIn(value)
+}
+
+func lineBreakIn(value any) bool {
+	switch v := value.(type) {
+	case string:
+		return strings.ContainsAny(v, "\r\n")
+	case []any:
+		return slices.ContainsFunc(v, lineBreakIn)
+	case map[string]any:
+		for _, member := range v {
+			if lineBreakIn(member) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 var errSignature = errors.New("dpop: wrong signature")

@@ -143,6 +143,8 @@ func TestVerifyRefuses(t *testing.T) {
 	other := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	weak := must(rsa.GenerateKey(rand.Reader, 1024))
 	cert, otherCert := selfSigned(t, p256Key()), selfSigned(t, other)
+	broken := base64.StdEncoding.EncodeToString(cert.Raw) // as PEM has it
+	broken = broken[:64] + "\n" + broken[64:]
 	good := forge(t, nil)
 	parts := strings.Split(good, ".")
 	hs256 := func(secret string) func(*forgery) {
@@ -270,6 +272,9 @@ func TestVerifyRefuses(t *testing.T) {
 		{name: "x5c is empty", change: header("x5c", []string{}), want: "x5c"},
 		{name: "x5c is a string", change: header("x5c", "x"), want: "compact JWS"},
 		{name: "x5c is no certificate", change: header("x5c", []string{"AAAA"}), want: "compact JWS"},
+		{name: "x5c with a line break", change: header("x5c", []string{broken}), want: "line break in the certificate chain"},
+		{name: "x5c with a line break later", change: header("x5c", []string{base64.StdEncoding.EncodeToString(cert.Raw), broken}), want: "line break in the certificate chain"},
+		{name: "x5c of the key", change: withJWK(func(m map[string]any) { m["x5c"] = []string{broken} }), want: "line break in the public key"},
 		{name: "x5c in base64url", change: header("x5c", []string{base64.RawURLEncoding.EncodeToString(cert.Raw)}), want: "compact JWS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
