@@ -92,6 +92,9 @@ func reasonOf(st *status.Status) string {
 	if st.Code() == codes.ResourceExhausted {
 		return "the response is larger than 5 MiB: a smaller PageSize makes smaller pages"
 	}
+	if strings.Contains(st.Message(), errTooManyParts.Error()) {
+		return errTooManyParts.Error()
+	}
 	return "the response is not the message that the API describes"
 }
 
