@@ -275,7 +275,7 @@ func (p *progress) retryable(err error) bool {
 	// the deadline of the source's own ctx: the ctx of the call has not ended.
 	_, network := err.(net.Error)                                                                       //nolint:errorlint // only the outermost
 	broken := network && err != context.DeadlineExceeded || err == io.EOF || err == io.ErrUnexpectedEOF //nolint:errorlint // only the outermost
-	return broken || garbledHandshake(err)
+	return broken || garbledHandshake(err) || unusableConnection(err)
 }
 
 // certificateRejected reports whether the server sent a TLS alert about the certificate of
@@ -298,6 +298,13 @@ func certificateRejected(err error) bool {
 func garbledHandshake(err error) bool {
 	text, ok := strings.CutPrefix(err.Error(), "tls: ")
 	return ok && !strings.Contains(text, "certificate") && !strings.Contains(text, "failed to sign")
+}
+
+// unusableConnection reports whether a connection of HTTP/2 broke before this request was sent
+// on it, and net/http has not repeated that by itself, as for the first request of a
+// connection. It has no error values for that.
+func unusableConnection(err error) bool {
+	return strings.HasPrefix(err.Error(), "http2: client conn ")
 }
 
 func (t *rest) setHeader(h http.Header, call tokenapi.Call, hasBody bool) {
