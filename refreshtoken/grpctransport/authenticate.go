@@ -76,8 +76,22 @@ func (a *authenticator) unary(ctx context.Context, method string, req, reply any
 	if err != nil {
 		return err
 	}
+	forget(opts)
 	_, with = a.begin(ctx, opts)
 	return invoke(ctx, method, req, reply, conn, with...)
+}
+
+// forget empties what the options of a call have collected of the first attempt. grpc-go
+// leaves it there if the second attempt does not reach a server.
+func forget(opts []grpc.CallOption) {
+	for _, o := range opts {
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			*o.HeaderAddr = nil
+		case grpc.TrailerCallOption:
+			*o.TrailerAddr = nil
+		}
+	}
 }
 
 // begin returns what one attempt of a call needs.

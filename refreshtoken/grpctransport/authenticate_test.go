@@ -20,7 +20,10 @@ import (
 	"google.golang.org/grpc/credentials"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
+
+	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
 
 	"github.com/ycauth/ycauth-go/dpop"
 	"github.com/ycauth/ycauth-go/oauth"
@@ -623,5 +626,76 @@ func TestRejectedStreamTellsOnce(t *testing.T) {
 	}
 	if len(src.invalidated) != 1 {
 		t.Errorf("the source was told %q", src.invalidated)
+	}
+}
+
+// rejecting rejects every token, with identifiers of the exchange.
+type rejecting struct {
+	iampb.UnimplementedRefreshTokenServiceServer
+}
+
+func (rejecting) List(ctx context.Context, _ *iampb.ListRefreshTokensRequest) (*iampb.ListRefreshTokensResponse, error) {
+	if err := grpc.SetHeader(ctx, metadata.Pairs("x-request-id", "first")); err != nil {
+		return nil, err
+	}
+	return nil, status.Error(codes.Unauthenticated, "revoked")
+}
+
+// stopping is a source that calls stop between a rejection and the next attempt.
+type stopping struct {
+	*renewer
+	stop func()
+}
+
+func (s stopping) Invalidate(tok *oauth2.Token) {
+	s.stop()
+	s.renewer.Invalidate(tok)
+}
+
+// ends tells when a connection has ended.
+type ends chan struct{}
+
+func (ends) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+func (ends) HandleRPC(context.Context, stats.RPCStats) {}
+
+func (ends) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+func (e ends) HandleConn(_ context.Context, s stats.ConnStats) {
+	if _, ok := s.(*stats.ConnEnd); ok {
+		close(e)
+	}
+}
+
+// TestSecondAttemptWithoutAServer: what the server said to the first attempt is not what
+// it said to the second, which did not reach it.
+func TestSecondAttemptWithoutAServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer()
+	iampb.RegisterRefreshTokenServiceServer(g, rejecting{})
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(l) }()
+	ended := make(ends)
+	src := stopping{&renewer{tokens: []string{"one", "two"}}, func() {
+		g.Stop()
+		<-ended
+	}}
+	conn, err := grpctransport.Dial(src, grpctransport.DialOptions{
+		Endpoint: l.Addr().String(), Plaintext: true, Options: []grpc.DialOption{grpc.WithStatsHandler(ended)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	err = listOnce(t.Context(), conn, refreshtoken.WithRetry(refreshtoken.RetryPolicy{Attempts: 1}))
+	var transport *refreshtoken.TransportError
+	if !errors.As(err, &transport) || !transport.Temporary {
+		t.Errorf("got %v (%T), want a TransportError", err, err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
