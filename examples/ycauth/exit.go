@@ -220,7 +220,7 @@ func (a *app) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	a.hint(err)
 	switch {
 	case a.unusableKey(err):
-		a.say("If no copy of the key can be restored, move the file away and log in again with %q.", a.commandFor("login"))
+		a.say("If that cannot be mended, move the file away and log in again with %q, which makes a new key.", a.commandFor("login"))
 	case errors.Is(err, oauth.ErrSessionFormat):
 		a.say("%q forgets the session.", a.commandFor("logout --local"))
 	case code == exitUsage:

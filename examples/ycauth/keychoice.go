@@ -39,12 +39,13 @@ func (k keyChoice) String() string {
 	return "none"
 }
 
-// missing reports whether the key was in a file that is not there.
+// missing reports whether the key was in a file that is not there. A symbolic link
+// that leads nowhere is there: no login makes a key in its place.
 func (k keyChoice) missing() bool {
 	if k.File == "" {
 		return false
 	}
-	_, err := os.Stat(k.File)
+	_, err := os.Lstat(k.File)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
@@ -126,7 +127,7 @@ func (a *app) signer(k keyChoice) (crypto.Signer, error) {
 	switch {
 	case k.File != "":
 		key, err := dpop.LoadKeyFile(k.File)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && k.missing() {
 			err = hintError{err, a.restoreKey()}
 		}
 		return key, err
@@ -161,4 +162,28 @@ func (a *app) prover(k keyChoice) (*dpop.Prover, error) {
 		return nil, codedError{exitKey, err}
 	}
 	return prover, nil
+}
+
+// keyError returns the error that every command that needs the key ends with, as far as
+// no card is needed to tell. A key that was never chosen and a file that is missing are
+// states of a profile.
+func (a *app) keyError(k keyChoice, s oauth.Session) error {
+	if k.kind() == "" || k.missing() {
+		return nil
+	}
+	prover, err := a.prover(k)
+	if err != nil {
+		return err
+	}
+	thumbprint, err := prover.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return codedError{exitKey, err}
+	}
+	if s.KeyThumbprint != "" && s.KeyThumbprint != thumbprint {
+		return &oauth.LoginRequiredError{
+			Reason: oauth.ReasonWrongKey,
+			Detail: fmt.Sprintf("the token's key is %s, the configured key is %s", s.KeyThumbprint, thumbprint),
+		}
+	}
+	return nil
 }

@@ -139,7 +139,7 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 		a.warn("the server issued no refresh token: %s. Log in again when the IAM token expires", p.Endpoints.provider().RefreshTokenSwitch)
 	}
 	a.say("You are logged in. %q prints an IAM token.", a.commandFor("token"))
-	return a.printStatus(newStatus(a, p, session, p.kept(store)))
+	return a.printStatus(newStatus(a, p, session, p.kept(store), nil))
 }
 
 // loginWith logs in. A login whose session cannot be saved is closed, because

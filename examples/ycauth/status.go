@@ -22,6 +22,8 @@ const (
 	stateForeign   = "of another server or client"
 	stateNoKey     = "without its key: the key file is missing"
 	stateLostKey   = "without its key: the configuration of the profile is gone"
+	stateBadKey    = "without its key: it cannot be used"
+	stateWrongKey  = "without its key: the profile has another one"
 )
 
 // statusJSON describes a profile.
@@ -44,7 +46,8 @@ type statusJSON struct {
 	Warning        oauth.Warning   `json:"warning,omitempty"`
 }
 
-func newStatus(a *app, p profile, s oauth.Session, kept string) statusJSON {
+// newStatus describes a profile. keyErr says that its key cannot be used.
+func newStatus(a *app, p profile, s oauth.Session, kept string, keyErr error) statusJSON {
 	st := statusJSON{
 		Profile: a.profileName, Server: p.Endpoints.Token, Endpoints: p.Endpoints, Environment: a.foreignSentences(p),
 		ClientID: p.ClientID, FederationID: p.FederationID, Key: p.Key.String(), Kept: kept,
@@ -64,6 +67,10 @@ func newStatus(a *app, p profile, s oauth.Session, kept string) statusJSON {
 		st.State = stateLostKey
 	case p.Key.missing():
 		st.State = stateNoKey
+	case errors.Is(keyErr, oauth.ErrLoginRequired):
+		st.State = stateWrongKey
+	case keyErr != nil:
+		st.State = stateBadKey
 	case s.AccessToken != "" && (s.Expiry.IsZero() || now.Before(s.Expiry)):
 		st.State, st.LoggedIn = stateValid, true
 	case st.RefreshToken && !s.RefreshExpiry.IsZero() && !now.Before(s.RefreshExpiry):
@@ -142,7 +149,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show the profile and its session; no request is made",
 		Long: "Shows the profile and its session, as far as they are known without a request: that\n" +
 			"the refresh token was revoked meanwhile does not show. The exit code is 6 if the key\n" +
-			"file is missing, and 3 if the profile cannot be used before the next login.",
+			"file is missing or cannot be used, and 3 if the profile cannot be used before the\n" +
+			"next login. A YubiKey is not accessed.",
 		Args: noArgs,
 		RunE: a.action(a.status),
 	}
@@ -161,7 +169,8 @@ func (a *app) status(ctx context.Context, _ []string) error {
 	if err != nil && !errors.Is(err, oauth.ErrNoSession) {
 		return err
 	}
-	st := newStatus(a, p, session, p.kept(store))
+	keyErr := a.keyError(p.Key, session)
+	st := newStatus(a, p, session, p.kept(store), keyErr)
 	if err := a.printStatus(st); err != nil {
 		return err
 	}
@@ -171,6 +180,9 @@ func (a *app) status(ctx context.Context, _ []string) error {
 	if st.State == stateNoKey { // as for the commands that need the key
 		a.say("%s", a.restoreKey())
 		return codedError{code: exitKey}
+	}
+	if keyErr != nil && st.State != stateForeign {
+		return keyErr // a login would end with it, too
 	}
 	if !st.LoggedIn {
 		a.say("Log in with %q.", a.commandFor("login"))
