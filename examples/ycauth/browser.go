@@ -25,7 +25,7 @@ func (a *app) openBrowser(ctx context.Context, url string) error {
 	select {
 	case err := <-done:
 		if err != nil && ctx.Err() == nil {
-			a.say("No browser could be opened (%v).", err)
+			a.say("No browser could be opened (%s).", strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 	case <-ctx.Done():
 	}

@@ -83,5 +83,8 @@ func cannotRun(name string, err error) error {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return codedError{exitNotFound, fmt.Errorf("%s: command not found", name)}
 	}
-	return codedError{exitCannotRun, fmt.Errorf("%s: %w", name, err)}
+	if failed := (*exec.Error)(nil); errors.As(err, &failed) { // names the command again
+		err = failed.Err
+	}
+	return codedError{exitCannotRun, fmt.Errorf("%s: cannot be run: %w", name, err)}
 }

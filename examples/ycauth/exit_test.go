@@ -120,7 +120,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 }
 
 // goName is a name that only somebody who reads the source can look up.
-var goName = regexp.MustCompile(`\b(Config|Provider|ListOptions|RevokeFilter|Filter|RevokeEachOptions|KeySpec|Options|Store|Transport|Target)\.[A-Z]|\b(Update|ClientID|ClientSecret|AuthMethod|TokenURL|PageSize|ByID|ByToken|ByFilter|AllMine|Discard|Overwrite|WithEndpoint|WithOperationEndpoint)\b`)
+var goName = regexp.MustCompile(`\b(Config|Provider|ListOptions|RevokeFilter|Filter|RevokeEachOptions|KeySpec|Options|Store|Transport|Target)\.[A-Z]|\b(List|Revoke|Operation): |\b(Update|ClientID|ClientSecret|AuthMethod|TokenURL|PageSize|ByID|ByToken|ByFilter|AllMine|Discard|Overwrite|WithEndpoint|WithOperationEndpoint)\b`)
 
 func TestMessagesNameFlags(t *testing.T) {
 	client := refreshtoken.NewClient(nil, refreshtoken.WithEndpoint("https://"))
@@ -138,6 +138,9 @@ func TestMessagesNameFlags(t *testing.T) {
 		"session":       &filestore.Error{Path: "x", Reason: "was not used: move the file away, or call Store.Discard, and log in again"},
 		"key is lost":   &filestore.Error{Path: "x", Reason: "was not used: if the key is lost, call Store.Discard and log in again"},
 		"full disk":     &filestore.Error{Path: "x", Reason: "has no room for the next session, so the Update was not started: free some disk space, or raise the limit"},
+		"no such token": &refreshtoken.APIError{Method: "Revoke", Code: refreshtoken.CodeNotFound, HTTPStatus: 404},
+		"no role":       fmt.Errorf("1 of 2 refresh tokens could not be revoked: %w", &refreshtoken.APIError{Method: "List", Code: refreshtoken.CodePermissionDenied}),
+		"no response":   &refreshtoken.TransportError{Method: "Operation", Err: io.EOF},
 		"slow keyring":  &keyringstore.Error{Service: "ycauth", Kind: keyringstore.ErrTimeout},
 	}
 	for _, code := range []string{

@@ -3,7 +3,10 @@ package main
 import "strings"
 
 // packageNames begin the texts of our packages' errors, and tell the user nothing.
-var packageNames = []string{"oauth: ", "refreshtoken: ", "filestore: ", "keyringstore: ", "dpop: ", "piv: "}
+var packageNames = []string{
+	"refreshtoken: List: ", "refreshtoken: Revoke: ", "refreshtoken: Operation: ", // with the name of a method
+	"oauth: ", "refreshtoken: ", "filestore: ", "keyringstore: ", "dpop: ", "piv: ",
+}
 
 // flagNames are what users of this program know the names of our packages by. A text that
 // names a command is in message.

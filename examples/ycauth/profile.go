@@ -264,7 +264,7 @@ func decodeProfile(data []byte) (profile, error) {
 		return profile{}, fmt.Errorf("is not the configuration of a profile (%w): correct or remove it", err)
 	}
 	if p.Version != profileVersion {
-		return profile{}, fmt.Errorf("has version %d, and this program knows version %d: a newer release may have written it", p.Version, profileVersion)
+		return profile{}, fmt.Errorf("has version %d, and this program knows version %d: a newer release may have written it. Update this program, or remove the file and log in again", p.Version, profileVersion)
 	}
 	for _, q := range p.all() {
 		if q.Key.File != "" && q.Key.Card != nil {

@@ -485,7 +485,7 @@ func (a *app) revokeEach(ctx context.Context, client *refreshtoken.Client, ids [
 	}
 	failures := report.Failed
 	for _, id := range report.Gone {
-		failures = append(failures, refreshtoken.RevokeFailure{ID: id, Err: fmt.Errorf("there is no such refresh token: %w", refreshtoken.ErrNotFound)})
+		failures = append(failures, refreshtoken.RevokeFailure{ID: id, Err: errNoSuchToken})
 	}
 	out := revokedJSON{Revoked: report.Revoked, NotTried: len(report.NotTried)}
 	for _, f := range failures {
@@ -559,6 +559,9 @@ func progressText(done, total int, elapsed time.Duration) string {
 	each := elapsed / time.Duration(done)
 	return fmt.Sprintf("%s, %.1f/s, about %s left", text, float64(done)/elapsed.Seconds(), roughly(each*time.Duration(total-done)))
 }
+
+// errNoSuchToken is why a token was not revoked that expired or was revoked before.
+var errNoSuchToken = errors.New("there is no such refresh token")
 
 func (a *app) printRevoked(r revokedJSON) error {
 	if a.output == outputJSON {
