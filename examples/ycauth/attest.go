@@ -29,8 +29,9 @@ func (a *app) keyAttestCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "attest",
 		Short: "Show the YubiKey's attestation of the key, verified",
-		Long: "Reads the card's statement that the key was made on it, verifies it against\n" +
-			"Yubico's roots, and says whether the key has what SECURE_KEY_DPOP asks for.",
+		Long: "Reads the YubiKey's attestation that the key was generated on it, verifies it against\n" +
+			"Yubico's root certificates, and reports whether the key meets the requirements of\n" +
+			"SECURE_KEY_DPOP.",
 		Args: noArgs,
 	}
 	cmd.Flags().BoolVar(&chainOnly, "pem", false, "print the certificates alone, in PEM")

@@ -117,7 +117,7 @@ func (c *connection) close() {
 		case err == nil:
 		case errors.As(err, &unsaved) && c.rotated.Load():
 			c.a.lost.Store(true)
-			c.a.note(red, "ycauth: warning:", "the new refresh token could not be saved, so the session is lost when this command ends: %s. Make room or repair the store, and log in again with %q",
+			c.a.note(red, "ycauth: warning:", "the new refresh token could not be saved, so the session is lost when this command ends: %s. Free disk space or repair the store, and log in again with %q",
 				c.a.message(unsaved.Err), c.a.commandFor("login"))
 		case errors.As(err, &unsaved):
 			c.a.note(red, "ycauth: warning:", "the new IAM token could not be saved, so the next command renews it again: %s", c.a.message(unsaved.Err))

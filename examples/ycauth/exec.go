@@ -21,10 +21,10 @@ func (a *app) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec -- COMMAND [ARGUMENT…]",
 		Short: "Run a command with YC_TOKEN and IAM_TOKEN set",
-		Long: "Runs a command with an IAM token in the environment variables YC_TOKEN and\n" +
-			"IAM_TOKEN. The token is that of the moment: it lasts for a minute at least and for 12\n" +
-			"hours at most. The exit code is the command's, 127 if it was not found and 126 if it\n" +
-			"could not be run.",
+		Long: "Runs a command with an IAM token in the environment variables YC_TOKEN and IAM_TOKEN.\n" +
+			"The token is not renewed while the command runs: it is valid for at least a minute, and\n" +
+			"for 12 hours at most. The exit code is the command's, 127 if the command was not found,\n" +
+			"and 126 if it could not be run.",
 		Example: "  ycauth exec -- terraform plan",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {

@@ -31,8 +31,8 @@ func (a *app) kubeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kube-credential",
 		Short: "Credential plugin for kubectl: print an ExecCredential",
-		Long: "Prints an IAM token as kubectl and other Kubernetes clients want it of a credential\n" +
-			"plugin. In the kubeconfig:\n\n" +
+		Long: "Prints an IAM token in the format that kubectl and other Kubernetes clients expect of\n" +
+			"a credential plugin. In the kubeconfig:\n\n" +
 			"  users:\n" +
 			"  - name: yandex-cloud\n" +
 			"    user:\n" +
@@ -42,8 +42,8 @@ func (a *app) kubeCommand() *cobra.Command {
 			"        args: [kube-credential]\n" +
 			"        interactiveMode: IfAvailable\n\n" +
 			"Kubernetes clients run the command again when the API server rejects the token, but\n" +
-			"do not say so. So the token is verified each time, with one request to IAM, and a\n" +
-			"revoked one is renewed; --verify=false leaves that out.",
+			"do not say so. So the token is verified each time, with one request to IAM, and\n" +
+			"renewed if it was revoked; --verify=false skips that.",
 		Args: noArgs,
 	}
 	fresh.register(cmd.Flags(), true)

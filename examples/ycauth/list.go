@@ -67,8 +67,8 @@ func (a *app) listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List refresh tokens",
-		Long: "Lists refresh tokens: yours, or with --subject-id those of another account, which\n" +
-			"takes one of the roles organization-manager.viewer, organization-manager.admin or\n" +
+		Long: "Lists your refresh tokens, or with --subject-id those of another account, which requires\n" +
+			"the role organization-manager.viewer, organization-manager.admin or\n" +
 			"iam.userAccounts.refreshTokenViewer. The tokens themselves are never shown.",
 		Example: "  ycauth list --protection-level NO_PROTECTION -o json",
 		Args:    noArgs,

@@ -32,13 +32,14 @@ func (a *app) loginCommand() *cobra.Command {
 	var flags loginFlags
 	cmd := &cobra.Command{
 		Use:   "login",
-		Short: "Log in, in a browser",
-		Long: "Logs in and keeps the session in the profile, in the place of the one before. The\n" +
-			"browser is that of the system or of $BROWSER. With --headless it is on another\n" +
-			"computer: the address that it ends on is asked for here. The refresh token of the\n" +
-			"session before stays valid at the server: log out first to revoke it.\n\n" +
-			"The refresh token is bound to the profile's key. Without one, or with --key file,\n" +
-			"a key file is made if it is not there.",
+		Short: "Log in through a browser",
+		Long: "Logs in through a browser and saves the session in the profile, where it replaces the\n" +
+			"previous one. The browser is the system's, or the one that $BROWSER names. With\n" +
+			"--headless, open the address in a browser on another computer, and enter here the\n" +
+			"address of the last page. The refresh token of the previous session stays valid at the\n" +
+			"server: log out first to revoke it.\n\n" +
+			"The refresh token is bound to the profile's key. If the profile has no key, or with\n" +
+			"--key file, the key file is created if it is missing.",
 		Example: "  ycauth login --federation-id bpf…\n  ycauth login --key yubikey --attest",
 		Args:    noArgs,
 	}

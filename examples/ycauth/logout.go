@@ -17,10 +17,10 @@ func (a *app) logoutCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logout",
 		Short: "Revoke the session at the server, then forget it",
-		Long: "Revokes the profile's refresh token at the server and then forgets the session. If\n" +
-			"the server cannot be told, nothing is forgotten, so that it can be tried again.\n" +
-			"The profile's configuration and its key stay. An IAM token that was issued before\n" +
-			"stays valid until it expires.",
+		Long: "Revokes the profile's refresh token at the server and then forgets the session. If the\n" +
+			"revocation fails, nothing is forgotten, so you can try again. The profile's\n" +
+			"configuration and its key are kept. IAM tokens that were issued before stay valid until\n" +
+			"they expire.",
 		Args: noArgs,
 	}
 	cmd.Flags().BoolVar(&local, "local", false, "only forget the session, even one that cannot be read: the server keeps the refresh token")
@@ -139,7 +139,7 @@ func (e *ending) confirm(ctx context.Context, notFound error) error {
 	if _, err := e.c.client.TokenSource().Renew(ctx); err != nil {
 		return unlessEnded(err)
 	}
-	return fmt.Errorf("the API at %s does not know the refresh token, which is good all the same: is --iam-endpoint that of another cloud? (%w)",
+	return fmt.Errorf("the API at %s does not know the refresh token, but it is still valid: check whether --iam-endpoint is the address of another cloud (%w)",
 		e.c.profile.Endpoints.IAM, notFound)
 }
 

@@ -1,15 +1,15 @@
-// Ycauth logs you in to Yandex Cloud and gives other programs IAM tokens that
-// are always fresh. The refresh token behind them is bound to a key (DPoP,
-// RFC 9449), in a file or on a YubiKey: a copy of it is of no use without the key.
-// IAM tokens are not bound: a copy works until it expires.
+// Ycauth logs you in to Yandex Cloud and gives other programs valid IAM tokens. It
+// renews them with a refresh token that is bound to a key (DPoP, RFC 9449), in a file
+// or on a YubiKey, so a copy without the key is useless. IAM tokens are not bound: a
+// copy works until it expires.
 //
-//	ycauth login                      log in, in a browser
+//	ycauth login                      log in through a browser
 //	ycauth token                      print an IAM token
 //	ycauth exec -- terraform plan     run a command with YC_TOKEN and IAM_TOKEN set
 //	ycauth status                     show the profile; no request is made
 //	ycauth list                       list refresh tokens
 //	ycauth revoke ID                  revoke refresh tokens
-//	ycauth key init|show|attest       make and look at the profile's key
+//	ycauth key init|show|attest       create and show the profile's key
 //	ycauth kube-credential            credential plugin for kubectl
 //	ycauth logout                     revoke the session, then forget it
 //	ycauth completion bash|zsh|fish   print a completion script
@@ -23,7 +23,7 @@
 //
 //	sessions/NAME.json   the session, with the refresh token (package filestore)
 //	profiles/NAME.json   endpoints, client and the choice of the key; no secret
-//	keys/NAME.pem        the key, unless it is elsewhere or on a YubiKey
+//	keys/NAME.pem        the key, unless it is in another file or on a YubiKey
 //
 // The directory can be moved. "ycauth login --keyring" seals the session with a key in
 // the keyring of the operating system (package keyringstore).
@@ -34,18 +34,18 @@
 // # Output
 //
 // Results go to stdout, as a table or, with -o json, as JSON. Prompts, progress
-// and errors go to stderr. Colours are for terminals only, and $NO_COLOR turns
+// and errors go to stderr. Colors are for terminals only, and $NO_COLOR turns
 // them off. -v shows requests and events on stderr, without secrets.
 //
 // # Exit codes
 //
 //	0    done
 //	1    failure
-//	2    usage: a wrong command, flag or argument; nothing was changed
+//	2    usage error: a wrong command, flag or argument; nothing was changed
 //	3    log in again
-//	4    temporary: network or server trouble (HTTP 5xx), the same command can work later
+//	4    temporary network or server error (HTTP 5xx); the same command may work later
 //	5    permission denied
-//	6    the key: no such file, no card, wrong PIN, no touch, built without cgo
+//	6    key error: no such file, no card, wrong PIN, no touch, built without cgo
 //	126  the command of "ycauth exec" could not be run
 //	127  the command of "ycauth exec" was not found
 //	130  interrupted: Ctrl-C, SIGTERM or SIGHUP
@@ -57,20 +57,20 @@
 //
 // # Signals
 //
-// Ctrl-C, SIGTERM and SIGHUP end the program, but never while a new refresh token
-// is on its way or unsaved: without it the session would be lost. That
-// takes two minutes or more in the worst case, and usually nothing. A signal that was ignored when the program
-// started stays ignored.
+// Ctrl-C, SIGTERM and SIGHUP end the program, but not before a new refresh token that
+// was requested is received and saved, because the session would be lost without it. That
+// usually takes no time, and two minutes or more in the worst case. A signal that was
+// ignored when the program started stays ignored.
 //
 // # Another IAM
 //
-// --endpoint or $YCAUTH_ENDPOINT is the address of a server that is everything
-// at once: authorization server, IAM and operations, as package iamtest is.
+// --endpoint or $YCAUTH_ENDPOINT is the address of a server that is authorization
+// server, IAM API and Operation API at once, as that of package iamtest is.
 // --auth-url, --token-url, --iam-endpoint and --operation-endpoint (in the
 // environment $YCAUTH_AUTH_URL and so on) set them one by one, for another
-// region for example. A login keeps them in the profile. From then on only the
-// flags count; a variable that says something else is an error, because it would
-// send tokens to a server that they are not for.
+// region for example. A login saves them in the profile. From then on only the
+// flags have an effect; a variable with another value is an error, because tokens would
+// be sent to a server that did not issue them.
 //
 // To try the program without an account, or to write tests with it:
 //

@@ -32,22 +32,23 @@ func (a *app) revokeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke [ID…]",
 		Short: "Revoke refresh tokens",
-		Long: "Revokes refresh tokens, chosen in one of four ways:\n\n" +
+		Long: "Revokes refresh tokens, selected in one of four ways:\n\n" +
 			"  ID…                    by the IDs that \"ycauth list\" shows\n" +
 			"  --refresh-token -      the token itself, read from stdin\n" +
 			"  selecting flags        those that match every flag; --older-than and\n" +
 			"                         --protection-level revoke one by one, --dry-run only lists\n" +
-			"  --all-mine             all of yours, the one behind this session included\n\n" +
-			"Several IDs, and whatever flags select, are revoked only after a typed confirmation\n" +
-			"that says how many tokens there are, or with --yes. Exactly the tokens that were\n" +
+			"  --all-mine             all of yours, including that of this session\n\n" +
+			"Several IDs, and tokens that flags select, are revoked only after a typed confirmation,\n" +
+			"which shows how many tokens there are, or with --yes. Exactly the tokens that were\n" +
 			"counted are revoked. With --all-mine, with --yes, or if you may not list them, it is\n" +
-			"every token that matches at that moment. Tokens of others take the role\n" +
-			"organization-manager.federations.userAdmin or iam.userAccounts.refreshTokenRevoker.\n" +
-			"--older-than measures by the server's clock, is rejected where this computer's differs\n" +
-			"from it by minutes, and leaves the session of this profile alone.\n" +
-			"IAM tokens that were issued before stay valid until they expire. Ctrl-C says what was\n" +
-			"done; the same command goes on from there. If the session of this profile was among\n" +
-			"them, a warning says so.",
+			"every token that matches at that moment. To revoke the tokens of others, you need the\n" +
+			"role organization-manager.federations.userAdmin or\n" +
+			"iam.userAccounts.refreshTokenRevoker.\n\n" +
+			"--older-than measures by the server's clock. It ends with an error if this computer's\n" +
+			"clock differs by more than 5 minutes, and never revokes the session of this profile.\n\n" +
+			"IAM tokens that were issued before stay valid until they expire. After Ctrl-C the\n" +
+			"program says what was done, and the same command continues from there. A warning says\n" +
+			"if the session of this profile was among the revoked ones.",
 		Example: "  ycauth revoke ajeq9mfm0rpu7k7oh5pc\n" +
 			"  ycauth revoke --older-than 30d --protection-level NO_PROTECTION --dry-run",
 	}

@@ -54,13 +54,11 @@ func run(sys system) int {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ycauth",
-		Short: "IAM tokens of Yandex Cloud that renew by themselves",
-		Long: "Ycauth logs you in to Yandex Cloud and gives other programs IAM tokens that are\n" +
-			"always fresh. The refresh token behind them is bound to a key, in a file or on a\n" +
-			"YubiKey.\n\n" +
-			"Exit codes: 0 done, 1 failure, 2 usage, 3 log in again, 4 temporary failure,\n" +
-			"5 permission denied, 6 trouble with the key, 130 interrupted; see \"ycauth help\n" +
-			"exit-codes\".",
+		Short: "Log in to Yandex Cloud and get IAM tokens",
+		Long: "Ycauth logs you in to Yandex Cloud and gives other programs valid IAM tokens. It renews\n" +
+			"them with a refresh token that is bound to a key, in a file or on a YubiKey.\n\n" +
+			"Exit codes: 0 done, 1 failure, 2 usage error, 3 log in again, 4 temporary failure,\n" +
+			"5 permission denied, 6 key error, 130 interrupted; see \"ycauth help exit-codes\".",
 		Version:                    version(),
 		SuggestionsMinimumDistance: 2,
 		Args:                       noArgs,

@@ -147,10 +147,10 @@ func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the profile and its session; no request is made",
-		Long: "Shows the profile and its session, as far as they are known without a request: that\n" +
-			"the refresh token was revoked meanwhile does not show. The exit code is 6 if the key\n" +
-			"file is missing or cannot be used, and 3 if the profile cannot be used before the\n" +
-			"next login. A YubiKey is not accessed.",
+		Long: "Shows the profile and its session as far as they are known without a request, so not\n" +
+			"whether the refresh token was revoked. The exit code is 6 if the key file is missing or\n" +
+			"cannot be used, and 3 if the profile cannot be used before the next login. A YubiKey is\n" +
+			"not accessed.",
 		Args: noArgs,
 		RunE: a.action(a.status),
 	}
@@ -175,7 +175,7 @@ func (a *app) status(ctx context.Context, _ []string) error {
 		return err
 	}
 	if len(st.Environment) > 0 {
-		a.warn("the environment names another server than the profile: commands that use a token end with an error until that is settled")
+		a.warn("the environment names another server than the profile: commands that use a token end with an error until both are the same")
 	}
 	if st.State == stateNoKey { // as for the commands that need the key
 		a.say("%s", a.restoreKey())

@@ -18,11 +18,12 @@ func (a *app) tokenCommand() *cobra.Command {
 	var fresh freshFlags
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Print an IAM token, renewed if need be",
-		Long: "Prints an IAM token that is good for use now. It is renewed if need be, once for\n" +
-			"all processes that ask at the same time.\n\n" +
-			"That the server revoked the token before its time does not show here. Where a\n" +
-			"service rejects it, --renew gets another one; --verify asks the server first.",
+		Short: "Print an IAM token, renewed if necessary",
+		Long: "Prints an IAM token that is valid now. It is renewed if necessary, once for all\n" +
+			"processes that ask at the same time.\n\n" +
+			"A token that does not expire soon is printed without a request, even if the server has\n" +
+			"revoked it. If a service rejects the token, --renew gets another one; --verify asks the\n" +
+			"server first.",
 		Example: `  curl -H "Authorization: Bearer $(ycauth token)" https://…`,
 		Args:    noArgs,
 		RunE: a.action(func(ctx context.Context, _ []string) error {
