@@ -114,7 +114,7 @@ func (a *app) openSealedStore(ctx context.Context, dir string) (*filestore.Store
 // sealed reports whether the session may be sealed, by the profile or by a login
 // that is pending there. What is wrong with the file is reported by readProfile.
 func (a *app) sealed(dir string) bool {
-	data, err := os.ReadFile(a.profilePath(dir))
+	data, err := readSmall(a.profilePath(dir))
 	if err != nil {
 		return false
 	}
@@ -226,7 +226,7 @@ func (a *app) readProfile(dir string, session oauth.Session) (p profile, found b
 	if err := filelock.CheckDir(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return profile{}, false, exposedProfiles(err)
 	}
-	data, err := os.ReadFile(path)
+	data, err := readSmall(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return newProfile(), false, nil
 	}
@@ -239,6 +239,24 @@ func (a *app) readProfile(dir string, session oauth.Session) (p profile, found b
 	p = p.of(session)
 	p.Key = p.Key.in(filepath.Dir(path))
 	return p, true, nil
+}
+
+// maxProfile is far more than a profile takes, in bytes.
+const maxProfile = 1 << 20
+
+// readSmall reads a regular file of at most maxProfile bytes. A pipe would have every
+// command wait, and a device need not end.
+func readSmall(path string) ([]byte, error) {
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !fi.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file: move it away", path)
+	case fi.Size() > maxProfile:
+		return nil, fmt.Errorf("%s is larger than 1 MiB, so not the configuration of a profile: move it away", path)
+	}
+	return os.ReadFile(path)
 }
 
 // exposedProfiles says of a directory that others can enter what that means here:
@@ -261,6 +279,9 @@ func newProfile() profile {
 func decodeProfile(data []byte) (profile, error) {
 	p := newProfile()
 	if err := json.Unmarshal(data, &p); err != nil {
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) { // which names types of this program
+			err = fmt.Errorf("unexpected %s at byte %d", wrong.Value, wrong.Offset)
+		}
 		return profile{}, fmt.Errorf("is not the configuration of a profile (%w): correct or remove it", err)
 	}
 	if p.Version != profileVersion {

@@ -4,9 +4,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,5 +133,41 @@ func TestMovedDirectory(t *testing.T) {
 	h.must(0, "token")
 	if r := h.must(0, "key", "show"); !strings.Contains(r.stdout, filepath.Join(moved, "keys", "default.pem")) {
 		t.Error(r)
+	}
+}
+
+// TestProfileThatIsNoFile: what stands in the place of a profile is neither waited for nor
+// read without end, and the message says where it is.
+func TestProfileThatIsNoFile(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		put   func(path string) error
+		wants string
+	}{
+		{"pipe", func(path string) error { return syscall.Mkfifo(path, 0o600) }, "is not a regular file: move it away"},
+		{"device", func(path string) error { return os.Symlink("/dev/zero", path) }, "is not a regular file: move it away"},
+		{"directory", func(path string) error { return os.Mkdir(path, 0o700) }, "is not a regular file: move it away"},
+		{"huge", func(path string) error {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				return err
+			}
+			return os.Truncate(path, 2<<20)
+		}, "is larger than 1 MiB"},
+		{"another value", func(path string) error { return os.WriteFile(path, []byte("[]"), 0o600) }, "is not the configuration of a profile (unexpected array at byte "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHome(t, nil)
+			h.must(0, "login")
+			path := h.path("profiles", "default.json")
+			if err := errors.Join(os.Remove(path), tt.put(path)); err != nil {
+				t.Fatal(err)
+			}
+			for _, command := range []string{"status", "token", "logout", "login"} {
+				r := h.run(command)
+				if r.code != exitFailure || !strings.Contains(r.stderr, path+" ") || !strings.Contains(r.stderr, tt.wants) {
+					t.Errorf("%s: %v, want %q", command, r, tt.wants)
+				}
+			}
+		})
 	}
 }
