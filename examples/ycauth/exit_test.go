@@ -120,7 +120,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 }
 
 // goName is a name that only somebody who reads the source can look up.
-var goName = regexp.MustCompile(`\b(Config|Provider|ListOptions|RevokeFilter|Filter|RevokeEachOptions|KeySpec|Options|Store|Transport|Target)\.[A-Z]|\b(List|Revoke|Operation): |\b(Update|ClientID|ClientSecret|AuthMethod|TokenURL|PageSize|ByID|ByToken|ByFilter|AllMine|Discard|Overwrite|WithEndpoint|WithOperationEndpoint)\b`)
+var goName = regexp.MustCompile(`\b(Config|Provider|ListOptions|RevokeFilter|Filter|RevokeEachOptions|KeySpec|Options|Store|Transport|Target)\.[A-Z]|\b(List|Revoke|Operation): |package documentation|\b(Update|ClientID|ClientSecret|AuthMethod|TokenURL|PageSize|ByID|ByToken|ByFilter|AllMine|Discard|Overwrite|WithEndpoint|WithOperationEndpoint)\b`)
 
 func TestMessagesNameFlags(t *testing.T) {
 	client := refreshtoken.NewClient(nil, refreshtoken.WithEndpoint("https://"))
@@ -135,6 +135,7 @@ func TestMessagesNameFlags(t *testing.T) {
 		"endpoint": endpoint, "operation endpoint": operation, "ID": noID, "token": noToken, "filter": noClient,
 		"concurrency": concurrency, "configuration": config,
 		"occupied slot": piv.ErrSlotOccupied,
+		"no PC/SC":      piv.ErrUnsupported,
 		"session":       &filestore.Error{Path: "x", Reason: "was not used: move the file away, or call Store.Discard, and log in again"},
 		"key is lost":   &filestore.Error{Path: "x", Reason: "was not used: if the key is lost, call Store.Discard and log in again"},
 		"full disk":     &filestore.Error{Path: "x", Reason: "has no room for the next session, so the Update was not started: free some disk space, or raise the limit"},

@@ -26,6 +26,7 @@ var flagNames = strings.NewReplacer(
 	"WithEndpoint", "--iam-endpoint", "WithOperationEndpoint", "--operation-endpoint",
 	"ByID is", "the ID is", "ByID has", "the ID has", "ByToken is", "the refresh token is", "ByToken holds", "the refresh token holds", "ByToken has", "the refresh token has",
 	", so the Update was not started", ", so nothing was begun",
+	"; see the package documentation for the features of each build and firmware", "", // the cause is beside it
 	"overwriting destroys", "--overwrite destroys",
 	"or keep sessions in files without a seal", "or log in without --keyring", "keep sessions in files without a seal", "log in without --keyring",
 	", or set a longer Options.Timeout", ", and try again", "set Options.LockDir", "set $HOME",
