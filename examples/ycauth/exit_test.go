@@ -120,7 +120,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 }
 
 // goName is a name that only somebody who reads the source can look up.
-var goName = regexp.MustCompile(`\b(Config|Provider|ListOptions|RevokeFilter|Filter|RevokeEachOptions|KeySpec|Options|Store|Transport|Target)\.[A-Z]|\b(List|Revoke|Operation): |package documentation|\b(Update|ClientID|ClientSecret|AuthMethod|TokenURL|PageSize|ByID|ByToken|ByFilter|AllMine|Discard|Overwrite|WithEndpoint|WithOperationEndpoint)\b`)
+var goName = regexp.MustCompile(`\b(Config|Provider|ListOptions|RevokeFilter|Filter|RevokeEachOptions|KeySpec|Options|Store|Transport|Target)\.[A-Z]|\b(List|Revoke|Operation): |package documentation|\b(oauth|refreshtoken|filestore|keyringstore|dpop|piv): |\b(Update|ClientID|ClientSecret|AuthMethod|TokenURL|PageSize|ByID|ByToken|ByFilter|AllMine|Discard|Overwrite|WithEndpoint|WithOperationEndpoint)\b`)
 
 func TestMessagesNameFlags(t *testing.T) {
 	client := refreshtoken.NewClient(nil, refreshtoken.WithEndpoint("https://"))
@@ -134,6 +134,7 @@ func TestMessagesNameFlags(t *testing.T) {
 	all := map[string]error{
 		"endpoint": endpoint, "operation endpoint": operation, "ID": noID, "token": noToken, "filter": noClient,
 		"concurrency": concurrency, "configuration": config,
+		"no directory":  fmt.Errorf("there is no directory (%w)", &filestore.Error{Path: "ycauth", Reason: "has no default directory"}),
 		"occupied slot": piv.ErrSlotOccupied,
 		"no PC/SC":      piv.ErrUnsupported,
 		"session":       &filestore.Error{Path: "x", Reason: "was not used: move the file away, or call Store.Discard, and log in again"},

@@ -40,6 +40,7 @@ func (a *app) message(err error) string {
 	text = strings.ReplaceAll(text, "; ", "; : ") // errors that were joined begin with a package as well
 	for _, name := range packageNames {
 		text = strings.ReplaceAll(text, ": "+name, ": ")
+		text = strings.ReplaceAll(text, "("+name, "(")
 	}
 	text = strings.ReplaceAll(text, "; : ", "; ")
 	text = flagNames.Replace(strings.TrimPrefix(text, ": "))
