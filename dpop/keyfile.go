@@ -208,7 +208,7 @@ func parseKey(data []byte) (crypto.Signer, string) {
 	case block == nil && blocks == 1:
 		return nil, "the PEM block in it is damaged: restore the file as it was generated"
 	case block == nil:
-		return nil, "no PEM block in it: expected -----BEGIN PRIVATE KEY-----"
+		return nil, "no PEM block in it: expected -----BEGIN PRIVATE KEY-----; restore the file, or remove it to have a new key generated, which needs a new login"
 	}
 	var key any
 	var err error
@@ -227,12 +227,12 @@ func parseKey(data []byte) (crypto.Signer, string) {
 	case "OPENSSH PRIVATE KEY":
 		return nil, "the key has OpenSSH's own format: convert it (ssh-keygen -p -m PKCS8), or generate a key for DPoP alone"
 	case "PUBLIC KEY", "CERTIFICATE", "RSA PUBLIC KEY", "CERTIFICATE REQUEST":
-		return nil, "it holds a " + block.Type + ", not a private key"
+		return nil, "it holds a " + block.Type + ", not a private key: name the file with the key, or restore it"
 	default:
-		return nil, "its PEM block is not a private key: expected -----BEGIN PRIVATE KEY-----"
+		return nil, "its PEM block is not a private key: expected -----BEGIN PRIVATE KEY-----; name the file with the key, or restore it"
 	}
 	if err != nil {
-		return nil, "the private key in it is damaged or of an unknown kind"
+		return nil, "the private key in it is damaged or of an unknown kind: restore the file as it was generated"
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {

@@ -68,7 +68,7 @@ func demo(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// login is a login without a person: the embedded IAM agrees to everybody.
+// login is a login without a person: the embedded server approves each login.
 func login(ctx context.Context, iam *iamtest.Server) (*oauth.Client, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

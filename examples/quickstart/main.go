@@ -139,7 +139,7 @@ func (d *demo) login(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("You logged in. A browser would have opened; the embedded server agrees to everybody.\n"+
+	d.say("You logged in. Instead of a browser, a function of the embedded server approved the login.\n"+
 		"The IAM token is good until %s, and the refresh token brings the next ones.", clock(session.Expiry))
 	return nil
 }
@@ -148,7 +148,7 @@ func (d *demo) call(ctx context.Context) error {
 	if err := d.callAPI(ctx); err != nil {
 		return err
 	}
-	d.say("An API was called with the IAM token, and answered 200 OK.")
+	d.say("An API call with the IAM token returned 200 OK.")
 	return nil
 }
 
@@ -163,7 +163,7 @@ func (d *demo) callAPI(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the API answered %s", resp.Status)
+		return fmt.Errorf("the API returned %s", resp.Status)
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (d *demo) callAPI(ctx context.Context) error {
 // renew lets three IAM tokens expire. Nobody asks for a renewal: the next call
 // of the API does.
 func (d *demo) renew(ctx context.Context) error {
-	d.say("Time flies: three times over the IAM token expires, and the next call renews it by itself.")
+	d.say("The clock of the server is set forward three times. Each time the IAM token expires, and the next call renews it.")
 	for _, wait := range []time.Duration{13 * time.Hour, 13 * time.Hour, daysLived * 24 * time.Hour} {
 		d.iam.Advance(wait)
 		before := d.rotated
@@ -184,7 +184,7 @@ func (d *demo) renew(ctx context.Context) error {
 		}
 		what := "the refresh token stays the same"
 		if d.rotated > before {
-			what = "less than a week was left of the refresh token, so a new one came, and was saved"
+			what = "the refresh token had less than a week left, so the server issued a new one, which was saved"
 		}
 		fmt.Fprintf(d.out, "   %s later: a new IAM token until %s; %s.\n", humanize(wait), clock(session.Expiry), what)
 	}
@@ -229,7 +229,7 @@ func (d *demo) revoke(ctx context.Context) error {
 	if !errors.As(err, &again) {
 		return fmt.Errorf("a renewal after the revocation should say: log in again; it said: %w", err)
 	}
-	d.say("13 hours later a renewal is refused, and the program learns that only you can help (%s):\n%v", again.Reason, err)
+	d.say("13 hours later the server rejects a renewal, and the error says that you must log in again (%s):\n%v", again.Reason, err)
 	return nil
 }
 

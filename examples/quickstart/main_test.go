@@ -17,7 +17,7 @@ func TestQuickstart(t *testing.T) {
 			t.Fatalf("%v after\n%s", err, out.String())
 		}
 		for _, want := range []string{
-			"a copy of one is of no use without the key", "IAM tokens are not bound", "You logged in", "answered 200 OK", "13 hours later: a new IAM token", "25 days later", "so a new one came, and was saved",
+			"a copy of one is of no use without the key", "IAM tokens are not bound", "You logged in", "returned 200 OK", "13 hours later: a new IAM token", "25 days later", "so the server issued a new one, which was saved",
 			"APPLICATION", "quickstart/1.0", "INSECURE_KEY_DPOP", "was revoked", "log in again",
 			"Done: 1 login, 3 renewals (1 with a new refresh token) and 1 revocation",
 		} {

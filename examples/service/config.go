@@ -72,7 +72,7 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 		"a password is better in SERVICE_STORE, PGPASSWORD or a .pgpass file, because others can see the command line")
 	f.StringVar(&cfg.sealKey, "seal-key", "", "`file` with the key that encrypts the session in -store, 32 bytes in base64, made by -login if it is not there (default seal.key beside the DPoP key)")
 	f.StringVar(&cfg.profile, "profile", "default", "`name` of the session")
-	f.DurationVar(&cfg.announce, "announce", 5*time.Second, "how long /readyz answers 503 before no connection is accepted any more; longer than probes are apart")
+	f.DurationVar(&cfg.announce, "announce", 5*time.Second, "how long /readyz returns 503 before new connections are refused; longer than the interval of the probes")
 	f.DurationVar(&cfg.drain, "drain", 10*time.Second, "how long requests may take to finish when the service is told to stop")
 	f.BoolVar(&cfg.login, "login", false, "log in, store the session, and exit")
 	f.BoolVar(&cfg.demo, "demo", false, "run against an IAM of its own, in this process")

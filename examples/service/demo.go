@@ -57,14 +57,14 @@ func loginEmbedded(ctx context.Context, cfg config, iam *iamtest.Server) error {
 
 // explain says what there is to see.
 func explain(out io.Writer, address string) {
-	fmt.Fprintf(out, `Access tokens live %[2]v here. In their last %[3]v a request still gets an answer at once,
-and begins a renewal behind it; each renewal brings a new refresh token, which is saved.
+	fmt.Fprintf(out, `Access tokens live %[2]v here. In their last %[3]v a request still uses the
+token in memory, and starts a renewal in the background. Each renewal returns a new refresh token, which is saved.
 
-  curl http://%[1]s/          the API's answer, with a token that is always good
-  curl http://%[1]s/readyz    is there a token, and for how long
-  curl http://%[1]s/metrics   what the renewals came to
-  curl http://%[1]s/healthz   is the process alive
+  curl http://%[1]s/          the response of the API, called with a valid token
+  curl http://%[1]s/readyz    whether there is a token, and for how long
+  curl http://%[1]s/metrics   how many renewals there were, by result
+  curl http://%[1]s/healthz   whether the process is alive
 
-Ctrl-C ends it: requests and a renewal that run are finished first.
+Ctrl-C ends it, after the requests and renewals in progress.
 `, address, demoLife, demoLife/6)
 }
