@@ -85,7 +85,7 @@ func TestFewDeadCallsDoNotEndTheStore(t *testing.T) {
 // alive, saves the new session all the same before anybody sends the former refresh token.
 func TestLeaseStoreWasAway(t *testing.T) {
 	srv := fleetServer(t)
-	for _, statement := range []time.Duration{time.Second} {
+	for _, statement := range []time.Duration{time.Second, 10 * time.Second} {
 		for away := 4 * time.Minute; away < 8*time.Minute; away += 7 * time.Second {
 			t.Run(statement.String()+"/"+away.String(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {

@@ -22,7 +22,8 @@ const (
 	leaseLife  = time.Minute
 	proofAge   = 2 * time.Minute            // that the server accepts
 	proofLife  = proofAge + 10*time.Second  // with its leeway
-	fence      = proofLife + 15*time.Second // until a successor may send
+	fence      = proofLife + 15*time.Second // until a successor may look again
+	saveGrace  = 20 * time.Second           // and from then until it may send
 	accessLife = time.Hour
 )
 
@@ -255,7 +256,7 @@ func fates() []fate {
 		happening{point: leasetest.Begin, pause: leaseLife + 10*time.Second},
 		happening{replica: 1, point: leasetest.Send, pause: 20 * time.Second})
 	one("a late save, before a successor begins", false,
-		happening{point: leasetest.Save, pause: fence + 10*time.Second},
+		happening{point: leasetest.Save, pause: fence + saveGrace + 10*time.Second},
 		happening{replica: 1, point: leasetest.Begin, pause: 30 * time.Second})
 	one("a late save, after another login", false,
 		happening{point: leasetest.Save, pause: pastLease, do: func(w *fleet) {
@@ -408,6 +409,30 @@ func TestSuccessorServesWhileItWaits(t *testing.T) {
 		time.Sleep(30 * time.Second) // a former holder would have the time to save
 		if n := srv.Count(iamtest.EndpointToken) - requests; n != 1 || len(m.of(oauth.EventRenewed)) != 1 {
 			t.Errorf("%d requests, %+v", n, m.of(oauth.EventRenewed))
+		}
+	})
+}
+
+// A renewal that may take less time than a former holder has to save ends nevertheless.
+func TestSuccessorWithAShortRenewTimeout(t *testing.T) {
+	srv := fleetServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := begun(t, srv, 0, flaw{}, func(c *oauth.Config) { c.RenewTimeout = saveGrace / 4 })
+		ts := w.members[1].c.TokenSource()
+		defer closeSource(t, w.members[1].c)
+		time.Sleep(leaseLife)
+		_, err := ts.Token()
+		var interrupted *oauth.InterruptedError
+		if !errors.As(err, &interrupted) {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(interrupted.Until))
+		start := time.Now()
+		if _, err := ts.Token(); err != nil {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		if d := time.Since(start); d < saveGrace {
+			t.Errorf("after %v: the former holder had no time to save", d)
 		}
 	})
 }

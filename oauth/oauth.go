@@ -188,7 +188,9 @@ type Config struct {
 	// RenewTimeout bounds one renewal until its last request is sent: the wait for
 	// other processes and for the user to touch a security key, and the
 	// attempts. It does not interrupt a request that was sent, because the response
-	// may contain a new refresh token. Optional. Default: 2 minutes.
+	// may contain a new refresh token. With a [LeaseStore], after another process was
+	// interrupted, the 20 seconds that it has to save its session come on top.
+	// Optional. Default: 2 minutes.
 	RenewTimeout time.Duration
 
 	// RequestTimeout bounds one attempt of a token request, signing excluded.

@@ -63,9 +63,8 @@ func (s *TokenSource) takeOff(cause Cause) *flight {
 // fly runs the renewal f, and tells everybody how it ended.
 func (s *TokenSource) fly(f *flight) {
 	defer f.cancel()
-	var stop context.CancelFunc
-	f.ctx, stop = context.WithTimeout(f.ctx, s.c.cfg.RenewTimeout) // from now on: it may have waited for its turn
-	defer stop()
+	f.whole = f.ctx
+	f.limit(s.c.cfg.RenewTimeout) // from now on: it may have waited for its turn
 	start := s.c.clock.Now()
 	before := *s.view.Load()
 	err := s.renew(f)
@@ -104,6 +103,27 @@ func (s *TokenSource) fly(f *flight) {
 	close(f.done)
 }
 
+// limit lets what follows of the renewal take no longer than d.
+func (f *flight) limit(d time.Duration) {
+	var stop context.CancelFunc
+	f.ctx, stop = context.WithTimeout(f.whole, d)
+	context.AfterFunc(f.whole, stop)
+}
+
+// grace gives a former holder the time to save, and reports false if the renewal was
+// ended meanwhile. RenewTimeout does not include it: if it is short, no successor would
+// ever send.
+func (s *TokenSource) grace(f *flight) bool {
+	deadline, _ := f.ctx.Deadline()
+	left := time.Until(deadline)
+	if !sleep(f.whole, saveGrace, nil) {
+		return false
+	}
+	f.graced = true
+	f.limit(left)
+	return true
+}
+
 func retryAfter(err error) time.Duration {
 	var server *ServerError
 	if errors.As(err, &server) {
@@ -132,8 +152,7 @@ func (s *TokenSource) renew(f *flight) error {
 			overtaken++
 			continue // what there is now is found under the lease
 		}
-		if inGrace(err) && sleep(f.ctx, saveGrace, nil) {
-			f.graced = true
+		if inGrace(err) && s.grace(f) {
 			continue
 		}
 		if v := s.view.Load(); first && err == nil && f.epoch == v.epoch && v.token != nil && v.usable(s.c.clock.Now()) == nil {
@@ -369,8 +388,10 @@ func (s *TokenSource) interrupted(f *flight, lease Lease, base Session) error {
 // saveGrace is how long a successor waits, without the lease, before it sends the refresh
 // token of an old mark. The store may have been unavailable until a moment ago, and the
 // former holder may be alive, with the new session in memory. It tries again to save within
-// maxSaveRetry, unless a call of the store hangs.
-const saveGrace = maxSaveRetry + 2*time.Second
+// maxSaveRetry, after a statement that began while the store was away, and hangs for 10
+// seconds by default (Options.Timeout of pgstore and etcdstore). The rest is for the
+// statements that save.
+const saveGrace = 20 * time.Second
 
 // inGrace reports whether err says that the former holder may be about to save.
 func inGrace(err error) bool {

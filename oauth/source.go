@@ -52,7 +52,8 @@ type flight struct {
 	epoch    uint64             // of the view that the renewal is for
 	refusals uint64             // of the view at its beginning
 	ctx      context.Context    // read by the renewal alone
-	cancel   context.CancelFunc // ends everything but a request that was sent
+	whole    context.Context    // ctx without the limit of RenewTimeout
+	cancel   context.CancelFunc // ends both, and so everything but a request that was sent
 	done     chan struct{}      // closed when token and err are set
 	token    *oauth2.Token
 	err      error

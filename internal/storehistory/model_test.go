@@ -18,7 +18,7 @@ import (
 const fence = proofLife + 15*time.Second
 
 // grace is how long it then waits for a former holder that is about to save.
-const grace = 6 * time.Second
+const grace = 20 * time.Second
 
 // forever is the end of an operation that has none.
 const forever = math.MaxInt64
