@@ -144,6 +144,8 @@ func (s *TokenSource) renew(f *flight) error {
 		if v := s.readSince(start, stored, f); s.satisfied(f, v) {
 			return nil
 		}
+	} else if nothingStored(err) && s.view.Load().session.IsZero() {
+		return s.c.owns(Session{})
 	}
 	overtaken := 0
 	for first := true; ; {
@@ -174,6 +176,14 @@ func (s *TokenSource) renew(f *flight) error {
 		}
 		return err
 	}
+}
+
+// nothingStored reports whether a store's Load has said that Update would find no session.
+// ErrNoSession alone does not say it: the first session may be one that Update has to
+// recover.
+func nothingStored(err error) bool {
+	var store interface{ NothingStored() bool }
+	return errors.Is(err, ErrNoSession) && errors.As(err, &store) && store.NothingStored()
 }
 
 // maxOvertaken bounds how often a renewal starts over because of what others do in the

@@ -60,7 +60,8 @@
 //
 // # A directory that is missing
 //
-// A directory that does not exist has no sessions, and the first Update creates it. But a
+// A directory that does not exist has no sessions, and the first Update creates it. That is
+// the one of a login or an import: a token source that finds no directory calls no Update. But a
 // Store that has used the directory, or found it in [New], takes its absence for an unmounted
 // disk: Load and Update return an [*Error] that matches [fs.ErrNotExist] until the directory
 // is back, and a token source keeps its session meanwhile. So running programs do not take
@@ -197,7 +198,7 @@ func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 	seen := s.seen.Load() // before: another call may create the directory right after
 	dir, err := s.openDir()
 	if !seen && errors.Is(err, fs.ErrNotExist) {
-		return oauth.Session{}, oauth.ErrNoSession
+		return oauth.Session{}, noDirectoryError{}
 	}
 	if err != nil {
 		return oauth.Session{}, err
@@ -206,6 +207,16 @@ func (s *Store) Load(ctx context.Context) (oauth.Session, error) {
 	session, _, err := s.read(dir)
 	return session, err
 }
+
+// noDirectoryError is oauth.ErrNoSession where the directory was never there.
+type noDirectoryError struct{}
+
+func (noDirectoryError) Error() string { return oauth.ErrNoSession.Error() }
+func (noDirectoryError) Unwrap() error { return oauth.ErrNoSession }
+
+// NothingStored tells a token source that an Update would find no session, and would only
+// create the directory.
+func (noDirectoryError) NothingStored() bool { return true }
 
 // openDir opens the directory. The error matches fs.ErrNotExist if it is missing.
 func (s *Store) openDir() (*durable.Dir, error) {

@@ -103,6 +103,52 @@ func storeIn(t *testing.T, dir string) *filestore.Store {
 	return s
 }
 
+// Who asks for a token, and has never logged in, leaves no directory behind: not where a
+// disk will be mounted, either.
+func TestNoDirectoryWithoutSession(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "mnt", "sessions")
+	newClient := func() *oauth.Client {
+		c, err := oauth.New(oauth.Config{
+			Provider: oauth.Provider{Name: "srv", TokenURL: "https://auth.example/token", CallbackPath: "/cb"},
+			ClientID: "cli", Store: storeIn(t, dir), HTTPClient: &http.Client{Transport: new(tokens)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	a, b := newClient(), newClient()
+	for call, f := range map[string]func() error{
+		"Token": func() error { _, err := a.TokenSource().Token(); return err },
+		"Renew": func() error { _, err := a.TokenSource().Renew(t.Context()); return err },
+	} {
+		if err := f(); !errors.Is(err, oauth.ErrNoSession) || !errors.Is(err, oauth.ErrLoginRequired) {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+	if err := a.Logout(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory was created: %v", err)
+	}
+	// The first logins of two processes: what the first one has stored, the second one finds.
+	if err := a.Import(t.Context(), "rt-0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.TokenSource().Renew(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []*oauth.Client{a, b} {
+		if s, err := c.Session(t.Context()); err != nil || s.RefreshToken != "rt-1" {
+			t.Errorf("%q, %v", s.RefreshToken.Reveal(), err)
+		}
+		if err := c.TokenSource().Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // tokens issues rt-1, rt-2, ….
 type tokens struct{ n int }
 
