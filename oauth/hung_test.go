@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -131,4 +132,177 @@ func TestLeaseStoreWasAway(t *testing.T) {
 			})
 		}
 	}
+}
+
+// stuckWrites is a store whose first writes hang once they have the session: it is not
+// stored, unless free is closed.
+type stuckWrites struct {
+	oauth.Store
+	stuck atomic.Int32 // so many writes that follow hang
+	free  chan struct{}
+}
+
+func (s *stuckWrites) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	cur, err := s.Store.Load(ctx)
+	if err != nil && !errors.Is(err, oauth.ErrNoSession) {
+		return err
+	}
+	next, err := fn(cur)
+	if err != nil {
+		return err
+	}
+	if s.stuck.Add(-1) >= 0 {
+		<-s.free
+		return errors.New("it was stuck")
+	}
+	return s.Store.Update(ctx, func(oauth.Session) (oauth.Session, error) { return next, nil })
+}
+
+type stuckLeaseWrites struct{ stuckWrites }
+
+func (s *stuckLeaseWrites) UpdateLease(ctx context.Context, fn func(oauth.Lease, oauth.Session) (oauth.Session, error)) error {
+	return s.Update(ctx, func(cur oauth.Session) (oauth.Session, error) { return fn(freeLease{}, cur) })
+}
+
+type freeLease struct{}
+
+func (freeLease) Begin(context.Context) (time.Time, time.Duration, error) {
+	return time.Now(), time.Hour, nil
+}
+func (freeLease) Interrupted() (time.Duration, bool) { return 0, false }
+
+// A write that hangs keeps callers only for a moment from a token that is in memory, and the
+// session from being saved for 5 minutes. With leases it is half a minute, and each further
+// write may take 10 seconds, so that the session is saved within the time that a successor
+// waits.
+func TestStuckWrite(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lease bool
+		stuck int32
+		saved time.Duration
+	}{
+		"one":              {false, 1, 5*time.Minute + 10*time.Second},
+		"one, with leases": {true, 1, 36 * time.Second},
+		"two, with leases": {true, 2, 50 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				stuck := &stuckLeaseWrites{stuckWrites{Store: oauth.NewMemoryStore(), free: make(chan struct{})}}
+				defer close(stuck.free)
+				srv := newFakeServer(rotate)
+				var events eventLog
+				c, _ := newClient(t, srv, func(cfg *oauth.Config) {
+					cfg.Observer = events.observe
+					if cfg.Store = &stuck.stuckWrites; tt.lease {
+						cfg.Store = stuck
+					}
+				})
+				ts := c.TokenSource()
+				stuck.stuck.Store(tt.stuck)
+				start := time.Now()
+				wantToken(t, ts, "at-1")
+				if d := time.Since(start); d > 3*time.Second {
+					t.Errorf("the caller waited for %v", d)
+				}
+				for time.Since(start) < 10*time.Minute {
+					if s, err := stuck.Store.Load(t.Context()); err == nil && s.RefreshToken == "rt-1" {
+						break
+					}
+					time.Sleep(time.Second)
+				}
+				if d := time.Since(start); d > tt.saved {
+					t.Errorf("saved after %v, want %v at most", d, tt.saved)
+				}
+				synctest.Wait()
+				if len(events.of(oauth.EventSaveFailed)) != 1 || len(events.of(oauth.EventSaved)) != 1 {
+					t.Errorf("%v", events.kinds())
+				}
+				closeSource(t, c)
+			})
+		})
+	}
+}
+
+// Renew and callers with a short time get the token as well.
+func TestRenewWhileAWriteIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := &stuckWrites{Store: oauth.NewMemoryStore(), free: make(chan struct{})}
+		defer close(stuck.free)
+		c, _ := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = stuck })
+		stuck.stuck.Store(1)
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			tok, err := c.TokenSource().Renew(ctx)
+			cancel()
+			if err != nil || tok.AccessToken != "at-1" {
+				t.Errorf("%v, %v", tok, err)
+			}
+		}
+		time.Sleep(6 * time.Minute) // until the call is left to itself
+		closeSource(t, c)
+	})
+}
+
+// Import waits for a store for half a minute, and no longer than its caller.
+func TestImportIntoAStuckStore(t *testing.T) {
+	for _, limit := range []time.Duration{0, time.Second, 10 * time.Second} {
+		t.Run(limit.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				stuck := &stuckWrites{Store: oauth.NewMemoryStore(), free: make(chan struct{})}
+				defer close(stuck.free)
+				c, _ := newClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = stuck })
+				stuck.stuck.Store(1)
+				ctx, most := t.Context(), 32*time.Second
+				if limit > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, limit)
+					defer cancel()
+					most = limit + 2*time.Second
+				}
+				start := time.Now()
+				var store *oauth.StoreError
+				if err := c.Import(ctx, "rt-9"); !errors.As(err, &store) {
+					t.Error(err)
+				}
+				if d := time.Since(start); d > most {
+					t.Errorf("after %v, want %v at most", d, most)
+				}
+				wantToken(t, c.TokenSource(), "at-1") // of the session before
+				closeSource(t, c)
+			})
+		})
+	}
+}
+
+// hastyStore returns from Update when ctx ends, while the function that it was given runs.
+type hastyStore struct{ oauth.Store }
+
+func (s hastyStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	done := make(chan error, 1)
+	go func() { done <- s.Store.Update(context.WithoutCancel(ctx), fn) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// The function that a store was given is waited for, even if the store does not.
+func TestUpdateReturnsTooEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+			time.Sleep(20 * time.Second)
+			return rotate(n, r)
+		})
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) {
+			cfg.Store = hastyStore{oauth.NewMemoryStore()}
+			cfg.RenewTimeout = 10 * time.Second
+		})
+		wantToken(t, c.TokenSource(), "at-1")
+		closeSource(t, c)
+		if s, err := c.Session(t.Context()); err != nil || s.RefreshToken != "rt-1" {
+			t.Errorf("%q, %v", s.RefreshToken.Reveal(), err)
+		}
+	})
 }

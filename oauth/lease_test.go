@@ -61,6 +61,7 @@ type member struct {
 	c      *oauth.Client
 	skew   time.Duration
 	visits map[leasetest.Point]int
+	until  time.Time // the process is paused until then
 }
 
 // A flaw is what a fleet does wrong on purpose.
@@ -135,6 +136,11 @@ func (w *fleet) at(i int, p leasetest.Point) error {
 	w.mu.Lock()
 	m := w.members[i]
 	m.visits[p]++
+	for wait := time.Until(m.until); wait > 0; wait = time.Until(m.until) {
+		w.mu.Unlock()
+		time.Sleep(wait)
+		w.mu.Lock()
+	}
 	at := slices.IndexFunc(w.script, func(h happening) bool {
 		return h.replica == i && h.point == p && max(h.n, 1) == m.visits[p]
 	})
@@ -144,6 +150,7 @@ func (w *fleet) at(i int, p leasetest.Point) error {
 	}
 	h := w.script[at]
 	w.script = slices.Delete(w.script, at, at+1)
+	m.until = time.Now().Add(h.pause)
 	w.mu.Unlock()
 	time.Sleep(h.pause)
 	if h.do != nil {
@@ -573,15 +580,19 @@ func TestLateSessionIsNotLostSilently(t *testing.T) {
 	srv := fleetServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newFleet(t, srv, 2, flaw{}, nil)
-		w.script = []happening{{point: leasetest.Save, pause: pastLease, do: func(w *fleet) {
-			if err := w.members[1].c.Import(t.Context(), oauth.Secret(w.second)); err != nil {
-				t.Error(err)
-			}
-		}}}
+		w.script = []happening{
+			{point: leasetest.Begun, pause: 25 * time.Second}, {point: leasetest.Received, pause: 20 * time.Second},
+			{point: leasetest.Save, do: func(w *fleet) { // when the lease has ended
+				if err := w.members[1].c.Import(t.Context(), oauth.Secret(w.second)); err != nil {
+					t.Error(err)
+				}
+			}},
+		}
 		tok, err := w.members[0].c.TokenSource().Token()
 		if err != nil || tok == nil {
 			t.Fatal(err)
 		}
+		time.Sleep(leaseLife)
 		m := w.members[0]
 		failed := m.of(oauth.EventSaveFailed)
 		if len(failed) != 1 || !errors.Is(failed[0].Err, oauth.ErrLeaseLost) {

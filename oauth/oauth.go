@@ -404,7 +404,9 @@ func (c *Client) Session(ctx context.Context) (Session, error) {
 // first call of the token source shows whether the server accepts the token.
 //
 // If the session cannot be saved, the error is a [*StoreError], and the token source
-// keeps its previous session, unless the store has the new one after all.
+// keeps its previous session, unless the store has the new one after all. Import does not
+// wait for a store that takes longer than 31 seconds to save, or than a second once ctx has
+// ended.
 func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 	if !isRefreshToken(refreshToken.Reveal()) {
 		return errors.New("oauth: the refresh token to import is empty, longer than 64 KiB or has characters that no token has: copy it whole, without quotes and line breaks")
@@ -413,7 +415,9 @@ func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 		Provider: c.cfg.Provider.Name, ClientID: c.cfg.ClientID, RefreshToken: refreshToken,
 		KeyThumbprint: c.thumbprint, TokenOrigin: c.tokenOrigin,
 	}
-	err := c.update(ctx, func(cur Session) (Session, error) {
+	call := newCall()
+	call.cut, call.write = true, saveTimeout+storeGrace // the caller has the token
+	err := c.updateWith(ctx, call, func(cur Session) (Session, error) {
 		s.Created = c.source.begins(cur)
 		s.Generation = generationAfter(cur, s)
 		return s, nil

@@ -50,7 +50,7 @@ import (
 // takeOff begins a renewal. s.mu is held.
 func (s *TokenSource) takeOff(cause Cause) *flight {
 	v := s.view.Load()
-	f := &flight{cause: cause, epoch: v.epoch, refusals: v.refusals, base: v.session.Generation, done: make(chan struct{})}
+	f := &flight{cause: cause, epoch: v.epoch, refusals: v.refusals, base: v.session.Generation, received: make(chan struct{}), done: make(chan struct{})}
 	// Neither the cancellation nor the values of a caller's context: the renewal is
 	// everybody's, and a trace or a transport hook of one caller must not see it.
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -294,7 +294,8 @@ func (c *Client) updateLease(ctx context.Context, fn func(Lease, Session) (Sessi
 	if !ok {
 		return c.update(ctx, func(stored Session) (Session, error) { return fn(lock{c.cfg.Store}, stored) })
 	}
-	call := new(callOfFn)
+	call := newCall()
+	call.write = leaseWriteGrace
 	return c.updated(call, c.bounded(ctx, call, func() error {
 		return store.UpdateLease(ctx, func(lease Lease, stored Session) (Session, error) {
 			if !call.begin() {
@@ -366,6 +367,7 @@ func (s *TokenSource) step(f *flight, lease Lease, stored Session) (kept Session
 		})
 	}
 	if err == nil {
+		f.once.Do(func() { close(f.received) })
 		s.tell(f, Event{
 			Kind: EventRenewed, Cause: f.cause, Duration: s.c.clock.Now().Since(start),
 			Generation: next.Generation, Rotated: rotated, Expiry: next.Expiry,

@@ -12,8 +12,10 @@ const (
 	firstSaveRetry = time.Second
 	maxSaveRetry   = 4 * time.Second
 
-	// saveTimeout bounds one attempt to save.
-	saveTimeout = 30 * time.Second
+	// saveTimeout bounds one attempt to save. With leases it is shorter, because a successor
+	// waits for saveGrace only, and an attempt may be made on a connection that is dead.
+	saveTimeout      = 30 * time.Second
+	leaseSaveTimeout = 10 * time.Second
 )
 
 // A saver goes on trying to save the session that the store did not take. Between
@@ -100,6 +102,11 @@ func (s *TokenSource) saveLater() {
 			return false // later
 		}
 		defer leave()
+		if _, ok := s.c.cfg.Store.(LeaseStore); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, leaseSaveTimeout)
+			defer cancel()
+		}
 		return s.save(ctx) == nil
 	})
 }
@@ -123,7 +130,11 @@ func (s *TokenSource) save(ctx context.Context) error {
 			return nil
 		}
 		var kept Session // zero if the store keeps what it has
-		err := s.c.update(ctx, func(stored Session) (Session, error) {
+		call := newCall()
+		if _, ok := s.c.cfg.Store.(LeaseStore); ok {
+			call.write = leaseSaveTimeout
+		}
+		err := s.c.updateWith(ctx, call, func(stored Session) (Session, error) {
 			// The newest session at this moment, not the one of a moment ago.
 			v := s.view.Load()
 			if v.unsaved == nil {

@@ -54,6 +54,8 @@ type flight struct {
 	ctx      context.Context    // read by the renewal alone
 	whole    context.Context    // ctx without the limit of RenewTimeout
 	cancel   context.CancelFunc // ends both, and so everything but a request that was sent
+	once     sync.Once          // for received
+	received chan struct{}      // closed when the view has a new token, which the store may not have yet
 	done     chan struct{}      // closed when token and err are set
 	token    *oauth2.Token
 	err      error
@@ -83,7 +85,9 @@ func newTokenSource(c *Client) *TokenSource {
 
 // Token returns a token that is valid now. It is [TokenSource.TokenContext]
 // without a limit of the caller's own: a renewal takes Config.RenewTimeout, and
-// then what is left of the request that was sent last, with its nonce challenges.
+// then what is left of the request that was sent last, with its nonce challenges. If the
+// store takes longer than 2 seconds to save the new session, Token returns before it has:
+// call [TokenSource.Close] at the end of the program, which waits for the store.
 //
 // The token is shared with other callers and must not be changed. It holds no
 // refresh token.
@@ -130,9 +134,12 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 		case f == nil:
 			return d.token, d.err
 		}
+		if tok := s.await(ctx, f); tok != nil {
+			return tok, nil
+		}
 		select {
 		case <-f.done:
-		case <-ctx.Done():
+		default:
 			return s.view.Load().orEnded(ctx, s.c.clock.Now())
 		}
 		v := s.view.Load()
@@ -155,6 +162,39 @@ func (s *TokenSource) wait(ctx context.Context) (*oauth2.Token, error) {
 		}
 	}
 }
+
+// await waits until the renewal f has ended, or ctx has. If the store takes long to save the
+// new token, the caller gets it before: it is in memory, and saving goes on.
+func (s *TokenSource) await(ctx context.Context, f *flight) *oauth2.Token {
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return nil
+	case <-f.received:
+	}
+	timer := time.NewTimer(saveWait)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return nil
+	case <-timer.C:
+	}
+	if v, now := s.view.Load(), s.c.clock.Now(); v.need(now) == "" {
+		return v.token
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// saveWait is how long callers wait for a new session to be saved. A program that got a
+// token may end, and most stores need only some milliseconds.
+const saveWait = 2 * time.Second
 
 // orEnded is what a caller gets whose context has ended: a token that has not expired, or
 // the context's error.
@@ -235,13 +275,16 @@ func (s *TokenSource) Renew(ctx context.Context) (*oauth2.Token, error) {
 	default:
 		return tok, err
 	}
+	if tok := s.await(ctx, f); tok != nil {
+		return tok, nil
+	}
 	select {
 	case <-f.done:
 		if f.epoch != s.view.Load().epoch {
 			return s.TokenContext(ctx) // a login or logout overtook the renewal
 		}
 		return f.token, f.err
-	case <-ctx.Done():
+	default:
 		return nil, retry.Ended(ctx)
 	}
 }

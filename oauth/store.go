@@ -50,8 +50,9 @@ type Store interface {
 	// Update that goes on for more than a second after its ctx has ended; if Update calls fn
 	// after that, fn does nothing and returns an error. Once fn has returned a changed
 	// session, Update stores it even if ctx is canceled, because it may be the only copy
-	// of a new refresh token; it has 5 minutes for that. After fn returns, the new session should survive a crash of
-	// the process as soon as possible. A process that dies
+	// of a new refresh token; after 5 minutes (31 seconds with a lease), the token source does
+	// not wait any more and calls Update again. Update must not return while fn runs. After fn returns, the new
+	// session should survive a crash of the process as soon as possible. A process that dies
 	// during Update must not block the others. If it dies after that moment,
 	// the next Update calls its fn with the new session, even if Load does not
 	// return it yet.
@@ -61,7 +62,7 @@ type Store interface {
 // load is Store.Load, which is left to itself if it does not return when ctx ends.
 func (c *Client) load(ctx context.Context) (Session, error) {
 	var loaded Session
-	err := c.bounded(ctx, new(callOfFn), func() (err error) {
+	err := c.bounded(ctx, newCall(), func() (err error) {
 		loaded, err = c.cfg.Store.Load(ctx)
 		return err
 	})
@@ -74,7 +75,11 @@ func (c *Client) load(ctx context.Context) (Session, error) {
 // update is Store.Update, with an error if the store did not call fn. It is left to itself
 // if it does not return when ctx ends.
 func (c *Client) update(ctx context.Context, fn func(Session) (Session, error)) error {
-	call := new(callOfFn)
+	return c.updateWith(ctx, newCall(), fn)
+}
+
+// updateWith is update with limits of its own.
+func (c *Client) updateWith(ctx context.Context, call *callOfFn, fn func(Session) (Session, error)) error {
 	return c.updated(call, c.bounded(ctx, call, func() error {
 		return c.cfg.Store.Update(ctx, func(stored Session) (Session, error) {
 			if !call.begin() {
@@ -97,24 +102,52 @@ func (c *Client) updated(call *callOfFn, err error) error {
 // A callOfFn is the call of a function that a store makes, or will never make because its
 // result is not waited for any more.
 type callOfFn struct {
+	// write is how long the store may take once fn has returned, whether ctx has ended or
+	// not; with cut, not once ctx has ended.
+	write time.Duration
+	cut   bool
+
+	returned chan struct{} // closed when fn has returned, even if it is called again
+
 	mu        sync.Mutex
 	began     bool
-	running   chan struct{} // closed when fn has returned
+	running   chan struct{} // closed when the last call of fn has returned
 	abandoned bool
 }
 
-// begin reports whether fn may run.
+func newCall() *callOfFn { return &callOfFn{write: writeGrace, returned: make(chan struct{})} }
+
+// begin reports whether fn may run: not twice at the same time.
 func (c *callOfFn) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.abandoned {
+	if c.abandoned || c.runs() {
 		return false
 	}
 	c.began, c.running = true, make(chan struct{})
 	return true
 }
 
-func (c *callOfFn) end() { close(c.running) }
+// runs reports whether fn runs. c.mu is held.
+func (c *callOfFn) runs() bool {
+	select {
+	case <-c.running:
+		return false
+	default:
+		return c.began
+	}
+}
+
+func (c *callOfFn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.returned:
+	default:
+		close(c.returned) // before running, which await looks at first
+	}
+	close(c.running)
+}
 
 func (c *callOfFn) called() bool {
 	c.mu.Lock()
@@ -122,13 +155,16 @@ func (c *callOfFn) called() bool {
 	return c.began
 }
 
-// abandon keeps fn from beginning. If it began before, running is closed when it has
-// returned; otherwise running is nil.
+// abandon keeps fn from beginning. If it runs, running is closed when it has returned;
+// otherwise running is nil.
 func (c *callOfFn) abandon() (running <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.abandoned = true
-	return c.running
+	if c.runs() {
+		return c.running
+	}
+	return nil
 }
 
 const (
@@ -136,8 +172,11 @@ const (
 	storeGrace = time.Second
 
 	// writeGrace is how long it may take once fn has returned. The result of fn is to be
-	// stored whether ctx has ended or not.
-	writeGrace = 5 * time.Minute
+	// stored whether ctx has ended or not. With a lease it is shorter, because a successor
+	// does not wait for ever, and another call may get a connection that is not dead: the
+	// stores in databases repeat their statements for 30 seconds by default.
+	writeGrace      = 5 * time.Minute
+	leaseWriteGrace = saveTimeout + storeGrace
 
 	// After maxHanging calls in a row that do not return, the next is made a minute later,
 	// and so on up to an hour: the store may work again, although those never return. With
@@ -152,9 +191,10 @@ const (
 var errStoreHangs = errors.New("the store does not return although its context has ended: see what its file system or server waits for")
 
 // bounded makes a call of the store, and leaves it to itself if the store ignores that ctx
-// has ended: it must keep neither a renewal nor a caller for ever. After that, fn does not
-// begin. While it runs, it is waited for, because it may have sent a refresh token; what came
-// of that is in the view, and is saved later if this call does not.
+// has ended, or takes too long to write: it must keep neither a renewal nor a caller for
+// ever. After that, fn does not begin. While it runs, it is waited for, because it may have
+// sent a refresh token; what came of that is in the view, and is saved later if this call
+// does not.
 func (c *Client) bounded(ctx context.Context, fn *callOfFn, call func() error) error {
 	if !c.source.hung.mayCall() {
 		return errStoreHangs
@@ -173,28 +213,80 @@ func (c *Client) bounded(ctx context.Context, fn *callOfFn, call func() error) e
 		err = call()
 		returned = true
 	}()
-	if !withinGrace(ctx, done, storeGrace) {
-		if running := fn.abandon(); running != nil {
-			<-running
-			timer := time.NewTimer(writeGrace)
-			defer timer.Stop()
-			select {
-			case <-done:
-			case <-timer.C:
-			}
+	if !fn.await(ctx, done) {
+		c.source.hung.left(done)
+		if ctx.Err() == nil {
+			return errStoreHangs
 		}
-		select {
-		case <-done:
-		default:
-			c.source.hung.left(done)
-			return fmt.Errorf("%w: %w", errStoreHangs, retry.Ended(ctx))
-		}
+		return fmt.Errorf("%w: %w", errStoreHangs, retry.Ended(ctx))
 	}
 	c.source.hung.returned()
+	if running := fn.abandon(); running != nil {
+		<-running // what it writes to is read next
+		err = errors.Join(errReturnedEarly, err)
+	}
 	if panicked != nil {
 		panic(panicked) // in the goroutine of the caller, who may recover
 	}
 	return err
+}
+
+// await waits until a call of the store has returned, and reports false if it has not in
+// time.
+func (c *callOfFn) await(ctx context.Context, done <-chan struct{}) bool {
+	ended, returned := ctx.Done(), c.returned
+	var timer *time.Timer
+	var limit <-chan time.Time
+	setLimit := func(d time.Duration) {
+		if timer != nil {
+			timer.Stop()
+		}
+		timer = time.NewTimer(d)
+		limit = timer.C
+	}
+	defer func() {
+		if timer != nil {
+			timer.Stop()
+		}
+	}()
+	writes := func() {
+		returned = nil
+		switch {
+		case !c.cut:
+			ended = nil
+			setLimit(c.write)
+		case ctx.Err() == nil:
+			setLimit(c.write)
+		default:
+			setLimit(storeGrace)
+		}
+	}
+	for {
+		select {
+		case <-done:
+			return true
+		case <-returned:
+			writes()
+		case <-ended:
+			ended = nil
+			setLimit(storeGrace)
+		case <-limit:
+			if running := c.abandon(); running != nil {
+				select {
+				case <-done:
+				case <-running:
+				}
+			}
+			select {
+			case <-done:
+				return true
+			case <-returned: // just now
+				writes()
+			default:
+				return false
+			}
+		}
+	}
 }
 
 // hung counts the calls of a store that are left to themselves.
@@ -241,6 +333,8 @@ func (h *hung) returned() {
 	defer h.mu.Unlock()
 	h.row = 0
 }
+
+var errReturnedEarly = errors.New("its Update returned while the function that it was given still ran, which a Store must not do")
 
 var errNotReturned = errors.New("a call of the store ended without a return")
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ycauth/ycauth-go/oauth"
 )
@@ -430,11 +431,18 @@ func checkEndsInFn(ctx context.Context, b *bench) error {
 	}
 	for _, next := range []oauth.Session{numbered(1), numbered(3), {}} {
 		inFn, cancel := context.WithCancel(ctx)
+		var runs atomic.Bool
 		err := b.update(inFn, s, func(oauth.Session) (oauth.Session, error) {
+			runs.Store(true)
+			defer runs.Store(false)
 			cancel()
+			time.Sleep(20 * time.Millisecond)
 			return next, nil
 		})
 		cancel()
+		if runs.Load() {
+			return errors.New("Update returned while fn ran")
+		}
 		if err != nil {
 			return failed("Update whose ctx ended in fn", err)
 		}

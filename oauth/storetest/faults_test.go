@@ -36,6 +36,7 @@ var faults = map[string]string{
 	"the wait ignores ctx":             "ctx ends in the wait",
 	"ctx stops the storing":            "ctx ends in fn",
 	"ctx ends what was stored":         "ctx ends in fn",
+	"fn is not waited for":             "ctx ends in fn",
 	"there is no lock":                 "100 goroutines",
 	"the lock is the value's own":      "several values",
 	"the lock is the process's own":    "several processes",
@@ -196,6 +197,24 @@ func (f *faulty) Update(ctx context.Context, fn func(oauth.Session) (oauth.Sessi
 	current, err := f.read()
 	if err != nil {
 		return err
+	}
+	if f.is("fn is not waited for") {
+		call := fn
+		fn = func(s oauth.Session) (next oauth.Session, err error) {
+			done := make(chan struct{})
+			var result oauth.Session
+			var errFn error
+			go func() {
+				defer close(done)
+				result, errFn = call(s)
+			}()
+			select {
+			case <-done:
+				return result, errFn
+			case <-ctx.Done():
+				return s, ctx.Err()
+			}
+		}
 	}
 	next, err := fn(current)
 	if f.is("fn is called twice") {

@@ -38,7 +38,7 @@
 //     several processes
 //   - Load does not wait for an Update, in this process or another
 //   - if ctx is canceled while Update waits for the lock, Update returns without fn
-//   - if ctx is canceled while fn runs, the result is still stored
+//   - if ctx is canceled while fn runs, Update waits for fn, and the result is still stored
 //   - Load and Update return the error of a canceled ctx
 //   - the Scopes of a session are not shared with callers
 //   - a process that is stopped for Subject.Hold while it has the lock saves, or
