@@ -700,7 +700,7 @@ func (m marks) on(v view) view {
 			v.dead = deadToken{s.RefreshToken, m.dead}
 		}
 		if m.doubtful {
-			v = v.doubts(s.RefreshToken, m.fenced)
+			v = v.doubts(s.RefreshToken, m.fenced, clock.Instant{})
 		}
 	}
 	return v

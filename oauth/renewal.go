@@ -44,7 +44,8 @@ import (
 // one refresh token are never both accepted, and what is lost is only what the server
 // issued to a process that died, or was paused for longer than its lease and W, before it
 // kept it. A lock that ends with its holder (a file's, a mutex) is a lease without an end:
-// there, "interrupted" means that the holder died. Where W is not known, a successor waits
+// there, "interrupted" means that the holder died, or could not save and tries again, and a
+// successor waits for lockGrace. Where W is not known, a successor waits
 // as long as the access token in hand allows.
 
 // takeOff begins a renewal. s.mu is held.
@@ -113,10 +114,10 @@ func (f *flight) limit(d time.Duration) {
 // grace gives a former holder the time to save, and reports false if the renewal was
 // ended meanwhile. RenewTimeout does not include it: if it is short, no successor would
 // ever send.
-func (s *TokenSource) grace(f *flight) bool {
+func (f *flight) grace(d time.Duration) bool {
 	deadline, _ := f.ctx.Deadline()
 	left := time.Until(deadline)
-	if !sleep(f.whole, saveGrace, nil) {
+	if !sleep(f.whole, d, nil) {
 		return false
 	}
 	f.graced = true
@@ -154,7 +155,7 @@ func (s *TokenSource) renew(f *flight) error {
 			overtaken++
 			continue // what there is now is found under the lease
 		}
-		if inGrace(err) && s.grace(f) {
+		if d := graceOf(err); d > 0 && f.grace(d) {
 			continue
 		}
 		if v := s.view.Load(); first && err == nil && f.epoch == v.epoch && v.token != nil && v.usable(s.c.clock.Now()) == nil {
@@ -385,14 +386,20 @@ func (s *TokenSource) interrupted(f *flight, lease Lease, base Session) error {
 		return nil
 	}
 	fence := s.c.fence(lease, base)
-	v := s.apply(func(v view, _ clock.Instant) view { return v.doubts(base.RefreshToken, fence > 0) })
+	v := s.apply(func(v view, now clock.Instant) view { return v.doubts(base.RefreshToken, fence > 0, now) })
 	switch now := s.c.clock.Now(); {
 	case fence > 0 && ago < fence:
 		return &InterruptedError{Until: now.Wall().Add(fence - ago), wait: fence - ago}
 	case fence == 0 && (f.cause == CauseStale || f.cause == CauseKeepAlive) && v.usable(now) != nil:
 		return ErrOutcomeUnknown
-	case fence > 0 && !f.graced:
+	case f.graced:
+	case fence > 0:
 		return &InterruptedError{Until: now.Wall().Add(saveGrace), wait: saveGrace, grace: true}
+	default:
+		// A process that was killed gave the lock back, and so did one that could not save.
+		if left := lockGrace - now.MonotonicSince(v.doubted); left > 0 {
+			return &InterruptedError{Until: now.Wall().Add(left), wait: left, grace: true}
+		}
 	}
 	return nil
 }
@@ -405,10 +412,17 @@ func (s *TokenSource) interrupted(f *flight, lease Lease, base Session) error {
 // statements that save.
 const saveGrace = 20 * time.Second
 
-// inGrace reports whether err says that the former holder may be about to save.
-func inGrace(err error) bool {
+// lockGrace is that where nothing fences, from when this process first saw the mark: nobody
+// knows how long a store is away, and a user may wait.
+const lockGrace = maxSaveRetry + 2*time.Second
+
+// graceOf is how long to wait if err says that the former holder may be about to save.
+func graceOf(err error) time.Duration {
 	var interrupted *InterruptedError
-	return errors.As(err, &interrupted) && interrupted.grace
+	if errors.As(err, &interrupted) && interrupted.grace {
+		return interrupted.wait
+	}
+	return 0
 }
 
 // fence is how long after the mark of a lease a request can be accepted that was
@@ -499,10 +513,10 @@ func (s *TokenSource) judge(refreshToken Secret, fenced bool, err error) error {
 	var server *ServerError
 	refused := errors.As(ex.err, &server) && endsSession(server.Code) && !server.Temporary()
 	result := ex.err
-	s.apply(func(v view, _ clock.Instant) view {
+	s.apply(func(v view, now clock.Instant) view {
 		doubtful := v.doubtful == refreshToken
 		if ex.uncertain {
-			v = v.doubts(refreshToken, fenced)
+			v = v.doubts(refreshToken, fenced, now)
 		}
 		if !refused {
 			return v

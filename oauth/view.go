@@ -62,8 +62,9 @@ type view struct {
 	silence     error
 
 	dead     deadToken
-	doubtful Secret // the refresh token that a lost response may have replaced
-	fenced   bool   // after the rest, no request with doubtful can be accepted late
+	doubtful Secret        // the refresh token that a lost response may have replaced
+	fenced   bool          // after the rest, no request with doubtful can be accepted late
+	doubted  clock.Instant // since when
 
 	flight *flight // the one renewal in progress; nil if there is none
 	epoch  uint64  // counts logins and logouts: a renewal from before one must not undo it
@@ -504,7 +505,10 @@ func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant)
 }
 
 // doubts is told that the outcome of a request with a refresh token is not known.
-func (v view) doubts(refreshToken Secret, fenced bool) view {
+func (v view) doubts(refreshToken Secret, fenced bool, now clock.Instant) view {
+	if v.doubtful != refreshToken {
+		v.doubted = now
+	}
 	v.doubtful, v.fenced = refreshToken, fenced
 	return v
 }

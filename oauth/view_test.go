@@ -189,7 +189,7 @@ func TestDecide(t *testing.T) {
 		}
 	})
 	t.Run("doubtful and fenced", func(t *testing.T) {
-		v := good.doubts(good.session.RefreshToken, true)
+		v := good.doubts(good.session.RefreshToken, true, at(0))
 		if d := v.decide(at(stale), false); d.act != actBehind {
 			t.Errorf("the end of the rest is enough: %+v", d)
 		}

@@ -6,11 +6,18 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ycauth/ycauth-go/dpop"
@@ -222,5 +229,94 @@ func TestSiblingOfFailedWriteWaits(t *testing.T) {
 	}
 	if srv.LiveGrants() != 1 {
 		t.Error("the session has ended")
+	}
+}
+
+// strict rotates and ends the session when a refresh token comes a second time.
+type strict struct {
+	mu    sync.Mutex
+	n     int
+	ended bool
+}
+
+func (s *strict) RoundTrip(req *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = s.ended || form.Get("refresh_token") != fmt.Sprint("rt-", s.n)
+	status, text := http.StatusBadRequest, `{"error":"invalid_grant"}`
+	if !s.ended {
+		s.n++
+		status = http.StatusOK
+		text = fmt.Sprintf(`{"access_token":"at-%d","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-%[1]d"}`, s.n)
+	}
+	return &http.Response{
+		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(text)),
+	}, nil
+}
+
+// One client cannot store what it renewed, and tries again. Another one, which has no token,
+// leaves it the time for that.
+func TestSiblingOfFailedWriteHasGrace(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sessions")
+	var fails atomic.Int32
+	restore := durable.SetHook(&durable.Hook{Before: func(op durable.Op) error {
+		if op.Kind == durable.Write && fails.Add(-1) >= 0 {
+			return errors.New("the disk is gone")
+		}
+		return nil
+	}})
+	defer restore()
+	for name, tt := range map[string]struct {
+		fails int32
+		force bool // the sibling renews whatever there is
+	}{
+		"once": {1, false}, "twice": {2, false}, "once, and Renew": {1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := new(strict)
+				client := func() *oauth.Client {
+					c, err := oauth.New(oauth.Config{
+						Provider: oauth.Provider{Name: "srv", TokenURL: "https://auth.example/token", CallbackPath: "/cb"},
+						ClientID: "cli", Store: in(t, dir), HTTPClient: &http.Client{Transport: srv},
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return c
+				}
+				a, b := client(), client()
+				if err := a.Import(t.Context(), "rt-0"); err != nil {
+					t.Fatal(err)
+				}
+				fails.Store(tt.fails)
+				if _, err := a.TokenSource().Token(); err != nil {
+					t.Fatal(err)
+				}
+				ask := b.TokenSource().TokenContext
+				if tt.force {
+					ask = b.TokenSource().Renew
+				}
+				if _, err := ask(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if srv.ended {
+					t.Error("the session was lost, although its new refresh token was in the memory of a process that ran all the time")
+				}
+				for _, c := range []*oauth.Client{a, b} {
+					if err := c.TokenSource().Close(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		})
 	}
 }
