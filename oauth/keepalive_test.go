@@ -139,6 +139,7 @@ func TestPoolKeepAlive(t *testing.T) {
 		{"the server is down for 2 days", 1, 2 * day, 3000 + 2*24*60 + 100},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				const sessions = 1000
 				srv, stores := newPoolServer(), newPoolStores()

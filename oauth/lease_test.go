@@ -320,6 +320,7 @@ func liveThrough(t *testing.T, f fate, flaw flaw) (alive bool, w *fleet) {
 func TestLease(t *testing.T) {
 	for _, f := range fates() {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
 			if alive, _ := liveThrough(t, f, flaw{}); alive == f.lost {
 				t.Errorf("alive: %v, want %v", alive, !f.lost)
 			}
@@ -340,6 +341,7 @@ func TestLeaseWithoutAGuard(t *testing.T) {
 		{name: "no wait of the successor", hasty: true},
 	} {
 		t.Run(flaw.name, func(t *testing.T) {
+			t.Parallel()
 			var lost []string
 			for _, f := range fates() {
 				if f.lost || f.server != nil && flaw.sign {

@@ -101,6 +101,7 @@ func TestRequestsAreBounded(t *testing.T) {
 			factor, change = 4, append(change, func(cfg *oauth.Config) { cfg.DPoP = newProver(t) })
 		}
 		t.Run(name+" from the beginning", func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				counts := calm(t, newFakeServer(fail), false, nil, change...)
 				for minute, n := range counts {
@@ -114,6 +115,7 @@ func TestRequestsAreBounded(t *testing.T) {
 			})
 		})
 		t.Run(name+" after a good token, which a resource rejects", func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				counts := calm(t, newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
 					if n == 1 {
@@ -137,6 +139,7 @@ func TestRequestsAreBounded(t *testing.T) {
 			"new tokens": issue, "rotation": rotate, "the same token": status(200, tokenJSON("same", "", 3600)),
 		} {
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					counts := calm(t, newFakeServer(handle), true, nil)
 					for minute, n := range counts {
@@ -154,6 +157,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	t.Run("Renew in a loop", func(t *testing.T) {
 		for name, handle := range map[string]func(int, fakeRequest) (*http.Response, error){"good": issue, "503": failures["503"], "401": failures["401"]} {
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					counts := calm(t, newFakeServer(handle), false, func(ctx context.Context, c *oauth.Client) {
 						for ctx.Err() == nil {
@@ -176,6 +180,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		}
 	})
 	t.Run("tokens that are dead on arrival", func(t *testing.T) {
+		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			counts := calm(t, newFakeServer(func(n int, _ fakeRequest) (*http.Response, error) {
 				time.Sleep(3 * time.Second)
@@ -189,6 +194,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		})
 	})
 	t.Run("tokens that live for less than a second", func(t *testing.T) {
+		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			counts := calm(t, newFakeServer(status(200, `{"access_token":"at","token_type":"Bearer","expires_in":0.001}`)), false, nil)
 			if total(counts) != 1 {
