@@ -489,6 +489,10 @@ func (v view) failedWith(err error, retryAfter time.Duration, now clock.Instant)
 		v.quiet = max(interrupted.wait, v.busy)
 		return v
 	}
+	if turn := (*turnError)(nil); errors.As(err, &turn) {
+		v.quiet = v.busy // nothing was tried; who asks again waits again
+		return v
+	}
 	v.failures++
 	if errors.Is(err, ErrLoginRequired) {
 		v.quiet, v.busy = loginCooldown, 0 // no request is made before another login is found

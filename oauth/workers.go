@@ -111,7 +111,7 @@ func (w *workers) dispatch() {
 		}
 	}
 	for next := w.waiting[urgent].Front(); next != nil && !now.Before(next.Value.(*job).until); next = w.waiting[urgent].Front() {
-		w.reject(w.takeOut(urgent), fmt.Errorf("oauth: the session waited for its turn for %v, behind those of other users: %w", w.patience, context.DeadlineExceeded))
+		w.reject(w.takeOut(urgent), &turnError{w.patience})
 	}
 	for u := range w.waiting {
 		for w.waiting[u].Len() > 0 && w.room(urgency(u)) && !until.After(now) {
@@ -195,6 +195,15 @@ func (w *workers) work(j *job) {
 	}()
 	j.run()
 }
+
+// A turnError means that a job has waited for its turn for long enough.
+type turnError struct{ waited time.Duration }
+
+func (e *turnError) Error() string {
+	return fmt.Sprintf("oauth: the session waited for its turn for %v, behind those of other users: %v", e.waited, context.DeadlineExceeded)
+}
+
+func (e *turnError) Unwrap() error { return context.DeadlineExceeded }
 
 // reject turns j away, in one goroutine for all jobs. w.mu is held.
 func (w *workers) reject(j *job, err error) {
