@@ -143,7 +143,7 @@ type stuckWrites struct {
 }
 
 func (s *stuckWrites) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
-	cur, err := s.Store.Load(ctx)
+	cur, err := s.Load(ctx)
 	if err != nil && !errors.Is(err, oauth.ErrNoSession) {
 		return err
 	}
@@ -205,7 +205,7 @@ func TestStuckWrite(t *testing.T) {
 					t.Errorf("the caller waited for %v", d)
 				}
 				for time.Since(start) < 10*time.Minute {
-					if s, err := stuck.Store.Load(t.Context()); err == nil && s.RefreshToken == "rt-1" {
+					if s, err := stuck.Load(t.Context()); err == nil && s.RefreshToken == "rt-1" {
 						break
 					}
 					time.Sleep(time.Second)
