@@ -6,8 +6,8 @@
 // the DPoP proof. This package creates proofs ([Prover]), attaches them to the
 // requests of a [net/http.Client] ([Transport]), remembers the nonces that servers
 // demand in them ([Nonces]) and how far the servers' clocks are from ours ([Clocks]),
-// keeps a key in a file ([LoadOrGenerateKeyFile]) and verifies proofs on the server
-// ([Verifier]).
+// keeps a key in a file ([LoadOrGenerateKeyFile]), verifies proofs on the server
+// ([Verifier]) and protects HTTP handlers ([ResourceServer]).
 //
 // # Keys
 //
@@ -60,8 +60,15 @@
 // [Verifier] makes every check of RFC 9449 §4.3 that is possible with the data in
 // [Expected], and remembers the proofs it has seen. It rejects a
 // proof with a [*ProofError], which names the check and the error code for the
-// response. The server itself must check the access token, and reject one that is
-// bound to a key but came with a scheme other than DPoP (§7.2).
+// response.
+//
+// [ResourceServer] protects HTTP handlers with a Verifier. It checks that token, scheme
+// and proof belong together, and rejects other requests with the right challenge. A
+// program that uses the Verifier directly must do that itself; it must reject a token that
+// is bound to a key but came with a scheme other than DPoP (§7.2).
+//
+// [NonceIssuer] issues nonces that all replicas of a server accept. [ReplayCache] is the
+// interface of a memory of proofs that they share.
 //
 // # Errors
 //

@@ -51,6 +51,16 @@ func (n *Nonces) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String
 // LogValue implements [slog.LogValuer] with a fixed text.
 func (n *Nonces) LogValue() slog.Value { return slog.StringValue(n.String()) }
 
+// String returns a fixed text.
+func (n *NonceIssuer) String() string { return "dpop.NonceIssuer" }
+
+// Format implements [fmt.Formatter] for every verb with a fixed text, as the keys are among
+// the fields.
+func (n *NonceIssuer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String()) }
+
+// LogValue implements [slog.LogValuer] with a fixed text.
+func (n *NonceIssuer) LogValue() slog.Value { return slog.StringValue(n.String()) }
+
 // String returns the claims. The access token is redacted, and an invalid URL is
 // omitted.
 func (c Claims) String() string {

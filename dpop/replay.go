@@ -1,12 +1,37 @@
 package dpop
 
 import (
+	"context"
 	"crypto/sha256"
 	"sync"
 	"time"
 
 	"github.com/ycauth/ycauth-go/internal/clock"
 )
+
+// A ReplayCache remembers the proofs that the replicas of a server have accepted (RFC 9449
+// §11.1), in storage that they share. A [Verifier] calls it once for each proof that passed
+// all other checks.
+type ReplayCache interface {
+	// Add stores id for life or longer, and reports whether id was new. Of all calls with
+	// one id by all replicas, only one may return true. So it must be one atomic
+	// operation of the storage, such as SET with NX and PX in Redis.
+	//
+	// id has 22 characters of base64url; it identifies the URL and the jti of the proof.
+	// life is at least one second, and at most 90 with the defaults of Verifier. It
+	// allows the clocks of the replicas to differ by [Verifier.Leeway].
+	//
+	// ctx is that of the request, and ends after at most 5 seconds. If Add returns an
+	// error, the proof is rejected, because it may have been used before. Add must be safe
+	// for concurrent use.
+	Add(ctx context.Context, id string, life time.Duration) (added bool, err error)
+}
+
+// maxReplayWait is how long a request waits for a ReplayCache.
+const maxReplayWait = 5 * time.Second
+
+// century bounds the time for which a ReplayCache remembers a proof.
+const century = 100 * 365 * 24 * time.Hour
 
 // replays remembers proofs for as long as they would be accepted: "In the context
 // of the target URI, servers can store the jti value of each DPoP proof for the
@@ -31,12 +56,15 @@ type replayEntry struct {
 	until clock.Limit
 }
 
+func replayID(htu, jti string) proofID {
+	sum := sha256.Sum256([]byte(htu + "\x00" + jti)) // neither holds a NUL: a URL cannot, and it comes first
+	return proofID(sum[:])
+}
+
 // add remembers a proof for the given time, by both clocks: the wall clock may be set
 // ahead and put right, and a proof is young again when it is set back. It reports
 // whether the proof is new. It holds at most limit entries, which must be at least 1.
-func (r *replays) add(htu, jti string, now clock.Instant, life time.Duration, limit int) bool {
-	sum := sha256.Sum256([]byte(htu + "\x00" + jti)) // neither holds a NUL: a URL cannot, and it comes first
-	id := proofID(sum[:])
+func (r *replays) add(id proofID, now clock.Instant, life time.Duration, limit int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.known[id]; ok {

@@ -19,7 +19,7 @@ func testReplays(t *testing.T) {
 	var r replays
 	add := func(htu, jti string, after time.Duration) bool {
 		time.Sleep(time.Until(start.Add(after)))
-		return r.add(htu, jti, clock.Clock{}.Now(), time.Minute, 100)
+		return r.add(replayID(htu, jti), clock.Clock{}.Now(), time.Minute, 100)
 	}
 	for _, step := range []struct {
 		name, htu, jti string
@@ -49,7 +49,7 @@ func TestReplaysBounded(t *testing.T) {
 	now := clock.Clock{}.Now()
 	var r replays
 	const limit = 50
-	add := func(i int) bool { return r.add("https://h/", strconv.Itoa(i), now, time.Minute, limit) }
+	add := func(i int) bool { return r.add(replayID("https://h/", strconv.Itoa(i)), now, time.Minute, limit) }
 	for i := range 10_000 {
 		if !add(i) {
 			t.Fatalf("%d is not new", i)
@@ -73,9 +73,9 @@ func TestReplaysLimitLowered(t *testing.T) {
 	now := clock.Clock{}.Now()
 	var r replays
 	for i := range 100 {
-		r.add("https://h/", strconv.Itoa(i), now, time.Minute, 100)
+		r.add(replayID("https://h/", strconv.Itoa(i)), now, time.Minute, 100)
 	}
-	r.add("https://h/", "x", now, time.Minute, 1)
+	r.add(replayID("https://h/", "x"), now, time.Minute, 1)
 	if len(r.known) != 1 {
 		t.Errorf("%d remembered", len(r.known))
 	}
@@ -96,7 +96,7 @@ func TestReplaysMemory(t *testing.T) {
 	r := new(replays)
 	for _, n := range []int{limit, limit / 2, 3 * limit} {
 		for i := range n {
-			r.add("https://h/", strconv.Itoa(n+i), now, time.Minute, limit)
+			r.add(replayID("https://h/", strconv.Itoa(n+i)), now, time.Minute, limit)
 		}
 		if got := heap() - before; got > most {
 			t.Errorf("%d entries take %d bytes, want %d at most", len(r.known), got, most)
@@ -114,13 +114,13 @@ func testReplaysExpiry(t *testing.T) {
 	for i := range 1000 {
 		time.Sleep(time.Second)
 		now := clock.Clock{}.Now()
-		if !r.add("https://h/", strconv.Itoa(i), now, 70*time.Second, 100_000) {
+		if !r.add(replayID("https://h/", strconv.Itoa(i)), now, 70*time.Second, 100_000) {
 			t.Fatalf("%d is not new", i)
 		}
 		if want := min(i+1, 71); len(r.known) != want || r.count != want || len(r.queue) > 256 {
 			t.Fatalf("after %d: %d known, %d counted, want %d; room for %d", i, len(r.known), r.count, want, len(r.queue))
 		}
-		if oldest := max(0, i-70); r.add("https://h/", strconv.Itoa(oldest), now, 0, 100_000) {
+		if oldest := max(0, i-70); r.add(replayID("https://h/", strconv.Itoa(oldest)), now, 0, 100_000) {
 			t.Fatalf("%d was forgotten at %d", oldest, i)
 		}
 	}
@@ -135,7 +135,7 @@ func TestReplaysConcurrently(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for i := range 200 {
-				if r.add("https://h/", strconv.Itoa(i), now, time.Minute, 1000) {
+				if r.add(replayID("https://h/", strconv.Itoa(i)), now, time.Minute, 1000) {
 					first.Add(1)
 				}
 			}

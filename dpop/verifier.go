@@ -1,6 +1,7 @@
 package dpop
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/subtle"
@@ -102,12 +103,17 @@ type Verifier struct {
 	// MaxReplays is the maximum number of proofs to remember, so that a replay
 	// is rejected until the proof is too old. Beyond that number
 	// the oldest proof is forgotten early. Each takes up to 80 bytes. A server
-	// of several processes needs shared storage instead.
+	// of several processes needs Replays instead.
 	//
 	// No proof is forgotten because the clock was set ahead and back again. If the
 	// clock is set back, proofs that were already forgotten as too old can be replayed.
 	// Optional. Default: 100 000, at most 8 MB.
 	MaxReplays int
+
+	// Replays remembers proofs in the place of this Verifier, for servers of several
+	// processes. If it fails, the proof is rejected, with an error that is not a
+	// [*ProofError]. Optional. Default: each Verifier has its own memory.
+	Replays ReplayCache
 
 	// Now is the clock. Optional. Default: [time.Now].
 	Now func() time.Time
@@ -155,6 +161,10 @@ type VerifiedProof struct {
 // required, because a server behind a proxy does not see the URL that the client
 // requested. If want.Method is empty, VerifyRequest uses the request's.
 func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof, error) {
+	return v.verifyRequest(r, want, v.CheckNonce)
+}
+
+func (v *Verifier) verifyRequest(r *http.Request, want Expected, checkNonce func(string) bool) (*VerifiedProof, error) {
 	headers := r.Header.Values("DPoP")
 	switch {
 	case len(headers) == 0:
@@ -165,15 +175,19 @@ func (v *Verifier) VerifyRequest(r *http.Request, want Expected) (*VerifiedProof
 	if want.Method == "" {
 		want.Method = r.Method
 	}
-	return v.Verify(headers[0], want)
+	return v.verify(r.Context(), headers[0], want, checkNonce)
 }
 
 // Verify verifies one proof. Its errors are of type [*ProofError], except if
-// want.URL is not an absolute URL.
+// want.URL is not an absolute URL, or if Replays fails.
 //
 // Only a proof that passes all other checks is remembered, and from then
 // on rejected with [ErrReplay].
 func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
+	return v.verify(context.Background(), proof, want, v.CheckNonce)
+}
+
+func (v *Verifier) verify(ctx context.Context, proof string, want Expected, checkNonce func(string) bool) (*VerifiedProof, error) {
 	wantURL, err := normalizeURL(want.URL)
 	if err != nil {
 		return nil, err
@@ -201,7 +215,7 @@ func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	if err != nil || htu != wantURL { // 9
 		return nil, &ProofError{Reason: "made for another URL (htu)"}
 	}
-	if v.CheckNonce != nil && (c.Nonce == "" || !v.CheckNonce(c.Nonce)) { // 10
+	if checkNonce != nil && (c.Nonce == "" || !checkNonce(c.Nonce)) { // 10
 		return nil, &ProofError{"the nonce is missing or not accepted any more", ErrUseNonce}
 	}
 	instant := clock.Clock{Wall: v.Now}.Now()
@@ -225,17 +239,38 @@ func (v *Verifier) Verify(proof string, want Expected) (*VerifiedProof, error) {
 	case want.Thumbprint != "" && !equal(jkt, want.Thumbprint):
 		return nil, &ProofError{"made with another key than the token is bound to", ErrWrongKey}
 	}
-	limit := v.MaxReplays
-	if limit <= 0 {
-		limit = 100_000
+	added, err := v.remember(ctx, replayID(htu, c.ID), instant, issued.Add(v.window()).Sub(now)) // §11.1
+	if err != nil {
+		return nil, err
 	}
-	if !v.seen.add(htu, c.ID, instant, issued.Add(v.window()).Sub(now), limit) { // §11.1
+	if !added {
 		return nil, &ProofError{"the same proof was sent before (jti)", ErrReplay}
 	}
 	return &VerifiedProof{
 		ID: c.ID, Method: c.Method, URL: htu, IssuedAt: issued, Nonce: c.Nonce,
 		Key: header.key, Thumbprint: jkt, Certificates: header.chain,
 	}, nil
+}
+
+// remember stores the proof for life, and reports whether it is new.
+func (v *Verifier) remember(ctx context.Context, id proofID, now clock.Instant, life time.Duration) (bool, error) {
+	if v.Replays == nil {
+		limit := v.MaxReplays
+		if limit <= 0 {
+			limit = 100_000
+		}
+		return v.seen.add(id, now, life, limit), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxReplayWait)
+	defer cancel()
+	// The clock of another replica, which accepts the proof for as long by its own, may be
+	// behind ours.
+	life = min(max(life, time.Second), century) + min(v.leeway(), century)
+	added, err := v.Replays.Add(ctx, base64.RawURLEncoding.EncodeToString(id[:]), life)
+	if err != nil {
+		return false, fmt.Errorf("dpop: the replay cache: %w", err)
+	}
+	return added, nil
 }
 
 func (v *Verifier) maxAge() time.Duration {
