@@ -646,14 +646,14 @@ func TestResourceServerTransport(t *testing.T) {
 			shared := new(sharedReplays)
 			var replicas []http.Handler
 			var requests atomic.Int32
-			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				n := int(requests.Add(1))
 				replicas[n%len(replicas)].ServeHTTP(w, r)
 			}))
-			defer api.Close()
+			base := "http://" + api.Listener.Addr().String()
 			for range tt.replicas {
 				replicas = append(replicas, newServer(t, func(s *ResourceServer) {
-					s.BaseURL = api.URL
+					s.BaseURL = base
 					s.Verifier = &Verifier{Replays: shared}
 					if tt.nonces { // an hour, so that no period ends during the test
 						s.Nonces = newIssuer(t, time.Hour, nonceKey(1))
@@ -661,6 +661,8 @@ func TestResourceServerTransport(t *testing.T) {
 					}
 				}).handler())
 			}
+			api.Start()
+			defer api.Close()
 			hc := &http.Client{Transport: &Transport{
 				Source: oauth2.StaticTokenSource(dpopToken("bound")), Prover: newProver(t, p256Key()), Base: api.Client().Transport,
 			}}

@@ -15,6 +15,8 @@
 // their number, the response of each, and that every proof verifies. Each
 // ends with a search for credentials in errors, events, log lines and pages.
 //
+// resource_test.go runs npm's clients oauth4webapi and dpop against dpop.ResourceServer.
+//
 // The tests with a browser (browser_*_test.go) run a real headless Chromium
 // through the login, including attacks. If YCAUTH_ARTIFACTS names a directory, they
 // save a screenshot of each page there. yubikey_test.go signs everything with the key of

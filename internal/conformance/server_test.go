@@ -82,15 +82,7 @@ type proofSeen struct {
 // startProvider runs an authorization server of t's own until t ends.
 func startProvider(t *testing.T) *provider {
 	t.Helper()
-	needTools(t)
-	dir, err := install()
-	if err != nil && offline(err) && os.Getenv("CI") != "true" {
-		t.Skipf("the server's packages can be installed only with a network: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-
+	dir := installed(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "node", filepath.Join(dir, "server.mjs"))
 	cmd.WaitDelay = stopTime
@@ -150,9 +142,23 @@ func awaitReady(stdout io.Reader) (*provider, error) {
 	}
 }
 
+// installed returns the folder with the packages and programs for Node.
+func installed(t *testing.T) string {
+	t.Helper()
+	needTools(t)
+	dir, err := install()
+	if err != nil && offline(err) && os.Getenv("CI") != "true" {
+		t.Skipf("packages for Node can be installed only with a network: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 var installDir string
 
-// install puts the locked packages and server.mjs into a temporary folder, once
+// install puts the locked packages and our programs into a temporary folder, once
 // for all tests, so that the work tree stays clean.
 var install = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ycauth-conformance-")
@@ -160,7 +166,7 @@ var install = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	installDir = dir
-	for _, name := range []string{"package.json", "package-lock.json", "server.mjs"} {
+	for _, name := range []string{"package.json", "package-lock.json", "server.mjs", "client.mjs"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return "", err
