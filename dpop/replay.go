@@ -21,9 +21,9 @@ type ReplayCache interface {
 	// life is at least one second, and at most 90 with the defaults of Verifier. It
 	// allows the clocks of the replicas to differ by [Verifier.Leeway].
 	//
-	// ctx is that of the request, and ends after at most 5 seconds. If Add returns an
-	// error, the proof is rejected, because it may have been used before. Add must be safe
-	// for concurrent use.
+	// ctx is that of the request, if the Verifier has one, and ends after at most 5
+	// seconds. If Add returns an error, the proof is rejected, because it may have been
+	// used before. Add must be safe for concurrent use.
 	Add(ctx context.Context, id string, life time.Duration) (added bool, err error)
 }
 

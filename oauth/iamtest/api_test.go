@@ -262,8 +262,9 @@ func TestAPIAuthentication(t *testing.T) {
 		} {
 			a := u.call(tt.method, tt.path, tt.body, token)
 			wantStatus(t, a, iamapi.Unauthenticated, message)
-			if !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
-				t.Errorf("%s: challenge %q", tt.path, a.header.Get("WWW-Authenticate"))
+			challenges := a.header.Values("WWW-Authenticate")
+			if !slices.ContainsFunc(challenges, func(c string) bool { return strings.HasPrefix(c, "Bearer") }) {
+				t.Errorf("%s: challenges %q", tt.path, challenges)
 			}
 			if !strings.Contains(string(a.body), `"requestId":"`+a.header.Get("X-Request-Id")+`"`) {
 				t.Errorf("%s: the error does not repeat the request id: %s", tt.path, a.body)

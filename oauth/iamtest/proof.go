@@ -32,25 +32,34 @@ func (e *exchange) checkProof(mode NonceMode, want dpop.Expected) (*dpop.Verifie
 		return nil, errNoProof
 	}
 	want.Method, want.URL = e.r.Method, e.s.URL+e.r.URL.EscapedPath()
-	p := &e.s.proofs
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.v.Now = func() time.Time { return e.now }
-	p.v.MaxAge, p.v.Leeway = e.opts.ProofMaxAge, e.opts.ProofLeeway
-	p.v.CheckNonce = nil
-	if mode == NoncesRequired {
-		p.v.CheckNonce = e.nonceValid
-	}
-	vp, err := p.v.VerifyRequest(e.r, want)
+	v := e.s.proofs.verifier(e, mode)
+	defer e.s.proofs.mu.Unlock()
+	proof, err := v.VerifyRequest(e.r, want)
 	if err != nil {
 		return nil, err
 	}
-	if mode == NoncesOptional && vp.Nonce != "" && !e.nonceValid(vp.Nonce) {
-		return nil, &dpop.ProofError{Reason: "the nonce is not accepted any more", Err: dpop.ErrUseNonce}
+	e.verified(proof)
+	return proof, nil
+}
+
+// verifier returns the verifier with the clock and the nonces of a request. The
+// caller unlocks p.mu.
+func (p *proofs) verifier(e *exchange, mode NonceMode) *dpop.Verifier {
+	p.mu.Lock()
+	p.v.Now = func() time.Time { return e.now }
+	p.v.MaxAge, p.v.Leeway = e.opts.ProofMaxAge, e.opts.ProofLeeway
+	p.v.CheckNonce = nil
+	if mode == NoncesRequired || mode == NoncesOptional && e.rec.Proof.Nonce != "" {
+		p.v.CheckNonce = e.nonceValid
 	}
-	e.rec.Proof.Verified = true
-	e.rec.Proof.Thumbprint = vp.Thumbprint
-	return vp, nil
+	return &p.v
+}
+
+// verified records a proof, if there is one.
+func (e *exchange) verified(proof *dpop.VerifiedProof) {
+	if proof != nil {
+		e.rec.Proof.Verified, e.rec.Proof.Thumbprint = true, proof.Thumbprint
+	}
 }
 
 func (e *exchange) nonceValid(nonce string) bool {

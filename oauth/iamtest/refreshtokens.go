@@ -18,9 +18,9 @@ import (
 
 // apiCaller authenticates an API request, or answers it.
 func (e *exchange) apiCaller() (iamapi.Caller, bool) {
-	t, err := e.caller()
-	if err != nil {
-		e.apiError(&iamapi.Status{Code: iamapi.Unauthenticated, Message: err.description})
+	t, refused := e.caller()
+	if refused != nil {
+		e.apiError(&iamapi.Status{Code: iamapi.Unauthenticated, Message: refused.description})
 		return iamapi.Caller{}, false
 	}
 	return iamapi.Caller{SubjectID: t.subject, ClientID: t.client}, true

@@ -1,83 +1,78 @@
 package iamtest
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/ycauth/ycauth-go/dpop"
 )
 
-// algorithms is the algs parameter of a DPoP challenge (RFC 9449 §7.1).
-const algorithms = `algs="ES256 ES384 ES512 EdDSA PS256 RS256"`
-
-// A resourceError is a refused access token (RFC 6750 §3.1, RFC 9449 §7.1).
-type resourceError struct{ scheme, code, description string }
-
-// header is the WWW-Authenticate header. Descriptions hold no quotes.
-func (err *resourceError) header() string {
-	var params []string
-	if err.code != "" {
-		params = append(params, `error="`+err.code+`"`, `error_description="`+err.description+`"`)
-	}
-	if err.scheme == "DPoP" {
-		params = append(params, algorithms)
-	}
-	return strings.TrimRight(err.scheme+" "+strings.Join(params, ", "), " ")
+// A refusal is what is wrong with the credentials of a request.
+type refusal struct {
+	status            int
+	code, description string
 }
 
 // caller checks the access token of a request, and its proof where the token is
 // bound.
-func (e *exchange) caller() (*accessToken, *resourceError) {
-	t, err := e.checkAccess()
+func (e *exchange) caller() (t *accessToken, refused *refusal) {
+	if e.challenge && e.r.Header.Get("Authorization") != "" { // whatever the token
+		refused = &refusal{http.StatusUnauthorized, "use_dpop_nonce", "the server wants a newer nonce"}
+		e.header.Set("WWW-Authenticate", nonceChallenge(refused.description))
+	} else {
+		t, refused = e.authorized()
+	}
 	if e.rec.Proof.Present || e.challenge { // a bound token that was accepted came with a proof
 		e.giveNonce(e.opts.ResourceNonces)
 	}
-	if err != nil {
-		e.header.Set("WWW-Authenticate", err.header())
-		return nil, err
+	if refused == nil {
+		e.rec.ClientID, e.rec.Subject = t.client, t.subject
 	}
-	e.rec.ClientID, e.rec.Subject = t.client, t.subject
-	return t, nil
+	return t, refused
 }
 
-func (e *exchange) checkAccess() (*accessToken, *resourceError) {
-	headers := e.r.Header.Values("Authorization")
-	if len(headers) == 0 {
-		return nil, &resourceError{scheme: e.opts.TokenType, description: "the request has no access token"}
-	}
-	scheme, value, ok := cutScheme(headers[0])
-	bound := strings.EqualFold(scheme, "DPoP")
-	if !ok || len(headers) > 1 || !bound && !strings.EqualFold(scheme, "Bearer") {
-		return nil, &resourceError{scheme: "Bearer", code: "invalid_request", description: "the Authorization header is neither Bearer nor DPoP with one token"}
-	}
-	if e.challenge {
-		return nil, &resourceError{"DPoP", "use_dpop_nonce", "the server wants a newer nonce"}
-	}
-	t, problem := e.s.lookupAccess(e.now, value)
-	switch {
-	case problem != "" && bound:
-		return nil, &resourceError{"DPoP", "invalid_token", problem}
-	case problem != "":
-		return nil, &resourceError{"Bearer", "invalid_token", problem}
-	case t.jkt != "" && !bound:
-		return nil, &resourceError{"DPoP", "invalid_token", "the access token is bound to a key: use the scheme DPoP"}
-	case t.jkt == "" && bound:
-		return nil, &resourceError{"Bearer", "invalid_token", "the access token is not bound to a key: use the scheme Bearer"}
-	case !bound:
-		return t, nil
-	}
-	if _, err := e.checkProof(e.opts.ResourceNonces, dpop.Expected{AccessToken: value, Thumbprint: t.jkt}); err != nil {
-		code, reason := proofCode(err)
-		if errors.Is(err, dpop.ErrWrongKey) {
-			code = "invalid_token" // RFC 9449 §7.1: the binding does not match
-		}
-		return nil, &resourceError{"DPoP", code, strings.ReplaceAll(reason, `"`, "'")}
-	}
-	return t, nil
+// nonceChallenge is the WWW-Authenticate header that demands a nonce (RFC 9449 §9).
+func nonceChallenge(reason string) string {
+	return `DPoP error="use_dpop_nonce", error_description="` + reason + `"`
 }
+
+// authorized is what a dpop.ResourceServer with the rules of this exchange says.
+func (e *exchange) authorized() (t *accessToken, refused *refusal) {
+	v := e.s.proofs.verifier(e, e.opts.ResourceNonces)
+	defer e.s.proofs.mu.Unlock()
+	var problem string
+	server := dpop.ResourceServer{
+		BaseURL:  e.s.URL,
+		Bearer:   true,
+		Verifier: v,
+		Lookup: func(_ context.Context, value string) (dpop.TokenInfo, error) {
+			t, p := e.s.lookupAccess(e.now, value)
+			if problem = p; p != "" {
+				return dpop.TokenInfo{}, dpop.ErrInvalidToken
+			}
+			return dpop.TokenInfo{Thumbprint: t.jkt, Value: t}, nil
+		},
+		WriteError: func(_ http.ResponseWriter, _ *http.Request, o dpop.Outcome) {
+			refused = &refusal{o.Status, o.Code, cmp.Or(problem, o.Reason)}
+		},
+	}
+	server.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		info := dpop.TokenInfoFromContext(r.Context())
+		t = info.Value.(*accessToken)
+		e.verified(info.Proof)
+	})).ServeHTTP(headerOnly{e.header}, e.r)
+	return t, refused
+}
+
+// headerOnly is a response whose body somebody else writes.
+type headerOnly struct{ header http.Header }
+
+func (w headerOnly) Header() http.Header         { return w.header }
+func (w headerOnly) Write(b []byte) (int, error) { return len(b), nil }
+func (w headerOnly) WriteHeader(int)             {}
 
 // lookupAccess returns the token, or why it is not accepted.
 func (s *Server) lookupAccess(now time.Time, value string) (t *accessToken, problem string) {
@@ -97,11 +92,11 @@ func (s *Server) lookupAccess(now time.Time, value string) (t *accessToken, prob
 
 // whoami is an ordinary protected resource.
 func (e *exchange) whoami() {
-	t, err := e.caller()
-	if err != nil {
-		e.rec.Error = err.code
-		body, _ := json.Marshal(map[string]string{"error": err.code, "error_description": err.description}) //nolint:errchkjson // strings
-		e.json(http.StatusUnauthorized, body)
+	t, refused := e.caller()
+	if refused != nil {
+		e.rec.Error = refused.code
+		body, _ := json.Marshal(map[string]string{"error": refused.code, "error_description": refused.description}) //nolint:errchkjson // strings
+		e.json(refused.status, body)
 		return
 	}
 	body, _ := json.Marshal(struct { //nolint:errchkjson // strings

@@ -29,9 +29,9 @@ func TestWhoami(t *testing.T) {
 		name   string
 		header []string
 		code   string
-		scheme string
+		scheme string // of the first challenge; there is one of each scheme
 	}{
-		{"none", nil, "", "Bearer"},
+		{"none", nil, "", "DPoP"},
 		{"good", []string{"Bearer " + token}, "", ""},
 		{"lower case", []string{"bearer " + token}, "", ""},
 		{"two spaces", []string{"Bearer  " + token}, "", ""},
@@ -40,10 +40,10 @@ func TestWhoami(t *testing.T) {
 		{"revoked", []string{"Bearer " + revoked}, "invalid_token", "Bearer"},
 		{"no token", []string{"Bearer"}, "invalid_request", "Bearer"},
 		{"two tokens", []string{"Bearer x y"}, "invalid_request", "Bearer"},
-		{"two headers", []string{"Bearer " + token, "Bearer " + token}, "invalid_request", "Bearer"},
-		{"Basic", []string{"Basic eHl6"}, "invalid_request", "Bearer"},
-		{"bound, as Bearer", []string{"Bearer " + bound}, "invalid_token", "DPoP"},
-		{"not bound, as DPoP", []string{"DPoP " + token}, "invalid_token", "Bearer"},
+		{"two headers", []string{"Bearer " + token, "Bearer " + token}, "invalid_request", "DPoP"},
+		{"Basic", []string{"Basic eHl6"}, "", "DPoP"},
+		{"bound, as Bearer", []string{"Bearer " + bound}, "invalid_token", "Bearer"},
+		{"not bound, as DPoP", []string{"DPoP " + token}, "invalid_token", "DPoP"},
 		{"unknown, as DPoP", []string{"DPoP t1.x.y"}, "invalid_token", "DPoP"},
 		{"bound, without proof", []string{"DPoP " + bound}, "invalid_dpop_proof", "DPoP"},
 	}
@@ -58,8 +58,15 @@ func TestWhoami(t *testing.T) {
 				}
 				return
 			}
-			wantError(t, a, 401, tt.code)
+			status := http.StatusUnauthorized
+			if tt.code == "invalid_request" {
+				status = http.StatusBadRequest // RFC 6750 §3.1
+			}
+			wantError(t, a, status, tt.code)
 			challenge := a.header.Get("WWW-Authenticate")
+			if n := len(a.header.Values("WWW-Authenticate")); n != 2 {
+				t.Errorf("%d challenges", n)
+			}
 			if !strings.HasPrefix(challenge, tt.scheme) || tt.code != "" && !strings.Contains(challenge, `error="`+tt.code+`"`) {
 				t.Errorf("challenge %q", challenge)
 			}

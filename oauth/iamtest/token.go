@@ -158,7 +158,7 @@ func (e *exchange) tokenProof() (*dpop.VerifiedProof, *oauthError) {
 		refused := &oauthError{code: code, description: reason}
 		if code == "use_dpop_nonce" && e.opts.ChallengeStatus == http.StatusUnauthorized {
 			refused.status = http.StatusUnauthorized
-			e.header.Set("WWW-Authenticate", (&resourceError{"DPoP", code, strings.ReplaceAll(reason, `"`, "'")}).header())
+			e.header.Set("WWW-Authenticate", nonceChallenge(reason))
 		}
 		return nil, refused
 	}
