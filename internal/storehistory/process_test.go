@@ -382,6 +382,9 @@ func (s *user) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		req.Header.Set("DPoP", proof)
+		// The pause is between this and the server. Otherwise the request would end with its
+		// time, most often, and the mistake would show after some more pauses only.
+		req = req.WithContext(context.WithoutCancel(req.Context()))
 	}
 	s.r.record.write(event{Kind: sends, Session: s.session, Op: id, Update: update})
 	resp, err := s.r.base.RoundTrip(req)
