@@ -282,6 +282,16 @@ no_race_packages() {
   go list -f "$format" work | grep -vxFf "$tmp/race" | cut -d' ' -f1 || true
 }
 
+# seeds simulates fleets by the seeds 1 to $1, without the race detector, in two processes.
+seeds() {
+  local range pid pids=()
+  for range in "1-$(($1 / 2))" "$(($1 / 2 + 1))-$1"; do
+    YCAUTH_SIMULATION_SEEDS=$range go test -count=1 -timeout=20m -run '^TestFleetSimulation$' ./oauth &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do wait "$pid"; done
+}
+
 # module_patterns prints ./… patterns for all modules: "work" is no pattern of the
 # linter's.
 module_patterns() {
@@ -397,6 +407,7 @@ full() {
     # shellcheck disable=SC2086 # a list of words
     tests 'tests that the race detector leaves out' '' -shuffle=on $names
   fi
+  step '2,000 simulated fleets' seeds 2000
 }
 
 race=-race

@@ -32,7 +32,7 @@ import (
 // only after the wait. Seeds are chosen as for TestSimulation.
 func TestFleetSimulation(t *testing.T) {
 	total := map[string]int{}
-	eachSeed(t, 150, func(seed uint64) {
+	eachSeed(t, 50, func(seed uint64) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newFleetSimulation(t, seed, flaw{})
 			for _, w := range s.run() {

@@ -45,9 +45,14 @@ type plan struct {
 	log         io.Writer
 }
 
-// fence is how long a request can be accepted after its proof was dated, with what the SDK
-// adds for clocks.
-const fence = proofLife + 15*time.Second
+const (
+	// fence is how long a request can be accepted after its proof was dated, with what the
+	// SDK adds for clocks.
+	fence = proofLife + 15*time.Second
+	// wait is how long a successor waits: after the fence, the former holder can still save
+	// what it received.
+	wait = fence + 20*time.Second
+)
 
 // A fault is something that a run does to the processes or the database.
 type fault string
@@ -59,8 +64,8 @@ const (
 	faultFailover  fault = "failover to the standby"
 	faultKill      fault = "SIGKILL"
 	faultStop      fault = "SIGSTOP for twice the lease"
-	faultLong      fault = "SIGSTOP for longer than lease and proof"
-	faultDown      fault = "PostgreSQL down for longer than lease and proof"
+	faultLong      fault = "SIGSTOP for longer than lease and wait"
+	faultDown      fault = "PostgreSQL down for longer than lease and wait"
 )
 
 func (f fault) stops() bool { return f == faultStop || f == faultLong }
@@ -144,7 +149,7 @@ func chaos(ctx context.Context, p plan) (_ *verdict, err error) {
 	// The database is there when the processes end, which save what is not saved.
 	calm := r.until.Add(-2 * time.Second)
 	if r.down {
-		calm = r.until.Add(-max(r.lease, fence) - 10*time.Second)
+		calm = r.until.Add(-max(r.lease, wait) - 10*time.Second)
 	}
 	faults, stop := context.WithDeadline(ctx, calm)
 	defer stop()
@@ -421,7 +426,7 @@ SELECT count(*) FROM (
 		r.primary.Stop(f == faultRestart)
 		d := time.Duration(r.rng.IntN(1000)) * time.Millisecond
 		if f == faultDown {
-			d += max(r.lease, fence) + 5*time.Second
+			d += max(r.lease, wait) + 5*time.Second
 		}
 		pause(whole, d)
 		if err := r.primary.StartAgain(whole); err != nil {
@@ -445,7 +450,7 @@ SELECT count(*) FROM (
 	case faultStop:
 		r.stop(whole, f, 2*r.lease, stops)
 	case faultLong:
-		r.stop(whole, f, max(r.lease, fence)+5*time.Second, stops)
+		r.stop(whole, f, max(r.lease, wait)+5*time.Second, stops)
 	}
 	return nil
 }

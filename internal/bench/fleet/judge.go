@@ -127,8 +127,8 @@ func (r *run) match(session, stored int, journal []entry) loss {
 		switch {
 		case hit.fault == faultKill && hit.from.Before(at.Add(lasts)):
 			l.why = "killed before it was saved"
-		case hit.fault.stops() && hit.from.Before(end) && hit.to.Sub(maxTime(hit.from, time.Unix(by.proof, 0))) > lasts:
-			l.why = "stopped for longer than lease and proof"
+		case hit.fault.stops() && hit.from.Before(end) && hit.to.Sub(maxTime(hit.from, time.Unix(by.proof, 0))) > max(r.lease, wait):
+			l.why = "stopped for longer than lease and wait"
 		}
 	}
 	return l
@@ -198,7 +198,7 @@ const maxTrails = 3
 
 func (v *verdict) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%d processes × %d sessions × %d renewals, lease %v, wait of a successor %v, seed %d\n",
-		v.processes, v.sessions, v.rounds, v.lease, fence, v.seed)
+		v.processes, v.sessions, v.rounds, v.lease, wait, v.seed)
 	if v.control != "" {
 		fmt.Fprintf(w, "control: the guard %q is left out\n", v.control)
 	}

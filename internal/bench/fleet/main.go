@@ -35,7 +35,7 @@ func main() {
 	flag.DurationVar(&p.every, "every", 5*time.Second, "the time between two faults, on average")
 	flag.DurationVar(&p.most, "for", 2*time.Hour, "no renewal begins after that")
 	flag.BoolVar(&p.once, "once", false, "end when each fault has happened once")
-	flag.BoolVar(&p.down, "down", false, "now and then, stop PostgreSQL for longer than lease and proof last")
+	flag.BoolVar(&p.down, "down", false, "now and then, stop PostgreSQL for longer than the lease and the wait of a successor")
 	flag.StringVar(&p.control, "break", "", "leave out a `guard`: \"store\" (lock and comparison) or \"fence\" (the wait for old proofs)")
 	flag.Uint64Var(&p.seed, "seed", uint64(time.Now().UnixNano()), "for the order of faults and renewals")
 	flag.BoolVar(&p.durable, "fsync", false, "let PostgreSQL wait for the disk")
