@@ -18,7 +18,7 @@ import (
 type callback struct {
 	redirectURI string
 	state       Secret
-	issuer      string // of the only server whose response counts; "" if it is not known
+	from        expectedIssuer
 	host        string
 	path        string
 	srv         *http.Server
@@ -37,6 +37,13 @@ type callbackResponse struct {
 	err  error
 }
 
+// expectedIssuer is what the parameter iss of an authorization response must be
+// (RFC 9207 §2.4).
+type expectedIssuer struct {
+	issuer   string // "" if it is not known
+	required bool   // the server always sends iss
+}
+
 // listenCallback opens a port on the loopback interface. It is an IP address
 // literal, not "localhost", which could be made to resolve elsewhere (RFC 8252
 // §8.3).
@@ -46,7 +53,7 @@ func listenCallback(ctx context.Context, p Provider) (*callback, error) {
 		return nil, fmt.Errorf("oauth: no port for the browser's response: %w", err)
 	}
 	cb := &callback{
-		state: randomText(), issuer: p.Issuer, host: l.Addr().String(), path: p.CallbackPath,
+		state: randomText(), from: expectedIssuer{p.Issuer, p.RequireIss}, host: l.Addr().String(), path: p.CallbackPath,
 		answers: make(chan callbackResponse, 1), failed: make(chan error, 1),
 		outcome: make(chan struct{}), paged: make(chan struct{}), served: make(chan struct{}),
 	}
@@ -104,7 +111,7 @@ func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 		return
 	}
-	a, err := parseCallback(r.URL.Query(), cb.state, cb.issuer)
+	a, err := parseCallback(r.URL.Query(), cb.state, cb.from)
 	if err != nil {
 		writePage(w, r, http.StatusBadRequest, pageForeign)
 		return
@@ -130,7 +137,7 @@ func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // parseCallback reads the response of RFC 6749 §4.1.2 or the error of §4.1.2.1.
 // An error means that it does not belong to this login.
-func parseCallback(q url.Values, state Secret, issuer string) (callbackResponse, error) {
+func parseCallback(q url.Values, state Secret, from expectedIssuer) (callbackResponse, error) {
 	for name, values := range q {
 		if len(values) > 1 {
 			// "Request and response parameters MUST NOT be included more than once" (§3.1)
@@ -140,11 +147,8 @@ func parseCallback(q url.Values, state Secret, issuer string) (callbackResponse,
 	if subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(state.Reveal())) != 1 {
 		return callbackResponse{}, errors.New("that address does not belong to this login")
 	}
-	// "Clients MUST … reject the response if the issuer identifier does not match"
-	// (RFC 9207 §2.4): a code of another server must not reach ours, nor may another
-	// server end the login.
-	if iss := q.Get("iss"); issuer != "" && iss != "" && iss != issuer {
-		return callbackResponse{}, errors.New("that address comes from another server")
+	if err := from.check(q); err != nil {
+		return callbackResponse{err: err}, nil
 	}
 	if code := q.Get("error"); code != "" {
 		return callbackResponse{err: &AuthorizationError{
@@ -156,4 +160,20 @@ func parseCallback(q url.Values, state Secret, issuer string) (callbackResponse,
 		return callbackResponse{}, errors.New("that address has no code in it")
 	}
 	return callbackResponse{code: Secret(code)}, nil
+}
+
+// check compares iss by "simple string comparison". If it "does not match the expected
+// issuer identifier, clients MUST reject the authorization response and MUST NOT proceed
+// with the authorization grant", and "for error responses, clients MUST NOT assume that the
+// error originates from the intended authorization server" (RFC 9207 §2.4). So the login
+// ends: the state shows that the response belongs to it.
+func (from expectedIssuer) check(q url.Values) error {
+	iss := q.Get("iss")
+	switch {
+	case from.issuer == "" || iss == from.issuer || iss == "" && !from.required:
+		return nil
+	case iss == "":
+		return fmt.Errorf("%w: the authorization response has no iss, and %s sends it with each", ErrIssuerMismatch, from.issuer)
+	}
+	return fmt.Errorf("%w: the authorization response is from %q, not from %s", ErrIssuerMismatch, redact.Text(iss), from.issuer)
 }

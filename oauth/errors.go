@@ -34,6 +34,12 @@ var (
 	// Config.Revoke nor Provider.RevocationURL is set.
 	ErrNotRevoked = errors.New("oauth: the session was deleted locally, but its tokens were not revoked at the server and stay valid there")
 
+	// ErrIssuerMismatch means that an authorization response came from another
+	// authorization server than the login was sent to (RFC 9207), or that the metadata
+	// found by [Discover] are those of another one (RFC 8414 §3.3). Nothing was sent to the
+	// token endpoint.
+	ErrIssuerMismatch = errors.New("oauth: the issuer is not the expected one")
+
 	// ErrClosed means that the token source is closed and its last token has
 	// expired.
 	ErrClosed = errors.New("oauth: the token source is closed")

@@ -88,7 +88,7 @@ func FuzzDecodeSession(f *testing.F) {
 
 func FuzzParseCallback(f *testing.F) {
 	for _, seed := range []string{
-		"code=abc&state=the-state", "error=access_denied&state=the-state", "code=abc&state=other", "code=a&code=b&state=the-state",
+		"code=abc&state=the-state", "code=abc&state=the-state&iss=https%3A%2F%2Fas.example", "error=access_denied&state=the-state", "code=abc&state=other", "code=a&code=b&state=the-state",
 		"state=the-state", "code=%00&state=the-state", "%zz", "code=abc&state=the-state&error=x&error_description=%1b[31m",
 	} {
 		f.Add(seed)
@@ -98,13 +98,15 @@ func FuzzParseCallback(f *testing.F) {
 		if err != nil {
 			return
 		}
-		a, err := parseCallback(q, "the-state", "https://as.example")
+		a, err := parseCallback(q, "the-state", expectedIssuer{"https://as.example", true})
 		switch {
 		case err != nil:
 		case q.Get("state") != "the-state":
 			t.Error("a foreign state was accepted")
 		case a.err == nil && !isVSChars(a.code.Reveal()):
 			t.Errorf("code %q", a.code.Reveal())
+		case a.err == nil && q.Get("iss") != "https://as.example":
+			t.Errorf("a code from %q was accepted", q.Get("iss"))
 		}
 	})
 }

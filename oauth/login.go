@@ -62,7 +62,8 @@ type LoginOptions struct {
 // If the server issues no refresh token, the session has a Warning with the
 // cause, and lasts as long as its access token.
 //
-// The error is an [*AuthorizationError] if the server rejected the login, ctx's error, or one
+// The error is an [*AuthorizationError] if the server rejected the login, matches
+// [ErrIssuerMismatch] if another server responded, is ctx's error, or one
 // listed in the package documentation. If the session cannot be saved, Login
 // returns it together with a [*PersistError], and the token source serves it
 // from memory.
@@ -262,7 +263,7 @@ func parsePasted(text string, cb *callback) (callbackResponse, error) {
 	if err != nil || u.RawQuery == "" {
 		return callbackResponse{}, errors.New("that is not an address with a code in it")
 	}
-	return parseCallback(u.Query(), cb.state, cb.issuer)
+	return parseCallback(u.Query(), cb.state, cb.from)
 }
 
 // redeem exchanges the code and stores the session.

@@ -97,6 +97,7 @@
 //   - [*StoreError] and [*PersistError]: the session could not be read, or saved.
 //   - [*ConfigError]: a mistake in the [Config].
 //   - [*AuthorizationError]: the server rejected a login.
+//   - [ErrIssuerMismatch]: another server responded to a login.
 //
 // # Servers
 //
@@ -297,6 +298,9 @@ func (c *Client) check() error {
 		if c.authURL, err = wire.CheckURL(p.AuthURL); err != nil {
 			wrong("Provider.AuthURL", "%v", err)
 		}
+	}
+	if p.RequireIss && p.Issuer == "" {
+		wrong("Provider.Issuer", "is empty, and Provider.RequireIss compares with it")
 	}
 	if !strings.HasPrefix(p.CallbackPath, "/") || strings.ContainsAny(p.CallbackPath, "?#% ") {
 		wrong("Provider.CallbackPath", "is not a plain absolute path such as /auth/callback")

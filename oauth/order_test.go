@@ -1490,31 +1490,52 @@ func TestBrokenStoreCostsNoGoroutine(t *testing.T) {
 	}
 }
 
-func TestForeignIssuerIsIgnored(t *testing.T) {
-	for name, tt := range map[string]struct{ issuer, ours string }{
-		"another issuer": {"https://evil.example", "https://as.example"},
-		"twice":          {"https://as.example", "https://as.example"},
+func TestIssuerOfAnAuthorizationResponse(t *testing.T) {
+	const ours = "https://as.example"
+	for name, tt := range map[string]struct {
+		require bool
+		iss     []string
+		ends    bool // the login ends, and nothing is sent to the token endpoint
+	}{
+		"right":              {true, []string{ours}, false},
+		"removed":            {true, nil, true},
+		"not required":       {false, nil, false},
+		"wrong":              {false, []string{"https://evil.example"}, true},
+		"wrong and required": {true, []string{"https://evil.example"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := newFakeServer(rotate)
-			c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Provider.Issuer = tt.ours })
+			c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Provider.Issuer, cfg.Provider.RequireIss = ours, tt.require })
+			var page string
 			s, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: browser(t, func(cb *url.URL) {
-				foreign := with(cb, func(q url.Values) {
-					q.Set("iss", tt.issuer)
-					if name == "twice" {
-						q.Add("iss", "https://evil.example")
-					}
-				})
-				if status, _ := get(t, foreign); status != http.StatusBadRequest || srv.count() != 0 {
-					t.Errorf("status %d, %d requests", status, srv.count())
-				}
-				get(t, with(cb, func(q url.Values) { q.Set("iss", tt.ours) }))
+				_, page = get(t, with(cb, func(q url.Values) { q["iss"] = tt.iss }))
 			})})
-			if err != nil || s.RefreshToken != "rt-1" {
-				t.Errorf("%v", err)
+			if !tt.ends {
+				if err != nil || s.RefreshToken != "rt-1" {
+					t.Errorf("%v", err)
+				}
+				return
 			}
+			if !errors.Is(err, oauth.ErrIssuerMismatch) || srv.count() != 0 || !strings.Contains(page, "The login failed") {
+				t.Errorf("error %v after %d requests; page %s", err, srv.count(), page)
+			}
+			wantStored(t, c, "rt-0")
 		})
 	}
+	t.Run("twice", func(t *testing.T) { // "parameters MUST NOT be included more than once" (RFC 6749 §3.1)
+		srv := newFakeServer(rotate)
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Provider.Issuer = ours })
+		_, err := c.Login(t.Context(), oauth.LoginOptions{OpenURL: browser(t, func(cb *url.URL) {
+			twice := with(cb, func(q url.Values) { q["iss"] = []string{ours, "https://evil.example"} })
+			if status, _ := get(t, twice); status != http.StatusBadRequest || srv.count() != 0 {
+				t.Errorf("status %d, %d requests", status, srv.count())
+			}
+			get(t, with(cb, func(q url.Values) { q.Set("iss", ours) }))
+		})})
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestTokenThatDiesDuringTheRequestIsReplaced(t *testing.T) {

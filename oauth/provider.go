@@ -116,10 +116,16 @@ type Provider struct {
 	// uses if Config.Revoke is nil. Optional.
 	RevocationURL string
 
-	// Issuer is the server's issuer identifier (RFC 8414 §2). If it is set,
-	// authorization responses with a different iss parameter are
-	// ignored (RFC 9207 §2.4). Optional.
+	// Issuer is the server's issuer identifier (RFC 8414 §2). If it is set, an
+	// authorization response with a different iss parameter ends the login with
+	// [ErrIssuerMismatch] (RFC 9207 §2.4). Optional.
 	Issuer string
+
+	// RequireIss means that every authorization response must have the iss parameter,
+	// because the server sends it with each
+	// (authorization_response_iss_parameter_supported, RFC 9207 §3). It needs Issuer.
+	// Optional.
+	RequireIss bool
 
 	// RefreshTokenSwitch is a sentence that says where to enable refresh tokens.
 	// It is used to explain why there is none. Optional.

@@ -119,18 +119,37 @@ func TestSalvageTakesAnObject(t *testing.T) {
 	}
 }
 
-// TestIssuerOfACallback matters where both sides name one.
+// TestIssuerOfACallback compares iss (RFC 9207 §2.4) where the provider has an issuer.
 func TestIssuerOfACallback(t *testing.T) {
+	const ours = "https://as.example"
 	for _, tt := range []struct {
-		ours, theirs string
-		ok           bool
-	}{{"", "", true}, {"", "https://a", true}, {"https://a", "", true}, {"https://a", "https://a", true}, {"https://a", "https://b", false}} {
-		q := url.Values{"state": {"s"}, "code": {"c"}}
-		if tt.theirs != "" {
-			q.Set("iss", tt.theirs)
-		}
-		if got, err := parseCallback(q, "s", tt.ours); (err == nil) != tt.ok || tt.ok && got.err != nil {
-			t.Errorf("%+v: got %v and %v", tt, got.err, err)
+		from   expectedIssuer
+		theirs string
+		ok     bool
+	}{
+		{expectedIssuer{}, "", true},
+		{expectedIssuer{}, ours, true},
+		{expectedIssuer{ours, false}, "", true},
+		{expectedIssuer{ours, false}, ours, true},
+		{expectedIssuer{ours, false}, "https://evil.example", false},
+		{expectedIssuer{ours, true}, ours, true},
+		{expectedIssuer{ours, true}, "", false},
+		{expectedIssuer{ours, true}, ours + "/", false},
+		{expectedIssuer{ours, true}, "https://AS.example", false},
+	} {
+		for _, response := range []url.Values{{"code": {"c"}}, {"error": {"access_denied"}}} {
+			response.Set("state", "s")
+			if tt.theirs != "" {
+				response.Set("iss", tt.theirs)
+			}
+			got, err := parseCallback(response, "s", tt.from)
+			if err != nil || errors.Is(got.err, ErrIssuerMismatch) == tt.ok || !tt.ok && got.code != "" {
+				t.Errorf("%+v, %v: got %v and %v", tt, response, got.err, err)
+			}
+			response.Set("state", "of another login")
+			if _, err := parseCallback(response, "s", tt.from); err == nil {
+				t.Errorf("%+v, %v: the response of another login was accepted", tt, response)
+			}
 		}
 	}
 }
