@@ -117,3 +117,29 @@ func FuzzPrefersRussian(f *testing.F) {
 	}
 	f.Fuzz(func(_ *testing.T, header string) { prefersRussian(header) })
 }
+
+func FuzzParseMetadata(f *testing.F) {
+	for _, seed := range []string{
+		`{"issuer":"https://as.example","token_endpoint":"https://as.example/token"}`,
+		`{"issuer":"https://as.example","token_endpoint":"http://127.0.0.1/token","revocation_endpoint":"file:///etc/passwd"}`,
+		`{"issuer":"https://evil.example","token_endpoint":"https://as.example/token"}`,
+		`{"issuer":"https://as.example","token_endpoint":"https://as.example/\u202e","scopes_supported":[null,"openid"]}`, `[]`, ``,
+	} {
+		f.Add([]byte(seed))
+	}
+	issuer := &url.URL{Scheme: "https", Host: "as.example"}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p, err := parseMetadata(body, issuer, "https://as.example")
+		if err != nil {
+			return
+		}
+		for _, endpoint := range []string{p.TokenURL, p.AuthURL, p.RevocationURL} {
+			if u, err := url.Parse(endpoint); endpoint != "" && (err != nil || !strings.EqualFold(u.Scheme, "https") || u.User != nil) {
+				t.Errorf("%q was accepted", endpoint)
+			}
+		}
+		if _, err := New(Config{Provider: p, ClientID: "client"}); err != nil {
+			t.Errorf("%+v: %v", p, err)
+		}
+	})
+}

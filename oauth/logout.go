@@ -184,5 +184,5 @@ func (c *Client) revokeToken(ctx context.Context, s Session) error {
 	if resp.StatusCode == http.StatusOK {
 		return nil // "the client must not depend on the body", and a token that is invalid already is no error (§2.2)
 	}
-	return parseRefusal(resp, body, err, c.secrets(g))
+	return parseRefusal(resp, body, err, "Provider.RevocationURL", c.secrets(g))
 }

@@ -101,7 +101,8 @@
 //
 // # Servers
 //
-// [Provider] describes a server. [YandexCloud] and [YandexID] are predefined;
+// [Provider] describes a server. [YandexCloud] and [YandexID] are predefined, and
+// [Discover] describes a server by its metadata (RFC 8414, OpenID Connect Discovery);
 // nothing else in the package is specific to Yandex. The package follows
 // RFC 6749 (OAuth 2.0), RFC 7636 (PKCE, S256 only), RFC 8252 (loopback redirect)
 // and RFC 9449 (DPoP). To protect credentials, it does not follow redirects, use plain

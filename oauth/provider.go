@@ -35,7 +35,7 @@ const (
 )
 
 // A Provider describes an authorization server. [YandexCloud] and [YandexID] are
-// predefined; any other server that implements RFC 6749 can be described too.
+// predefined, and [Discover] reads the metadata of a server; any other server that implements RFC 6749 can be described too.
 //
 // URLs must be https, or http to a loopback address.
 type Provider struct {

@@ -59,7 +59,7 @@ func (c *Client) parseAnswer(resp *http.Response, body []byte, readErr error, g 
 		if readErr == nil {
 			response = misplacedTokens(body)
 		}
-		return response, parseRefusal(resp, body, readErr, secrets)
+		return response, parseRefusal(resp, body, readErr, "Provider.TokenURL", secrets)
 	}
 	response, err := parseToken(body)
 	isNew := response.refreshToken != "" && response.refreshToken.Reveal() != g.form.Get("refresh_token")
@@ -308,15 +308,15 @@ func brief(text string) string {
 const maxSearched = 16 << 10
 
 // parseRefusal makes a ServerError of any response that is not a success. readErr
-// is what went wrong while the body was read.
-func parseRefusal(resp *http.Response, body []byte, readErr error, secrets []string) *ServerError {
+// is what went wrong while the body was read, location the field that has the URL.
+func parseRefusal(resp *http.Response, body []byte, readErr error, location string, secrets []string) *ServerError {
 	e := &ServerError{
 		Status:     resp.StatusCode,
 		RetryAfter: retry.After(resp.Header, time.Now()),
 		RequestID:  wire.RequestID(resp.Header, secrets...),
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		e.Err = fmt.Errorf("%w: a redirect, which is not followed, so that no credential goes elsewhere: check Provider.TokenURL", ErrMalformedResponse)
+		e.Err = fmt.Errorf("%w: a redirect, which is not followed, so that no credential goes elsewhere: check %s", ErrMalformedResponse, location)
 		return e
 	}
 	if readErr != nil {
