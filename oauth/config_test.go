@@ -31,6 +31,8 @@ func TestConfigErrors(t *testing.T) {
 		{"fragment", func(c *oauth.Config) { c.Provider.TokenURL = "https://as.example/#x" }, "Provider.TokenURL", "fragment"},
 		{"other scheme", func(c *oauth.Config) { c.Provider.TokenURL = "ftp://as.example/" }, "Provider.TokenURL", "neither https"},
 		{"auth URL", func(c *oauth.Config) { c.Provider.AuthURL = "http://as.example/" }, "Provider.AuthURL", "only https"},
+		{"PAR nowhere", func(c *oauth.Config) { c.Provider.RequirePAR = true }, "Provider.PushedAuthURL", "is empty"},
+		{"PAR URL", func(c *oauth.Config) { c.Provider.PushedAuthURL = "http://as.example/" }, "Provider.PushedAuthURL", "only https"},
 		{"iss is required of an unknown issuer", func(c *oauth.Config) { c.Provider.RequireIss = true }, "Provider.Issuer", "is empty"},
 		{"callback path", func(c *oauth.Config) { c.Provider.CallbackPath = "auth/callback" }, "Provider.CallbackPath", "absolute path"},
 		{"no client", func(c *oauth.Config) { c.ClientID = "" }, "ClientID", "is empty"},

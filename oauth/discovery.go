@@ -27,7 +27,7 @@ const discoveryTimeout = 30 * time.Second
 // https URL (or http to a loopback address) without query and fragment. hc is optional;
 // the default is [http.DefaultClient]. Redirects are not followed.
 //
-// The result has Name, Issuer, RequireIss and the endpoints of the metadata. Scopes are openid and offline_access, as far as the server lists them.
+// The result has Name, Issuer, RequireIss, RequirePAR and the endpoints of the metadata. Scopes are openid and offline_access, as far as the server lists them.
 // ThumbprintHash is SHA-256 if the server lists algorithms for DPoP. Everything else
 // depends on the client's registration: set AuthMethod if the client is confidential, and
 // AuthParams if the server issues refresh tokens only with prompt=consent (OpenID Connect
@@ -150,6 +150,7 @@ func parseMetadata(body []byte, u *url.URL, issuer string) (Provider, error) {
 	}{
 		{"token_endpoint", &p.TokenURL},
 		{"authorization_endpoint", &p.AuthURL},
+		{"pushed_authorization_request_endpoint", &p.PushedAuthURL},
 		{"revocation_endpoint", &p.RevocationURL},
 	} {
 		if *e.field, err = endpointMember(m, e.member, u); err != nil {
@@ -161,10 +162,14 @@ func parseMetadata(body []byte, u *url.URL, issuer string) (Provider, error) {
 	}
 	for member, field := range map[string]*bool{
 		"authorization_response_iss_parameter_supported": &p.RequireIss, // RFC 9207 §3
+		"require_pushed_authorization_requests":          &p.RequirePAR, // RFC 9126 §5
 	} {
 		if raw, ok := m[member]; ok && json.Unmarshal(raw, field) != nil {
 			return Provider{}, fmt.Errorf("%s is not a boolean", member)
 		}
+	}
+	if p.RequirePAR && p.PushedAuthURL == "" {
+		return Provider{}, errors.New("pushed_authorization_request_endpoint is missing, and required")
 	}
 	var scopes, proofAlgs []string
 	for member, field := range map[string]*[]string{

@@ -74,6 +74,8 @@ func TestDiscover(t *testing.T) {
 				"authorization_response_iss_parameter_supported": true,
 				"scopes_supported":                               []string{"email", "offline_access", "openid"},
 				"dpop_signing_alg_values_supported":              []string{"ES256"},
+				"pushed_authorization_request_endpoint":          asIssuer + "/par",
+				"require_pushed_authorization_requests":          true,
 				"mtls_endpoint_aliases":                          map[string]string{"token_endpoint": "https://mtls.example"},
 			})), nil
 		},
@@ -85,6 +87,7 @@ func TestDiscover(t *testing.T) {
 	want := oauth.Provider{
 		Name: asIssuer, Issuer: asIssuer, RequireIss: true,
 		TokenURL: asIssuer + "/token", AuthURL: asIssuer + "/authorize", RevocationURL: "https://other.example/revoke",
+		PushedAuthURL: asIssuer + "/par", RequirePAR: true,
 		Scopes: []string{"openid", "offline_access"}, OfflineScope: "offline_access", ThumbprintHash: crypto.SHA256,
 	}
 	if !reflect.DeepEqual(p, want) {
@@ -160,6 +163,7 @@ func TestDiscoverErrors(t *testing.T) {
 		"relative endpoint":           {with(map[string]any{"token_endpoint": "/token"}), "token_endpoint is not an absolute URL"},
 		"authorization with a script": {with(map[string]any{"authorization_endpoint": "javascript:alert(1)"}), "authorization_endpoint is not"},
 		"revocation with a user":      {with(map[string]any{"revocation_endpoint": "https://u:p@as.example"}), "revocation_endpoint has user information"},
+		"PAR is required nowhere":     {with(map[string]any{"require_pushed_authorization_requests": true}), "pushed_authorization_request_endpoint is missing"},
 		"a boolean that is none":      {with(map[string]any{"authorization_response_iss_parameter_supported": "true"}), "is not a boolean"},
 		"scopes that are no list":     {with(map[string]any{"scopes_supported": "openid"}), "is not an array"},
 		"a list":                      {document("[]"), "not an object"},

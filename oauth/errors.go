@@ -120,8 +120,8 @@ func (e *LoginRequiredError) Unwrap() []error {
 	return []error{ErrLoginRequired, e.Err}
 }
 
-// A ServerError is an error response of the token endpoint (RFC 6749 §5.2), or a
-// malformed response. It contains nothing of the request and no body; the server's
+// A ServerError is an error response of the token endpoint (RFC 6749 §5.2), or of another
+// endpoint that the client sends requests to, or a malformed response. It contains nothing of the request and no body; the server's
 // texts are redacted and truncated to 512 characters.
 type ServerError struct {
 	// Code is the error code, of RFC 6749, RFC 9449 or the server's

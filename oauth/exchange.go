@@ -71,7 +71,7 @@ func codeGrant(code Secret, verifier Secret, redirectURI string) grant {
 func (c *Client) secrets(g grant) []string {
 	secret := c.secret().Reveal()
 	all := []string{secret}
-	for _, name := range []string{"refresh_token", "code", "code_verifier", "token"} {
+	for _, name := range []string{"refresh_token", "code", "code_verifier", "token", "state"} {
 		if v := g.form.Get(name); v != "" {
 			all = append(all, v)
 		}

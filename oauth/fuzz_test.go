@@ -133,7 +133,7 @@ func FuzzParseMetadata(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, endpoint := range []string{p.TokenURL, p.AuthURL, p.RevocationURL} {
+		for _, endpoint := range []string{p.TokenURL, p.AuthURL, p.PushedAuthURL, p.RevocationURL} {
 			if u, err := url.Parse(endpoint); endpoint != "" && (err != nil || !strings.EqualFold(u.Scheme, "https") || u.User != nil) {
 				t.Errorf("%q was accepted", endpoint)
 			}

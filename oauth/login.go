@@ -87,11 +87,13 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 		leave()
 	}()
 	verifier := randomText()
-	authURL := c.authorizationURL(cb.redirectURI, cb.state, verifier, opts)
-	leave = showURL(ctx, authURL, cb, opts)
-
-	code, err := awaitCode(ctx, cb, opts)
+	var code Secret
 	var session Session
+	authURL, err := c.authorizationURL(ctx, c.authorizationRequest(cb.redirectURI, cb.state, verifier, opts))
+	if err == nil {
+		leave = showURL(ctx, authURL, cb, opts)
+		code, err = awaitCode(ctx, cb, opts)
+	}
 	if err == nil {
 		session, err = c.redeem(ctx, code, verifier, cb.redirectURI, replaced)
 	}
@@ -137,12 +139,27 @@ func (c *Client) checkLogin(opts LoginOptions) error {
 	return nil
 }
 
-// authorizationURL is the authorization request of RFC 6749 §4.1.1.
-func (c *Client) authorizationURL(redirectURI string, state, verifier Secret, opts LoginOptions) string {
-	p := c.cfg.Provider
+// authorizationURL is where the user's browser goes with an authorization request: with its
+// parameters in the URL, or with a reference to those that were pushed.
+func (c *Client) authorizationURL(ctx context.Context, request url.Values) (string, error) {
+	if c.cfg.Provider.RequirePAR {
+		requestURI, err := c.push(ctx, request)
+		if err != nil {
+			return "", fmt.Errorf("oauth: the login was not begun: %w", err)
+		}
+		request = url.Values{"client_id": {c.cfg.ClientID}, "request_uri": {requestURI.Reveal()}}
+	}
 	u := *c.authURL
 	q := u.Query()
-	maps.Copy(q, p.AuthParams)
+	maps.Copy(q, request)
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
+
+// authorizationRequest is that of RFC 6749 §4.1.1.
+func (c *Client) authorizationRequest(redirectURI string, state, verifier Secret, opts LoginOptions) url.Values {
+	p := c.cfg.Provider
+	q := cloneValues(p.AuthParams)
 	q.Set("response_type", "code")
 	q.Set("client_id", c.cfg.ClientID)
 	q.Set("redirect_uri", redirectURI)
@@ -161,8 +178,7 @@ func (c *Client) authorizationURL(redirectURI string, state, verifier Secret, op
 	if p.SubjectHintParam != "" && (opts.SubjectHint != "" || opts.FederationID != "") {
 		q.Set(p.SubjectHintParam, opts.SubjectHint) // sent beside a federation even if empty, as Yandex Cloud documents
 	}
-	u.RawQuery = q.Encode()
-	return u.String()
+	return q
 }
 
 // leaveGrace is how long OpenURL has, after the login, to see its last page.

@@ -104,8 +104,8 @@
 // [Provider] describes a server. [YandexCloud] and [YandexID] are predefined, and
 // [Discover] describes a server by its metadata (RFC 8414, OpenID Connect Discovery);
 // nothing else in the package is specific to Yandex. The package follows
-// RFC 6749 (OAuth 2.0), RFC 7636 (PKCE, S256 only), RFC 8252 (loopback redirect)
-// and RFC 9449 (DPoP). To protect credentials, it does not follow redirects, use plain
+// RFC 6749 (OAuth 2.0), RFC 7636 (PKCE, S256 only), RFC 8252 (loopback redirect),
+// RFC 9126 (pushed authorization requests), RFC 9207 (iss) and RFC 9449 (DPoP). To protect credentials, it does not follow redirects, use plain
 // http (except on loopback), read responses over 1 MiB or try
 // several authentication methods.
 package oauth
@@ -221,6 +221,7 @@ type Client struct {
 	tokenURL      *url.URL
 	tokenOrigin   string
 	authURL       *url.URL      // nil if the provider has none
+	pushedAuthURL *url.URL      // nil if the provider has none
 	revocationURL *url.URL      // nil if the provider has none
 	secret        func() Secret // Config.ClientSecret: fmt follows pointers, not functions
 	http          *http.Client
@@ -290,15 +291,23 @@ func (c *Client) check() error {
 	} else {
 		c.tokenOrigin = strings.ToLower(c.tokenURL.Scheme + "://" + c.tokenURL.Host)
 	}
-	if p.RevocationURL != "" {
-		if c.revocationURL, err = wire.CheckURL(p.RevocationURL); err != nil {
-			wrong("Provider.RevocationURL", "%v", err)
+	for _, e := range []struct {
+		field, raw string
+		u          **url.URL
+	}{
+		{"Provider.AuthURL", p.AuthURL, &c.authURL},
+		{"Provider.PushedAuthURL", p.PushedAuthURL, &c.pushedAuthURL},
+		{"Provider.RevocationURL", p.RevocationURL, &c.revocationURL},
+	} {
+		if e.raw == "" {
+			continue
+		}
+		if *e.u, err = wire.CheckURL(e.raw); err != nil {
+			wrong(e.field, "%v", err)
 		}
 	}
-	if p.AuthURL != "" {
-		if c.authURL, err = wire.CheckURL(p.AuthURL); err != nil {
-			wrong("Provider.AuthURL", "%v", err)
-		}
+	if p.RequirePAR && p.PushedAuthURL == "" {
+		wrong("Provider.PushedAuthURL", "is empty, and Provider.RequirePAR needs it")
 	}
 	if p.RequireIss && p.Issuer == "" {
 		wrong("Provider.Issuer", "is empty, and Provider.RequireIss compares with it")

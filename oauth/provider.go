@@ -50,6 +50,17 @@ type Provider struct {
 	// Optional. Needed by [Client.Login].
 	AuthURL string
 
+	// PushedAuthURL is the pushed authorization request endpoint (RFC 9126 §2).
+	// Optional. Needed with RequirePAR.
+	PushedAuthURL string
+
+	// RequirePAR means that authorization requests are pushed to PushedAuthURL, with the
+	// client's authentication and a DPoP proof, and that the user's browser gets a
+	// reference to them only (require_pushed_authorization_requests, RFC 9126 §5). The
+	// reference expires, often after a minute, so the user must open the page promptly.
+	// Optional.
+	RequirePAR bool
+
 	// AuthMethod is how the client authenticates.
 	// Optional. Default: [AuthNone].
 	AuthMethod AuthMethod

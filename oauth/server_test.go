@@ -32,6 +32,7 @@ type fakeServer struct {
 }
 
 type fakeRequest struct {
+	url    string
 	form   url.Values
 	header http.Header
 	ctx    context.Context
@@ -50,7 +51,7 @@ func (s *fakeServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := fakeRequest{form, req.Header.Clone(), req.Context()}
+	r := fakeRequest{req.URL.String(), form, req.Header.Clone(), req.Context()}
 	s.mu.Lock()
 	s.requests = append(s.requests, r)
 	n := len(s.requests)
