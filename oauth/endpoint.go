@@ -20,6 +20,7 @@ type endpoint struct {
 	url    *url.URL
 	field  string // of the Config that has the URL
 	proved bool   // its requests carry DPoP proofs
+	status bool   // the status of a success says everything
 }
 
 // call posts a form with the client's authentication, and returns the body of a response
@@ -101,6 +102,8 @@ func (c *Client) callWith(ctx context.Context, e endpoint, g grant, iat time.Tim
 	switch {
 	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated:
 		return nil, newNonce, parseRefusal(resp, body, err, e.field, c.secrets(g))
+	case e.status:
+		return nil, newNonce, nil
 	case errors.Is(err, wire.ErrTooLarge):
 		return nil, newNonce, malformed(resp.StatusCode, err)
 	case err != nil:

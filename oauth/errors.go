@@ -31,7 +31,8 @@ var (
 
 	// ErrNotRevoked means that the session was deleted locally, but its tokens
 	// remain valid at the server, because neither
-	// Config.Revoke nor Provider.RevocationURL is set.
+	// Config.Revoke nor Provider.RevocationURL is set, or the server does not revoke
+	// tokens of this kind.
 	ErrNotRevoked = errors.New("oauth: the session was deleted locally, but its tokens were not revoked at the server and stay valid there")
 
 	// ErrIssuerMismatch means that an authorization response came from another

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/ycauth/ycauth-go/internal/clock"
@@ -23,7 +22,8 @@ const maxRevocations = 3
 // the access token that Config.Revoke needs.
 //
 // If neither way to revoke is configured, Logout deletes the session all the same,
-// and the error matches [ErrNotRevoked]. The same applies if there is no access token for
+// and the error matches [ErrNotRevoked]. The same applies if the server cannot revoke tokens of
+// this kind (unsupported_token_type), or if there is no access token for
 // Config.Revoke, because the server has rejected the refresh token after the response to
 // an earlier request was lost; the server may have issued a successor. Logout revokes
 // nothing if the server has ended the session, or if it has no refresh token and its
@@ -173,16 +173,13 @@ func (c *Client) revokeToken(ctx context.Context, s Session) error {
 	if token == "" {
 		token, hint = s.AccessToken, "access_token"
 	}
-	g := grant{form: url.Values{"token": {token.Reveal()}, "token_type_hint": {hint}}}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
-	defer cancel()
-	resp, err := c.post(ctx, c.revocationURL, g, "")
-	if err != nil {
-		return err
+	form := url.Values{"token": {token.Reveal()}, "token_type_hint": {hint}}
+	// "The client must not depend on the body", and a token that is invalid already is no
+	// error (§2.2).
+	_, err := c.call(ctx, endpoint{url: c.revocationURL, field: "Provider.RevocationURL", status: true}, form)
+	var server *ServerError
+	if errors.As(err, &server) && server.Code == "unsupported_token_type" { // §2.2.1: it will not be supported later either
+		return fmt.Errorf("%w: %w", ErrNotRevoked, err)
 	}
-	body, err := readBody(resp)
-	if resp.StatusCode == http.StatusOK {
-		return nil // "the client must not depend on the body", and a token that is invalid already is no error (§2.2)
-	}
-	return parseRefusal(resp, body, err, "Provider.RevocationURL", c.secrets(g))
+	return err
 }

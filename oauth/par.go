@@ -13,7 +13,7 @@ import (
 // the key as dpop_jkt does, and is sent beside it (RFC 9449 §10.1): there are servers that
 // expect the one or the other.
 func (c *Client) push(ctx context.Context, request url.Values) (requestURI Secret, _ error) {
-	body, err := c.call(ctx, endpoint{c.pushedAuthURL, "Provider.PushedAuthURL", true}, request)
+	body, err := c.call(ctx, endpoint{url: c.pushedAuthURL, field: "Provider.PushedAuthURL", proved: true}, request)
 	if err != nil {
 		return "", err
 	}
