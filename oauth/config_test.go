@@ -46,6 +46,9 @@ func TestConfigErrors(t *testing.T) {
 			c.ClientSecret, c.Provider.AuthMethod = "hunter2\n", oauth.AuthClientSecretBasicPlain
 		}, "ClientSecret", "control characters"},
 		{"scopes in one string", func(c *oauth.Config) { c.Scopes = []string{"openid offline_access"} }, "Scopes", "separate element"},
+		{"relative resource", func(c *oauth.Config) { c.Resources = []string{"https://api.example", "/v1"} }, "Resources", "absolute"},
+		{"resource with a fragment", func(c *oauth.Config) { c.Resources = []string{"https://api.example#v1"} }, "Resources", "fragment"},
+		{"empty resource", func(c *oauth.Config) { c.Resources = []string{""} }, "Resources", "absolute"},
 		{"hash", func(c *oauth.Config) { c.DPoP = newProver(t); c.Provider.ThumbprintHash = crypto.MD4 }, "Provider.ThumbprintHash", "not available"},
 		{"user agent", func(c *oauth.Config) { c.UserAgent = "a\r\nb" }, "UserAgent", "header"},
 		{"negative margin", func(c *oauth.Config) { c.StaleBefore = -1 }, "StaleBefore", "negative"},

@@ -307,6 +307,7 @@ func (c *Client) send(ctx context.Context, g grant, b beginning, told *dpop.Nonc
 	}
 	ctx, cancel := patience(ctx, c.cfg.RequestTimeout)
 	defer cancel()
+	g.form = c.tokenRequest(g.form)
 	sent := c.clock.Now()
 	resp, err := c.post(ctx, c.tokenURL, g, proof)
 	if err != nil {

@@ -169,6 +169,9 @@ func (c *Client) authorizationRequest(redirectURI string, state, verifier Secret
 	if len(c.cfg.Scopes) > 0 {
 		q.Set("scope", strings.Join(c.cfg.Scopes, " "))
 	}
+	if len(c.cfg.Resources) > 0 {
+		q["resource"] = c.cfg.Resources
+	}
 	if c.dpopJKT != "" {
 		q.Set("dpop_jkt", c.dpopJKT)
 	}

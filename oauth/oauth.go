@@ -143,6 +143,12 @@ type Config struct {
 	// Scopes are requested at login. Optional. Default: Provider.Scopes.
 	Scopes []string
 
+	// Resources are the absolute URIs, without a fragment, of the resources that access
+	// tokens are for (RFC 8707). They are part of every authorization and token request.
+	// Many servers issue tokens for one resource only. Clients that share a Store must
+	// have the same Resources. Optional. Default: the server decides.
+	Resources []string
+
 	// DPoP signs a proof for every token request, which binds new refresh
 	// tokens to its key. If the signer does not return within RenewTimeout (at a login,
 	// before ctx is done), the request fails, and so do further ones until it
@@ -247,6 +253,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, signing: make(chan struct{}, 1), nonces: new(dpop.Nonces), clocks: new(dpop.Clocks)}
 	c.cfg.Provider = cfg.Provider.clone()
 	c.cfg.Scopes = slices.Clone(cfg.Scopes)
+	c.cfg.Resources = slices.Clone(cfg.Resources)
 	if cfg.Scopes == nil {
 		c.cfg.Scopes = c.cfg.Provider.Scopes
 	}
@@ -316,6 +323,7 @@ func (c *Client) check() error {
 		wrong("Provider.CallbackPath", "is not a plain absolute path such as /auth/callback")
 	}
 	c.checkClientAuthentication(wrong)
+	c.checkParams(wrong)
 	for _, scope := range c.cfg.Scopes {
 		if !isScopeToken(scope) {
 			wrong("Scopes", "one is empty or has characters outside RFC 6749 §3.3: pass each scope as a separate element")

@@ -74,8 +74,10 @@ type Provider struct {
 	ThumbprintHash crypto.Hash
 
 	// AuthParams are added to every authorization request, for instance
-	// prompt=consent. Optional.
-	AuthParams url.Values
+	// prompt=consent, and TokenParams to every token request, for instance audience.
+	// They are no place for secrets. Parameters that the package sets itself are
+	// rejected. Optional.
+	AuthParams, TokenParams url.Values
 
 	// FederationHintParam and SubjectHintParam name the parameters of an
 	// authorization request that carry [LoginOptions.FederationID] and
@@ -199,7 +201,7 @@ func YandexID() Provider {
 // clone copies what New keeps, so that the caller can go on changing theirs.
 func (p Provider) clone() Provider {
 	p.Scopes = slices.Clone(p.Scopes)
-	p.AuthParams = maps.Clone(p.AuthParams)
+	p.AuthParams, p.TokenParams = maps.Clone(p.AuthParams), maps.Clone(p.TokenParams)
 	if p.AuthMethod == "" {
 		p.AuthMethod = AuthNone
 	}
