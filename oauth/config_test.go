@@ -38,7 +38,18 @@ func TestConfigErrors(t *testing.T) {
 		{"no client", func(c *oauth.Config) { c.ClientID = "" }, "ClientID", "is empty"},
 		{"secret of a public client", func(c *oauth.Config) { c.ClientSecret = "hunter2" }, "ClientSecret", "AuthMethod is none"},
 		{"no secret", func(c *oauth.Config) { c.Provider.AuthMethod = oauth.AuthClientSecretBasic }, "ClientSecret", "is empty"},
-		{"unknown method", func(c *oauth.Config) { c.Provider.AuthMethod = "private_key_jwt" }, "Provider.AuthMethod", "private_key_jwt"},
+		{"unknown method", func(c *oauth.Config) { c.Provider.AuthMethod = "tls_client_auth" }, "Provider.AuthMethod", "tls_client_auth"},
+		{"no client key", func(c *oauth.Config) { c.Provider.AuthMethod = oauth.AuthPrivateKeyJWT }, "ClientKey", "is not set"},
+		{"client key that is not from NewClientKey", func(c *oauth.Config) {
+			c.Provider.AuthMethod, c.ClientKey = oauth.AuthPrivateKeyJWT, new(oauth.ClientKey)
+		}, "ClientKey", "is not set"},
+		{"client key of no use", func(c *oauth.Config) { c.ClientKey = newClientKey(t, newKey(t)) }, "ClientKey", "AuthMethod is none"},
+		{"client key and secret", func(c *oauth.Config) {
+			c.Provider.AuthMethod, c.ClientKey, c.ClientSecret = oauth.AuthPrivateKeyJWT, newClientKey(t, newKey(t)), "hunter2"
+		}, "ClientSecret", "does not send it"},
+		{"client key of another algorithm", func(c *oauth.Config) {
+			c.Provider.AuthMethod, c.ClientKey, c.Provider.AuthSigningAlgs = oauth.AuthPrivateKeyJWT, newClientKey(t, newKey(t)), []string{"RS256", "HS256"}
+		}, "ClientKey", "signs with ES256"},
 		{"colon", func(c *oauth.Config) {
 			c.ClientID, c.ClientSecret, c.Provider.AuthMethod = "a:b", "hunter2", oauth.AuthClientSecretBasicPlain
 		}, "ClientID", "colon"},

@@ -27,7 +27,7 @@ const discoveryTimeout = 30 * time.Second
 // https URL (or http to a loopback address) without query and fragment. hc is optional;
 // the default is [http.DefaultClient]. Redirects are not followed.
 //
-// The result has Name, Issuer, RequireIss, RequirePAR and the endpoints of the metadata. Scopes are openid and offline_access, as far as the server lists them.
+// The result has Name, Issuer, RequireIss, RequirePAR, AuthSigningAlgs and the endpoints of the metadata. Scopes are openid and offline_access, as far as the server lists them.
 // ThumbprintHash is SHA-256 if the server lists algorithms for DPoP. Everything else
 // depends on the client's registration: set AuthMethod if the client is confidential, and
 // AuthParams if the server issues refresh tokens only with prompt=consent (OpenID Connect
@@ -173,8 +173,9 @@ func parseMetadata(body []byte, u *url.URL, issuer string) (Provider, error) {
 	}
 	var scopes, proofAlgs []string
 	for member, field := range map[string]*[]string{
-		"scopes_supported":                  &scopes,
-		"dpop_signing_alg_values_supported": &proofAlgs, // RFC 9449 §5.1
+		"scopes_supported":                                 &scopes,
+		"dpop_signing_alg_values_supported":                &proofAlgs, // RFC 9449 §5.1
+		"token_endpoint_auth_signing_alg_values_supported": &p.AuthSigningAlgs,
 	} {
 		if raw, ok := m[member]; ok && json.Unmarshal(raw, field) != nil {
 			return Provider{}, fmt.Errorf("%s is not an array of strings", member)

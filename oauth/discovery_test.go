@@ -70,13 +70,14 @@ func TestDiscover(t *testing.T) {
 				t.Errorf("%s with %v", r.Method, r.Header)
 			}
 			return answer(200, metadataOf(t, asIssuer, map[string]any{
-				"revocation_endpoint":                            "https://other.example/revoke",
-				"authorization_response_iss_parameter_supported": true,
-				"scopes_supported":                               []string{"email", "offline_access", "openid"},
-				"dpop_signing_alg_values_supported":              []string{"ES256"},
-				"pushed_authorization_request_endpoint":          asIssuer + "/par",
-				"require_pushed_authorization_requests":          true,
-				"mtls_endpoint_aliases":                          map[string]string{"token_endpoint": "https://mtls.example"},
+				"revocation_endpoint":                              "https://other.example/revoke",
+				"authorization_response_iss_parameter_supported":   true,
+				"scopes_supported":                                 []string{"email", "offline_access", "openid"},
+				"dpop_signing_alg_values_supported":                []string{"ES256"},
+				"pushed_authorization_request_endpoint":            asIssuer + "/par",
+				"require_pushed_authorization_requests":            true,
+				"token_endpoint_auth_signing_alg_values_supported": []string{"PS256", "ES256"},
+				"mtls_endpoint_aliases":                            map[string]string{"token_endpoint": "https://mtls.example"},
 			})), nil
 		},
 	}}
@@ -87,7 +88,7 @@ func TestDiscover(t *testing.T) {
 	want := oauth.Provider{
 		Name: asIssuer, Issuer: asIssuer, RequireIss: true,
 		TokenURL: asIssuer + "/token", AuthURL: asIssuer + "/authorize", RevocationURL: "https://other.example/revoke",
-		PushedAuthURL: asIssuer + "/par", RequirePAR: true,
+		PushedAuthURL: asIssuer + "/par", RequirePAR: true, AuthSigningAlgs: []string{"PS256", "ES256"},
 		Scopes: []string{"openid", "offline_access"}, OfflineScope: "offline_access", ThumbprintHash: crypto.SHA256,
 	}
 	if !reflect.DeepEqual(p, want) {

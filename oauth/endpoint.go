@@ -79,18 +79,14 @@ func (c *Client) callOnce(ctx context.Context, e endpoint, g grant) ([]byte, err
 // callWith makes one HTTP exchange. newNonce reports whether the response has another
 // nonce, which told is told.
 func (c *Client) callWith(ctx context.Context, e endpoint, g grant, iat time.Time, nonce string, told *dpop.Nonces) (_ []byte, newNonce bool, _ error) {
-	var proof string
-	if c.cfg.DPoP != nil && e.proved {
-		var err error
-		proof, err = c.prove(ctx, dpop.Claims{Method: http.MethodPost, URL: e.url.String(), Nonce: nonce, IssuedAt: iat})
-		if err != nil {
-			return nil, false, fmt.Errorf("oauth: %w", err)
-		}
+	by, err := c.sign(ctx, e.url, c.cfg.DPoP != nil && e.proved, nonce, iat)
+	if err != nil {
+		return nil, false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()
 	sent := c.clock.Now()
-	resp, err := c.post(ctx, e.url, g, proof)
+	resp, err := c.post(ctx, e.url, g, by)
 	if err != nil {
 		return nil, false, err
 	}

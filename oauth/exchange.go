@@ -281,17 +281,10 @@ func (c *Client) betterProof(b beginning, rejected []clock.Instant) bool {
 // send makes one HTTP exchange with a proof of its own. newNonce reports whether the
 // response has another nonce, which told is told.
 func (c *Client) send(ctx context.Context, g grant, b beginning, told *dpop.Nonces) (_ tokenResponse, newNonce bool, _ error) {
-	var proof string
-	if c.cfg.DPoP != nil {
-		// Signing can wait for a person, so it is not part of the request's time.
-		var err error
-		proof, err = c.prove(ctx, dpop.Claims{
-			Method: http.MethodPost, URL: c.cfg.Provider.TokenURL,
-			Nonce: b.nonce, IssuedAt: b.iat,
-		})
-		if err != nil {
-			return tokenResponse{}, false, fmt.Errorf("oauth: %w", err)
-		}
+	// Signing can wait for a person, so it is not part of the request's time.
+	by, err := c.sign(ctx, c.tokenURL, c.cfg.DPoP != nil, b.nonce, b.iat)
+	if err != nil {
+		return tokenResponse{}, false, err
 	}
 	if ctx.Err() != nil {
 		return tokenResponse{}, false, retry.Ended(ctx) // the person took too long
@@ -309,7 +302,7 @@ func (c *Client) send(ctx context.Context, g grant, b beginning, told *dpop.Nonc
 	defer cancel()
 	g.form = c.tokenRequest(g.form)
 	sent := c.clock.Now()
-	resp, err := c.post(ctx, c.tokenURL, g, proof)
+	resp, err := c.post(ctx, c.tokenURL, g, by)
 	if err != nil {
 		return tokenResponse{}, false, err
 	}
@@ -323,34 +316,59 @@ func (c *Client) send(ctx context.Context, g grant, b beginning, told *dpop.Nonc
 	return response, newNonce, err
 }
 
-// prove makes a proof for as long as ctx lasts. Not every signer learns that ctx has
+// signatures are what one attempt of a request is signed with.
+type signatures struct {
+	proof     string // of possession of the DPoP key; "" for none
+	assertion string // of the client; "" for none
+}
+
+// sign makes the signatures of one attempt of a request to u.
+func (c *Client) sign(ctx context.Context, u *url.URL, prove bool, nonce string, iat time.Time) (by signatures, err error) {
+	if prove {
+		by.proof, err = c.await(ctx, "the DPoP key", func() (string, error) {
+			return c.cfg.DPoP.Proof(ctx, dpop.Claims{Method: http.MethodPost, URL: u.String(), Nonce: nonce, IssuedAt: iat})
+		})
+		if err != nil {
+			return by, fmt.Errorf("oauth: %w", err)
+		}
+	}
+	if c.assertions != nil {
+		by.assertion, err = c.await(ctx, "the client key", func() (string, error) { return c.assertions.assertion(ctx, iat) })
+		if err != nil {
+			return by, fmt.Errorf("oauth: no client assertion was made: %w", err)
+		}
+	}
+	return by, nil
+}
+
+// await waits for a signature for as long as ctx lasts. Not every signer learns that ctx has
 // ended ([dpop.ContextSigner]): one that hangs is left to itself, so that it keeps neither
 // the store's lock nor a caller, and is not asked again before it has returned.
-func (c *Client) prove(ctx context.Context, claims dpop.Claims) (proof string, err error) {
+func (c *Client) await(ctx context.Context, key string, sign func() (string, error)) (signed string, err error) {
 	if ctx.Err() != nil {
 		return "", retry.Ended(ctx)
 	}
 	select {
 	case c.signing <- struct{}{}:
 	case <-ctx.Done():
-		return "", &dpop.SigningError{Err: fmt.Errorf("%w while an earlier signature was made: see what the signer of the DPoP key waits for", retry.Ended(ctx))}
+		return "", &dpop.SigningError{Err: fmt.Errorf("%w while an earlier signature was made: see what the signer of %s waits for", retry.Ended(ctx), key)}
 	}
 	type outcome struct {
-		proof string
-		err   error
+		signed string
+		err    error
 	}
 	made, done := make(chan outcome, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		proof, err := c.cfg.DPoP.Proof(ctx, claims)
+		signed, err := sign()
 		<-c.signing
-		made <- outcome{proof, err}
+		made <- outcome{signed, err}
 	}()
 	if !within(ctx, done) {
-		return "", &dpop.SigningError{Err: fmt.Errorf("%w: see what the signer of the DPoP key waits for", retry.Ended(ctx))}
+		return "", &dpop.SigningError{Err: fmt.Errorf("%w: see what the signer of %s waits for", retry.Ended(ctx), key)}
 	}
 	o := <-made
-	return o.proof, o.err
+	return o.signed, o.err
 }
 
 // lateGrace is how long a response may still take after the process was stopped
@@ -399,16 +417,16 @@ var errLeaseEnds = errors.New("the lease of the session ends too soon, and must 
 
 // post sends a request with the client's authentication. Its error is an
 // [*UnreachableError] or a [*lostError].
-func (c *Client) post(ctx context.Context, u *url.URL, g grant, proof string) (*http.Response, error) {
+func (c *Client) post(ctx context.Context, u *url.URL, g grant, by signatures) (*http.Response, error) {
 	form := cloneValues(g.form)
 	header := http.Header{
 		"Content-Type": {"application/x-www-form-urlencoded"},
 		"Accept":       {"application/json"},
 		"User-Agent":   {c.cfg.UserAgent},
 	}
-	c.authenticate(form, header)
-	if proof != "" {
-		header.Set("DPoP", proof)
+	c.authenticate(form, header, by.assertion)
+	if by.proof != "" {
+		header.Set("DPoP", by.proof)
 	}
 	secrets := c.secrets(g)
 	var wrote, dialed atomic.Bool
@@ -470,7 +488,7 @@ func readBody(resp *http.Response) ([]byte, error) {
 }
 
 // authenticate adds the client's identity to a request (RFC 6749 §2.3.1, §3.2.1).
-func (c *Client) authenticate(form url.Values, header http.Header) {
+func (c *Client) authenticate(form url.Values, header http.Header, assertion string) {
 	id, secret := c.cfg.ClientID, c.secret().Reveal()
 	switch c.cfg.Provider.AuthMethod {
 	case AuthClientSecretPost:
@@ -484,6 +502,10 @@ func (c *Client) authenticate(form url.Values, header http.Header) {
 		fallthrough
 	case AuthClientSecretBasicPlain:
 		header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(id+":"+secret)))
+	case AuthPrivateKeyJWT:
+		form.Set("client_assertion_type", assertionType)
+		form.Set("client_assertion", assertion)
+		fallthrough // "client_id" is "unnecessary", but not forbidden (RFC 7521 §4.2), and servers look for it first
 	default:
 		form.Set("client_id", id)
 	}

@@ -206,7 +206,9 @@ func (s *TokenSource) keptAlive(ctx context.Context, told *time.Time) time.Durat
 	return max(min(p.RenewAt(session).Sub(now), look), leastLook)
 }
 
-func (c *Client) needsPerson() bool { return c.cfg.DPoP != nil && c.cfg.DPoP.NeedsPerson() }
+func (c *Client) needsPerson() bool {
+	return c.cfg.DPoP != nil && c.cfg.DPoP.NeedsPerson() || c.assertions != nil && c.assertions.needsPerson()
+}
 
 func (c *Client) tellNeedsPerson(s Session) {
 	c.emit(Event{Kind: EventNeedsPerson, Cause: CauseKeepAlive, Generation: s.Generation, Expiry: s.Expiry})

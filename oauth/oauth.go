@@ -111,6 +111,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,8 +138,12 @@ type Config struct {
 	ClientID string
 
 	// ClientSecret is for confidential clients.
-	// Optional. Required by every Provider.AuthMethod but AuthNone.
+	// Optional. Required by every Provider.AuthMethod but AuthNone and AuthPrivateKeyJWT.
 	ClientSecret Secret
+
+	// ClientKey signs the assertions of a client with [AuthPrivateKeyJWT].
+	// Optional. Required by AuthPrivateKeyJWT.
+	ClientKey *ClientKey
 
 	// Scopes are requested at login. Optional. Default: Provider.Scopes.
 	Scopes []string
@@ -230,6 +235,7 @@ type Client struct {
 	pushedAuthURL *url.URL      // nil if the provider has none
 	revocationURL *url.URL      // nil if the provider has none
 	secret        func() Secret // Config.ClientSecret: fmt follows pointers, not functions
+	assertions    *assertions   // nil unless the client authenticates with them
 	http          *http.Client
 	thumbprint    string // SHA-256 of the DPoP key; "" without one
 	dpopJKT       string // what the authorization request says of the key
@@ -365,10 +371,29 @@ func (c *Client) checkClientAuthentication(wrong func(field, format string, args
 	if id == "" {
 		wrong("ClientID", "is empty")
 	}
+	if c.cfg.ClientKey != nil && c.cfg.Provider.AuthMethod != AuthPrivateKeyJWT {
+		wrong("ClientKey", "is set, but Provider.AuthMethod is %s: choose private_key_jwt", c.cfg.Provider.AuthMethod)
+	}
 	switch method := c.cfg.Provider.AuthMethod; method {
 	case AuthNone:
 		if secret != "" {
 			wrong("ClientSecret", "is set, but Provider.AuthMethod is none: choose client_secret_basic or client_secret_post")
+		}
+		return
+	case AuthPrivateKeyJWT:
+		if secret != "" {
+			wrong("ClientSecret", "is set, but Provider.AuthMethod is private_key_jwt, which does not send it")
+		}
+		if c.cfg.ClientKey == nil || c.cfg.ClientKey.prepare == nil {
+			wrong("ClientKey", "is not set, but Provider.AuthMethod is private_key_jwt: see NewClientKey")
+			return
+		}
+		// One audience, the issuer, for all endpoints: an assertion with the URL of an endpoint
+		// could be made for one of another server (draft-ietf-oauth-rfc7523bis).
+		audience := cmp.Or(c.cfg.Provider.Issuer, c.cfg.Provider.TokenURL)
+		var err error
+		if c.assertions, err = c.cfg.ClientKey.prepare(id, audience, c.cfg.Provider.AuthSigningAlgs); err != nil {
+			wrong("ClientKey", "%v", err)
 		}
 		return
 	case AuthClientSecretPost, AuthClientSecretBasic:

@@ -32,6 +32,11 @@ const (
 	// servers that only decode the base64, such as Yandex OAuth. An
 	// identifier with a colon cannot be sent this way.
 	AuthClientSecretBasicPlain AuthMethod = "client_secret_basic_plain"
+
+	// AuthPrivateKeyJWT sends an assertion that Config.ClientKey signs (RFC 7523 §2.2,
+	// OpenID Connect Core 1.0 §9). Its audience is Provider.Issuer, or TokenURL if there
+	// is none; it expires after a minute, and none is sent twice.
+	AuthPrivateKeyJWT AuthMethod = "private_key_jwt"
 )
 
 // A Provider describes an authorization server. [YandexCloud] and [YandexID] are
@@ -64,6 +69,11 @@ type Provider struct {
 	// AuthMethod is how the client authenticates.
 	// Optional. Default: [AuthNone].
 	AuthMethod AuthMethod
+
+	// AuthSigningAlgs are the algorithms that the server accepts in the client's assertions
+	// (token_endpoint_auth_signing_alg_values_supported). Optional. Default: that of the
+	// kind of key, RS256 for RSA.
+	AuthSigningAlgs []string
 
 	// Scopes are requested if [Config.Scopes] is nil. Optional.
 	Scopes []string
@@ -201,6 +211,7 @@ func YandexID() Provider {
 // clone copies what New keeps, so that the caller can go on changing theirs.
 func (p Provider) clone() Provider {
 	p.Scopes = slices.Clone(p.Scopes)
+	p.AuthSigningAlgs = slices.Clone(p.AuthSigningAlgs)
 	p.AuthParams, p.TokenParams = maps.Clone(p.AuthParams), maps.Clone(p.TokenParams)
 	if p.AuthMethod == "" {
 		p.AuthMethod = AuthNone

@@ -199,13 +199,18 @@ func openClient(t *testing.T, srv *fakeServer, change ...func(*oauth.Config)) (*
 	return c, log
 }
 
-func newProver(t testing.TB) *dpop.Prover {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := dpop.New(key)
+	return key
+}
+
+func newProver(t testing.TB) *dpop.Prover {
+	t.Helper()
+	p, err := dpop.New(newKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}
