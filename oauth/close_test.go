@@ -99,7 +99,7 @@ func TestCloseSaysThatARequestGoesOn(t *testing.T) {
 			return err
 		},
 		"login": func(c *Client) error {
-			_, err := c.redeem(context.Background(), "code", "verifier", "http://127.0.0.1/", Session{})
+			_, err := c.redeem(context.Background(), codeGrant("code", "verifier", "http://127.0.0.1/"), Session{})
 			return err
 		},
 	} {
@@ -169,7 +169,7 @@ func TestCloseEndsTheWaitOfALogin(t *testing.T) {
 				}
 				done := make(chan error, 1)
 				go func() {
-					_, err := c.redeem(context.Background(), "code", "verifier", "http://127.0.0.1/", imported)
+					_, err := c.redeem(context.Background(), codeGrant("code", "verifier", "http://127.0.0.1/"), imported)
 					done <- err
 				}()
 				time.Sleep(tt.closeAfter)

@@ -150,6 +150,7 @@ func parseMetadata(body []byte, u *url.URL, issuer string) (Provider, error) {
 	}{
 		{"token_endpoint", &p.TokenURL},
 		{"authorization_endpoint", &p.AuthURL},
+		{"device_authorization_endpoint", &p.DeviceAuthURL},
 		{"pushed_authorization_request_endpoint", &p.PushedAuthURL},
 		{"revocation_endpoint", &p.RevocationURL},
 	} {

@@ -74,6 +74,7 @@ func TestDiscover(t *testing.T) {
 				"authorization_response_iss_parameter_supported":   true,
 				"scopes_supported":                                 []string{"email", "offline_access", "openid"},
 				"dpop_signing_alg_values_supported":                []string{"ES256"},
+				"device_authorization_endpoint":                    asIssuer + "/device",
 				"pushed_authorization_request_endpoint":            asIssuer + "/par",
 				"require_pushed_authorization_requests":            true,
 				"token_endpoint_auth_signing_alg_values_supported": []string{"PS256", "ES256"},
@@ -88,7 +89,7 @@ func TestDiscover(t *testing.T) {
 	want := oauth.Provider{
 		Name: asIssuer, Issuer: asIssuer, RequireIss: true,
 		TokenURL: asIssuer + "/token", AuthURL: asIssuer + "/authorize", RevocationURL: "https://other.example/revoke",
-		PushedAuthURL: asIssuer + "/par", RequirePAR: true, AuthSigningAlgs: []string{"PS256", "ES256"},
+		DeviceAuthURL: asIssuer + "/device", PushedAuthURL: asIssuer + "/par", RequirePAR: true, AuthSigningAlgs: []string{"PS256", "ES256"},
 		Scopes: []string{"openid", "offline_access"}, OfflineScope: "offline_access", ThumbprintHash: crypto.SHA256,
 	}
 	if !reflect.DeepEqual(p, want) {

@@ -285,8 +285,9 @@ type ConfigError struct {
 
 func (e *ConfigError) Error() string { return "oauth: Config." + e.Field + ": " + e.Reason }
 
-// An AuthorizationError means that the server rejected a login (RFC 6749 §4.1.2.1):
-// the user denied access, or the request was not acceptable.
+// An AuthorizationError means that the server rejected a login (RFC 6749 §4.1.2.1,
+// RFC 8628 §3.5): the user denied access, or did not log in before the device code expired
+// (expired_token), or the request was not acceptable.
 type AuthorizationError struct {
 	Code        string // for instance "access_denied"
 	Description string // the server's, redacted; may be ""

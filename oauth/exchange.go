@@ -67,11 +67,20 @@ func codeGrant(code Secret, verifier Secret, redirectURI string) grant {
 	}}
 }
 
+// deviceGrant is that of RFC 8628 §3.4. The client polls with it, so each request is sent
+// once.
+func deviceGrant(deviceCode Secret) grant {
+	return grant{attempts: 1, form: url.Values{
+		"grant_type":  {"urn:ietf:params:oauth:grant-type:device_code"},
+		"device_code": {deviceCode.Reveal()},
+	}}
+}
+
 // secrets are the values of a request that must not come back in an error.
 func (c *Client) secrets(g grant) []string {
 	secret := c.secret().Reveal()
 	all := []string{secret}
-	for _, name := range []string{"refresh_token", "code", "code_verifier", "token", "state"} {
+	for _, name := range []string{"refresh_token", "code", "code_verifier", "token", "state", "device_code"} {
 		if v := g.form.Get(name); v != "" {
 			all = append(all, v)
 		}

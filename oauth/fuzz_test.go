@@ -133,13 +133,35 @@ func FuzzParseMetadata(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, endpoint := range []string{p.TokenURL, p.AuthURL, p.PushedAuthURL, p.RevocationURL} {
+		for _, endpoint := range []string{p.TokenURL, p.AuthURL, p.DeviceAuthURL, p.PushedAuthURL, p.RevocationURL} {
 			if u, err := url.Parse(endpoint); endpoint != "" && (err != nil || !strings.EqualFold(u.Scheme, "https") || u.User != nil) {
 				t.Errorf("%q was accepted", endpoint)
 			}
 		}
 		if _, err := New(Config{Provider: p, ClientID: "client"}); err != nil {
 			t.Errorf("%+v: %v", p, err)
+		}
+	})
+}
+
+func FuzzParseDevice(f *testing.F) {
+	for _, seed := range []string{
+		`{"device_code":"d","user_code":"WDJB-MJHT","verification_uri":"https://as.example/go","expires_in":900,"interval":5}`,
+		`{"device_code":"d","user_code":"U","verification_url":"https://as.example/go","interval":"1e99"}`,
+		`{"device_code":"d","user_code":"\u001b[2J","verification_uri":"https://as.example/\u202e"}`, `{}`, `null`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		d, err := parseDevice(body)
+		if err != nil {
+			return
+		}
+		if !isVSChars(d.UserCode + d.VerificationURI + d.deviceCode.Reveal() + d.VerificationURIComplete) {
+			t.Errorf("%+v was accepted", d)
+		}
+		if d.interval < time.Second || d.life < 0 {
+			t.Errorf("interval %v, life %v", d.interval, d.life)
 		}
 	})
 }

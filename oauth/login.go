@@ -30,12 +30,25 @@ type LoginOptions struct {
 	// Optional.
 	Headless bool
 
+	// Device is for hosts that the user's browser cannot reach, and that have no keyboard
+	// for an address: the user opens a short address on any device, enters a code there and
+	// logs in (RFC 8628). OpenURL and In are not used. It needs Provider.DeviceAuthURL.
+	// Until then the client asks the server every few seconds, each time with a proof, so it
+	// does not suit a DPoP key that must be touched for each.
+	// Users must not enter codes that somebody else has sent them (§5.4), so prefer the
+	// other ways where they work. Optional.
+	Device bool
+
+	// ShowCode shows the user what to do with Device. It must return promptly; its error
+	// ends the login. Optional. Default: the address and the code are printed to Out.
+	ShowCode func(ctx context.Context, code DeviceCode) error
+
 	// In is where the user's line is read from. A read in progress when ctx
 	// is done is abandoned, not interrupted. Required with Headless.
 	In io.Reader
 
 	// Out receives instructions for the user. Optional. Default: nothing is
-	// printed. Required with Headless and without OpenURL.
+	// printed. Required with Headless, and without OpenURL or ShowCode.
 	Out io.Writer
 
 	// FederationID preselects the user's identity federation, if
@@ -47,8 +60,8 @@ type LoginOptions struct {
 	SubjectHint string
 }
 
-// Login asks the user to log in and replaces the stored session by a new one. It uses
-// the authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636), binds the
+// Login asks the user to log in and replaces the stored session by a new one. Unless
+// [LoginOptions.Device] is set, it uses the authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636), binds the
 // code to the DPoP key if the provider has dpop_jkt (RFC 9449 §10), and listens for
 // the redirect on a port of the loopback interface (RFC 8252 §7.3) until the login
 // ends.
@@ -75,6 +88,9 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 	if err != nil {
 		return Session{}, err
 	}
+	if opts.Device {
+		return c.loginDevice(ctx, opts, replaced)
+	}
 	cb, err := listenCallback(ctx, c.cfg.Provider)
 	if err != nil {
 		return Session{}, err
@@ -95,7 +111,7 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 		code, err = awaitCode(ctx, cb, opts)
 	}
 	if err == nil {
-		session, err = c.redeem(ctx, code, verifier, cb.redirectURI, replaced)
+		session, err = c.redeem(ctx, codeGrant(code, verifier, cb.redirectURI), replaced)
 	}
 	outcome = err
 	return session, err
@@ -129,6 +145,14 @@ func (c *Client) lookBeforeLogin(ctx context.Context) (replaced Session, _ error
 
 func (c *Client) checkLogin(opts LoginOptions) error {
 	switch {
+	case opts.Device && c.deviceAuthURL == nil:
+		return &ConfigError{"Provider.DeviceAuthURL", "is empty: a login with LoginOptions.Device needs it"}
+	case opts.Device && opts.Headless:
+		return errors.New("oauth: LoginOptions.Device and Headless are different ways to log in: choose one")
+	case opts.Device && opts.ShowCode == nil && opts.Out == nil:
+		return errors.New("oauth: LoginOptions.Device needs ShowCode or Out to show the code to the user")
+	case opts.Device:
+		return nil
 	case c.authURL == nil:
 		return &ConfigError{"Provider.AuthURL", "is empty: a login needs it"}
 	case opts.Headless && (opts.In == nil || opts.Out == nil):
@@ -158,22 +182,28 @@ func (c *Client) authorizationURL(ctx context.Context, request url.Values) (stri
 
 // authorizationRequest is that of RFC 6749 §4.1.1.
 func (c *Client) authorizationRequest(redirectURI string, state, verifier Secret, opts LoginOptions) url.Values {
-	p := c.cfg.Provider
-	q := cloneValues(p.AuthParams)
+	q := c.accessRequest(opts)
 	q.Set("response_type", "code")
-	q.Set("client_id", c.cfg.ClientID)
 	q.Set("redirect_uri", redirectURI)
 	q.Set("state", state.Reveal())
 	q.Set("code_challenge", challengeS256(verifier))
 	q.Set("code_challenge_method", "S256")
+	if c.dpopJKT != "" {
+		q.Set("dpop_jkt", c.dpopJKT)
+	}
+	return q
+}
+
+// accessRequest is what a login asks for, and whose it should be.
+func (c *Client) accessRequest(opts LoginOptions) url.Values {
+	p := c.cfg.Provider
+	q := cloneValues(p.AuthParams)
+	q.Set("client_id", c.cfg.ClientID)
 	if len(c.cfg.Scopes) > 0 {
 		q.Set("scope", strings.Join(c.cfg.Scopes, " "))
 	}
 	if len(c.cfg.Resources) > 0 {
 		q["resource"] = c.cfg.Resources
-	}
-	if c.dpopJKT != "" {
-		q.Set("dpop_jkt", c.dpopJKT)
 	}
 	if p.FederationHintParam != "" && opts.FederationID != "" {
 		q.Set(p.FederationHintParam, opts.FederationID)
@@ -285,10 +315,10 @@ func parsePasted(text string, cb *callback) (callbackResponse, error) {
 	return parseCallback(u.Query(), cb.state, cb.from)
 }
 
-// redeem exchanges the code and stores the session.
-func (c *Client) redeem(ctx context.Context, code, verifier Secret, redirectURI string, replaced Session) (Session, error) {
+// redeem exchanges the grant of a login and stores the session.
+func (c *Client) redeem(ctx context.Context, g grant, replaced Session) (Session, error) {
 	defer c.source.redeem()()
-	response, err := c.exchange(ctx, codeGrant(code, verifier, redirectURI))
+	response, err := c.exchange(ctx, g)
 	if err != nil && response.refreshToken == "" { // with one, the first renewal makes up for the rest
 		var ex *exchangeError
 		if errors.As(err, &ex) {

@@ -21,7 +21,7 @@
 //
 // # Sessions
 //
-// A [Session] begins with [Client.Login], in a browser, or with [Client.Import]
+// A [Session] begins with [Client.Login], in a browser of this host or of another device, or with [Client.Import]
 // of a refresh token from elsewhere. It is kept in a [Store], which several
 // processes can share. The first process to find the token expired renews it under
 // the store's lock, and the others adopt the result without a request. If the store is a
@@ -232,6 +232,7 @@ type Client struct {
 	tokenURL      *url.URL
 	tokenOrigin   string
 	authURL       *url.URL      // nil if the provider has none
+	deviceAuthURL *url.URL      // nil if the provider has none
 	pushedAuthURL *url.URL      // nil if the provider has none
 	revocationURL *url.URL      // nil if the provider has none
 	secret        func() Secret // Config.ClientSecret: fmt follows pointers, not functions
@@ -309,6 +310,7 @@ func (c *Client) check() error {
 		u          **url.URL
 	}{
 		{"Provider.AuthURL", p.AuthURL, &c.authURL},
+		{"Provider.DeviceAuthURL", p.DeviceAuthURL, &c.deviceAuthURL},
 		{"Provider.PushedAuthURL", p.PushedAuthURL, &c.pushedAuthURL},
 		{"Provider.RevocationURL", p.RevocationURL, &c.revocationURL},
 	} {

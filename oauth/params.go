@@ -13,7 +13,7 @@ var (
 	clientParams = []string{"client_id", "client_secret", "client_assertion", "client_assertion_type"}
 	authParams   = append([]string{
 		"response_type", "redirect_uri", "state", "scope", "resource", "code_challenge", "code_challenge_method", "dpop_jkt",
-		"request", "request_uri", "user_code",
+		"request", "request_uri",
 	}, clientParams...)
 	tokenParams = append([]string{
 		"grant_type", "code", "code_verifier", "redirect_uri", "refresh_token", "device_code", "resource",

@@ -55,6 +55,10 @@ type Provider struct {
 	// Optional. Needed by [Client.Login].
 	AuthURL string
 
+	// DeviceAuthURL is the device authorization endpoint (RFC 8628 §3.1).
+	// Optional. Needed by [LoginOptions.Device].
+	DeviceAuthURL string
+
 	// PushedAuthURL is the pushed authorization request endpoint (RFC 9126 §2).
 	// Optional. Needed with RequirePAR.
 	PushedAuthURL string

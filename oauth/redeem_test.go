@@ -72,7 +72,7 @@ func TestSaveOfALoginIsBounded(t *testing.T) {
 		}}
 		c := redeeming(t, store, loginBody)
 		start := time.Now()
-		s, err := c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{})
+		s, err := c.redeem(t.Context(), codeGrant("code", "verifier", "http://127.0.0.1/"), Session{})
 		var persist *PersistError
 		if !errors.As(err, &persist) || s.RefreshToken != "rt-login" || time.Since(start) != saveTimeout {
 			t.Errorf("%v after %v", err, time.Since(start))
@@ -120,7 +120,7 @@ func TestLoginIsNotSavedOverItsOwnRenewal(t *testing.T) {
 					_, err := c.TokenSource().Renew(t.Context())
 					return err
 				}
-				s, err := c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{})
+				s, err := c.redeem(t.Context(), codeGrant("code", "verifier", "http://127.0.0.1/"), Session{})
 				if err != nil || s.RefreshToken != "rt-renewed" {
 					t.Errorf("%q, %v", s.RefreshToken.Reveal(), err)
 				}
@@ -167,7 +167,7 @@ func TestSaverDoesNotUndoALogout(t *testing.T) {
 		}}
 		pausing := &pausingStore{Store: store}
 		c := redeeming(t, pausing, loginBody)
-		if _, err := c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{}); err == nil {
+		if _, err := c.redeem(t.Context(), codeGrant("code", "verifier", "http://127.0.0.1/"), Session{}); err == nil {
 			t.Fatal("saved")
 		}
 		mended.Store(true)
@@ -311,7 +311,7 @@ func TestObserverThatPanicsDoesNotKeepALoginFromBeingSaved(t *testing.T) {
 							t.Error("the observer was not told")
 						}
 					}()
-					_, _ = c.redeem(t.Context(), "code", "verifier", "http://127.0.0.1/", Session{})
+					_, _ = c.redeem(t.Context(), codeGrant("code", "verifier", "http://127.0.0.1/"), Session{})
 				}()
 				if told := first.Load(); told == nil || *told != EventLogin {
 					t.Errorf("told %v first", told)
@@ -372,7 +372,7 @@ func TestSessionsThatBeginAtOneInstantDiffer(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range sessions {
 		wg.Go(func() {
-			if _, err := c.redeem(context.Background(), "code", "verifier", "http://127.0.0.1/", Session{}); err != nil {
+			if _, err := c.redeem(context.Background(), codeGrant("code", "verifier", "http://127.0.0.1/"), Session{}); err != nil {
 				t.Error(err)
 			}
 		})
