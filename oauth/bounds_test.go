@@ -298,7 +298,7 @@ func TestUnsavedLoginCountsOn(t *testing.T) {
 }
 
 func TestListenerOfALoginIsBounded(t *testing.T) {
-	cb, err := listenCallback(t.Context(), Provider{CallbackPath: "/"})
+	cb, err := listenCallback(t.Context(), redirect{host: "127.0.0.1", path: "/"}, expectedIssuer{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -8,6 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,20 +49,92 @@ type expectedIssuer struct {
 	required bool   // the server always sends iss
 }
 
-// listenCallback opens a port on the loopback interface. It is an IP address
-// literal, not "localhost", which could be made to resolve elsewhere (RFC 8252
+// A redirect is where the server sends the browser (RFC 8252 §7.3).
+type redirect struct {
+	host string // as the redirect URI has it: 127.0.0.1, [::1] or localhost
+	port string // "": any
+	path string
+}
+
+// parseRedirect reads a redirect URI of the loopback interface, as it is registered.
+func parseRedirect(raw string) (redirect, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(raw, "#"):
+		return redirect{}, errors.New("is not an http URL such as http://127.0.0.1/auth/callback, without query and fragment")
+	case !slices.Contains([]string{"127.0.0.1", "::1", "localhost"}, u.Hostname()):
+		return redirect{}, errors.New("has a host other than 127.0.0.1, [::1] and localhost")
+	}
+	r := redirect{host: strings.TrimSuffix(u.Host, ":"+u.Port()), port: u.Port(), path: u.EscapedPath()}
+	if n, err := strconv.ParseUint(r.port, 10, 16); u.Port() != "" && (err != nil || n == 0 || strconv.FormatUint(n, 10) != r.port) || strings.HasSuffix(u.Host, ":") {
+		return redirect{}, errors.New("has a port that does not exist")
+	}
+	if r.path != "" && !isPlainPath(r.path) {
+		return redirect{}, errors.New("does not have a plain path such as /auth/callback")
+	}
+	return r, nil
+}
+
+func isPlainPath(path string) bool {
+	return strings.HasPrefix(path, "/") && !strings.ContainsAny(path, "?#% ")
+}
+
+// listen opens the port, with all the addresses that the host has.
+func (r redirect) listen(ctx context.Context) (listeners []net.Listener, port string, err error) {
+	for range 3 { // another program may have the port that was free at the first address
+		listeners, port, err = r.listenOnce(ctx)
+		if err == nil || r.port != "" {
+			break
+		}
+	}
+	return listeners, port, err
+}
+
+// listenOnce listens on both addresses of localhost, which is a name and no address: a
+// browser may try either, and neither should be left to another program.
+func (r redirect) listenOnce(ctx context.Context) (listeners []net.Listener, port string, err error) {
+	addresses := []string{strings.Trim(r.host, "[]")}
+	if r.host == "localhost" {
+		addresses = []string{"127.0.0.1", "::1"}
+	}
+	port = cmp.Or(r.port, "0")
+	for i, address := range addresses {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, port))
+		if err == nil {
+			listeners = append(listeners, l)
+			_, port, _ = net.SplitHostPort(l.Addr().String())
+			continue
+		}
+		if probe, noAddress := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, "0")); noAddress == nil {
+			probe.Close() // so only the port is taken
+		} else if i > 0 {
+			continue
+		}
+		for _, l := range listeners {
+			l.Close()
+		}
+		return nil, "", err
+	}
+	return listeners, port, nil
+}
+
+// listenCallback opens a port on the loopback interface. By default it is that of an IP
+// address literal, not of "localhost", which could be made to resolve elsewhere (RFC 8252
 // §8.3).
-func listenCallback(ctx context.Context, p Provider) (*callback, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp4", "127.0.0.1:0")
+func listenCallback(ctx context.Context, r redirect, from expectedIssuer) (*callback, error) {
+	listeners, port, err := r.listen(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("oauth: no port for the browser's response: %w", err)
 	}
 	cb := &callback{
-		state: randomText(), from: expectedIssuer{p.Issuer, p.RequireIss}, host: l.Addr().String(), path: p.CallbackPath,
+		state: randomText(), from: from, host: r.host + ":" + port, path: cmp.Or(r.path, "/"),
 		answers: make(chan callbackResponse, 1), failed: make(chan error, 1),
 		outcome: make(chan struct{}), paged: make(chan struct{}), served: make(chan struct{}),
 	}
-	cb.redirectURI = (&url.URL{Scheme: "http", Host: cb.host, Path: p.CallbackPath}).String()
+	cb.redirectURI = (&url.URL{Scheme: "http", Host: cb.host, Path: r.path}).String()
+	if port == "80" {
+		cb.host = r.host // a browser leaves it out
+	}
 	cb.srv = &http.Server{
 		Handler:           cb,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -66,11 +143,17 @@ func listenCallback(ctx context.Context, p Provider) (*callback, error) {
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    discardLog(),
 	}
+	var serving sync.WaitGroup
+	for _, l := range listeners {
+		serving.Go(func() {
+			if err := cb.srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				cb.fail(fmt.Errorf("oauth: waiting for the browser's response: %w", err))
+			}
+		})
+	}
 	go func() {
 		defer close(cb.served)
-		if err := cb.srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			cb.fail(fmt.Errorf("oauth: waiting for the browser's response: %w", err))
-		}
+		serving.Wait()
 	}()
 	return cb, nil
 }

@@ -63,8 +63,8 @@ type LoginOptions struct {
 // Login asks the user to log in and replaces the stored session by a new one. Unless
 // [LoginOptions.Device] is set, it uses the authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636), binds the
 // code to the DPoP key if the provider has dpop_jkt (RFC 9449 §10), and listens for
-// the redirect on a port of the loopback interface (RFC 8252 §7.3) until the login
-// ends.
+// the redirect on a port of the loopback interface (RFC 8252 §7.3, [Config.RedirectURL])
+// until the login ends.
 //
 // The listener accepts only the response to this login and ignores everything
 // else. ctx bounds the login, except for saving tokens that the server has already
@@ -91,7 +91,7 @@ func (c *Client) Login(ctx context.Context, opts LoginOptions) (Session, error) 
 	if opts.Device {
 		return c.loginDevice(ctx, opts, replaced)
 	}
-	cb, err := listenCallback(ctx, c.cfg.Provider)
+	cb, err := listenCallback(ctx, c.redirect, expectedIssuer{c.cfg.Provider.Issuer, c.cfg.Provider.RequireIss})
 	if err != nil {
 		return Session{}, err
 	}

@@ -145,6 +145,13 @@ type Config struct {
 	// Optional. Required by AuthPrivateKeyJWT.
 	ClientKey *ClientKey
 
+	// RedirectURL is for a registration that has a certain redirect URI: http, to
+	// 127.0.0.1, [::1] or localhost. Without a port in it, a free one is used. With one,
+	// only one login is possible at a time on a host, and another program can take the
+	// port; localhost is not recommended (RFC 8252 §8.3). Optional. Default: any port of
+	// 127.0.0.1, with Provider.CallbackPath.
+	RedirectURL string
+
 	// Scopes are requested at login. Optional. Default: Provider.Scopes.
 	Scopes []string
 
@@ -237,6 +244,7 @@ type Client struct {
 	revocationURL *url.URL      // nil if the provider has none
 	secret        func() Secret // Config.ClientSecret: fmt follows pointers, not functions
 	assertions    *assertions   // nil unless the client authenticates with them
+	redirect      redirect
 	http          *http.Client
 	thumbprint    string // SHA-256 of the DPoP key; "" without one
 	dpopJKT       string // what the authorization request says of the key
@@ -327,8 +335,14 @@ func (c *Client) check() error {
 	if p.RequireIss && p.Issuer == "" {
 		wrong("Provider.Issuer", "is empty, and Provider.RequireIss compares with it")
 	}
-	if !strings.HasPrefix(p.CallbackPath, "/") || strings.ContainsAny(p.CallbackPath, "?#% ") {
+	c.redirect = redirect{host: "127.0.0.1", path: p.CallbackPath}
+	if !isPlainPath(p.CallbackPath) {
 		wrong("Provider.CallbackPath", "is not a plain absolute path such as /auth/callback")
+	}
+	if c.cfg.RedirectURL != "" {
+		if c.redirect, err = parseRedirect(c.cfg.RedirectURL); err != nil {
+			wrong("RedirectURL", "%v", err)
+		}
 	}
 	c.checkClientAuthentication(wrong)
 	c.checkParams(wrong)

@@ -100,7 +100,8 @@ type Provider struct {
 	SubjectHintParam    string
 
 	// CallbackPath is the path of the redirect URI on the loopback address
-	// (RFC 8252 §7.3). Optional. Default: /auth/callback.
+	// (RFC 8252 §7.3), unless [Config.RedirectURL] is set.
+	// Optional. Default: /auth/callback.
 	CallbackPath string
 
 	// OfflineScope is the scope that the server requires to issue a refresh
