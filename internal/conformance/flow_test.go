@@ -147,6 +147,10 @@ func (f *flow) endpoint(path string) string {
 		return "userinfo"
 	case f.Endpoints.Revocation:
 		return "revocation"
+	case f.Endpoints.PAR:
+		return "par"
+	case f.Endpoints.Device:
+		return "device"
 	}
 	return path
 }
@@ -374,7 +378,7 @@ func (f *flow) audit(t *testing.T) {
 		seen := make(map[string]bool)
 		for i, e := range f.log(t) {
 			endpoint := f.endpoint(e.Path)
-			if e.UserAgent != product || endpoint == "revocation" {
+			if e.UserAgent != product || endpoint == "revocation" || endpoint == "device" {
 				continue
 			}
 			proof := e.Proof
@@ -389,7 +393,7 @@ func (f *flow) audit(t *testing.T) {
 				t.Errorf("request %d: jti %q was seen before", i, proof.JTI)
 			}
 			seen[proof.JTI] = true
-			if want := map[string]string{"token": f.Endpoints.Token, "userinfo": f.Endpoints.Userinfo}[endpoint]; proof.HTU != want || proof.HTM != e.Method {
+			if want := map[string]string{"token": f.Endpoints.Token, "userinfo": f.Endpoints.Userinfo, "par": f.Endpoints.PAR}[endpoint]; proof.HTU != want || proof.HTM != e.Method {
 				t.Errorf("request %d: proof for %s %s, want %s %s", i, proof.HTM, proof.HTU, e.Method, want)
 			}
 			if proof.ATH != (endpoint == "userinfo") {

@@ -25,7 +25,7 @@ import {
 console.log = console.error;
 console.info = console.error;
 
-const { Provider } = await import('oidc-provider');
+const { Provider, errors } = await import('oidc-provider');
 
 const account = 'alice';
 const algorithms = ['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519', 'PS256', 'RS256'];
@@ -43,9 +43,26 @@ const clients = {
   basic: { id: 'confidential-basic', auth: 'client_secret_basic', secret: 'b:a+s/i%c&= secret' },
   // %41 is an A to a server that decodes what the client did not encode.
   post: { id: 'confidential-post', auth: 'client_secret_post', secret: 'p:o+s/%41&= t secret' },
+  pushing: { id: 'pushing', auth: 'none', more: { require_pushed_authorization_requests: true } },
+  jwt: { id: 'confidential-jwt', auth: 'private_key_jwt', ...await newClientKey() },
 };
 
-function metadata({ id, auth, secret }) {
+// newClientKey is the key of a client, which the tests have as well.
+async function newClientKey() {
+  const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true });
+  const kid = 'client-key';
+  return {
+    key: { ...await exportJWK(privateKey), kid },
+    more: { jwks: { keys: [{ ...await exportJWK(publicKey), kid, alg: 'ES256', use: 'sig' }] } },
+  };
+}
+
+const deviceGrant = 'urn:ietf:params:oauth:grant-type:device_code';
+const api = {
+  scope: 'api:read', audience: 'https://api.example/v1', accessTokenFormat: 'jwt', jwt: { sign: { alg: 'ES256' } },
+};
+
+function metadata({ id, auth, secret, more }) {
   return {
     client_id: id,
     ...(secret && { client_secret: secret }),
@@ -53,10 +70,11 @@ function metadata({ id, auth, secret }) {
     // RFC 8252 §7.3: on a loopback redirect URI any port will do.
     application_type: 'native',
     redirect_uris: ['http://127.0.0.1/auth/callback'],
-    grant_types: ['authorization_code', 'refresh_token'],
+    grant_types: ['authorization_code', 'refresh_token', deviceGrant],
     response_types: ['code'],
     id_token_signed_response_alg: 'ES256',
     dpop_bound_access_tokens: true,
+    ...more,
   };
 }
 
@@ -64,16 +82,24 @@ async function configuration() {
   const { privateKey } = await generateKeyPair('ES256', { extractable: true });
   return {
     clients: Object.values(clients).map(metadata),
-    clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post'],
+    clientAuthMethods: ['none', 'client_secret_basic', 'client_secret_post', 'private_key_jwt'],
     clientBasedCORS: () => false,
     clockTolerance: 0, // a token ends when it says so
     cookies: { keys: [randomBytes(32).toString('hex')] },
     features: {
       devInteractions: { enabled: false },
+      deviceFlow: { enabled: true },
       dPoP: {
         enabled: true,
         nonceSecret: randomBytes(32),
         requireNonce: () => settings.requireNonce,
+      },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo: (_ctx, resource) => {
+          if (resource !== api.audience) throw new errors.InvalidTarget();
+          return { ...api, accessTokenTTL: settings.accessTokenTTL };
+        },
       },
       revocation: { enabled: true },
       rpInitiatedLogout: { enabled: false },
@@ -89,6 +115,7 @@ async function configuration() {
     ttl: {
       AccessToken: () => settings.accessTokenTTL,
       AuthorizationCode: 60,
+      DeviceCode: 600,
       Grant: 86400,
       IdToken: 300,
       Interaction: 300,
@@ -112,6 +139,7 @@ async function consent(ctx, next) {
   }
   const grant = new provider.Grant({ accountId: account, clientId: params.client_id });
   grant.addOIDCScope(params.scope);
+  for (const resource of [params.resource ?? []].flat()) grant.addResourceScope(resource, api.scope);
   ctx.redirect(await provider.interactionResult(ctx.req, ctx.res, {
     login: { accountId: account },
     consent: { grantId: await grant.save() },
@@ -234,6 +262,8 @@ process.stdout.write(`${JSON.stringify({
     token: provider.urlFor('token'),
     userinfo: provider.urlFor('userinfo'),
     revocation: provider.urlFor('revocation'),
+    par: provider.urlFor('pushed_authorization_request'),
+    device: provider.urlFor('device_authorization'),
   },
   clients,
 })}\n`);

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"go.uber.org/goleak"
 )
 
@@ -38,14 +39,17 @@ func TestMain(m *testing.M) {
 // A provider is one running authorization server.
 type provider struct {
 	Issuer    string
-	Endpoints struct{ Authorization, Token, Userinfo, Revocation string }
-	Clients   struct{ Native, Basic, Post registration }
+	Endpoints struct{ Authorization, Token, Userinfo, Revocation, PAR, Device string }
+	Clients   struct{ Native, Basic, Post, Pushing, JWT registration }
 }
 
 // A registration is a client as the server knows it. Auth is the name of its
-// authentication method as in OpenID Connect Core §9: none, client_secret_basic
-// or client_secret_post.
-type registration struct{ ID, Auth, Secret string }
+// authentication method as in OpenID Connect Core §9: none, client_secret_basic,
+// client_secret_post or private_key_jwt, for which there is a private key.
+type registration struct {
+	ID, Auth, Secret string
+	Key              *jose.JSONWebKey
+}
 
 // An exchange is one request as the server received and answered it. It holds
 // no secret: of parameters only the names.

@@ -43,7 +43,7 @@ func (w *wiretap) RoundTrip(req *http.Request) (*http.Response, error) {
 	_, credentials, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	w.note("Authorization", credentials)
 	if form := formOf(req); form != nil {
-		for _, name := range []string{"code", "code_verifier", "refresh_token", "token", "client_secret"} {
+		for _, name := range []string{"code", "code_verifier", "refresh_token", "token", "client_secret", "client_assertion", "device_code", "state"} {
 			w.note(name, form.Get(name))
 		}
 	}
@@ -59,7 +59,7 @@ func (w *wiretap) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	var members map[string]any
 	if json.Unmarshal(body, &members) == nil {
-		for _, name := range []string{"access_token", "refresh_token", "id_token"} {
+		for _, name := range []string{"access_token", "refresh_token", "id_token", "device_code"} {
 			value, _ := members[name].(string)
 			w.note(name, value)
 		}
