@@ -104,7 +104,8 @@
 // [Provider] describes a server. [YandexCloud] and [YandexID] are predefined, and
 // [Discover] describes a server by its metadata (RFC 8414, OpenID Connect Discovery);
 // nothing else in the package is specific to Yandex. The package follows
-// RFC 6749 (OAuth 2.0), RFC 7636 (PKCE, S256 only), RFC 8252 (loopback redirect),
+// RFC 6749 (OAuth 2.0), RFC 7009 (revocation), RFC 7523 (private_key_jwt), RFC 7636 (PKCE,
+// S256 only), RFC 8252 (loopback redirect), RFC 8628 (device flow), RFC 8707 (resource),
 // RFC 9126 (pushed authorization requests), RFC 9207 (iss) and RFC 9449 (DPoP). To protect credentials, it does not follow redirects, use plain
 // http (except on loopback), read responses over 1 MiB or try
 // several authentication methods.
