@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func assertionOf(t *testing.T, r fakeRequest, key crypto.PublicKey) assertion {
 	if r.form.Has("client_secret") || r.header.Get("Authorization") != "" || r.form.Get("client_id") != "client" {
 		t.Errorf("another authentication as well: %v", r.form)
 	}
-	jws, err := jose.ParseSigned(r.form.Get("client_assertion"), []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.ES512, jose.EdDSA, jose.PS256, jose.RS256})
+	jws, err := jose.ParseSignedCompact(r.form.Get("client_assertion"), []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.ES512, jose.EdDSA, jose.PS256, jose.RS256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +292,7 @@ func TestClientKeyDoesNotPrint(t *testing.T) {
 		fmt.Fprintf(&out, verb+verb+verb+verb, cfg, &cfg, c, refused)
 	}
 	seed := key.Seed()
-	for _, form := range []string{fmt.Sprintf("%x", seed), strings.Trim(fmt.Sprint(seed[:8]), "[]"), string(seed), sent} {
+	for _, form := range []string{hex.EncodeToString(seed), strings.Trim(fmt.Sprintf("%d", seed[:8]), "[]"), string(seed), sent} {
 		if strings.Contains(out.String(), form) {
 			t.Errorf("%q was printed", form)
 		}

@@ -230,8 +230,8 @@ func parseCallback(q url.Values, state Secret, from expectedIssuer) (callbackRes
 	if subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(state.Reveal())) != 1 {
 		return callbackResponse{}, errors.New("that address does not belong to this login")
 	}
-	if err := from.check(q); err != nil {
-		return callbackResponse{err: err}, nil
+	if wrong := from.mismatch(q.Get("iss")); wrong != "" {
+		return callbackResponse{err: fmt.Errorf("%w: the authorization response %s", ErrIssuerMismatch, wrong)}, nil
 	}
 	if code := q.Get("error"); code != "" {
 		return callbackResponse{err: &AuthorizationError{
@@ -245,18 +245,17 @@ func parseCallback(q url.Values, state Secret, from expectedIssuer) (callbackRes
 	return callbackResponse{code: Secret(code)}, nil
 }
 
-// check compares iss by "simple string comparison". If it "does not match the expected
-// issuer identifier, clients MUST reject the authorization response and MUST NOT proceed
-// with the authorization grant", and "for error responses, clients MUST NOT assume that the
-// error originates from the intended authorization server" (RFC 9207 §2.4). So the login
-// ends: the state shows that the response belongs to it.
-func (from expectedIssuer) check(q url.Values) error {
-	iss := q.Get("iss")
+// mismatch says what is wrong with iss, by "simple string comparison"; "" if nothing is. If
+// it "does not match the expected issuer identifier, clients MUST reject the authorization
+// response and MUST NOT proceed with the authorization grant", and "for error responses,
+// clients MUST NOT assume that the error originates from the intended authorization server"
+// (RFC 9207 §2.4). So the login ends: the state shows that the response belongs to it.
+func (from expectedIssuer) mismatch(iss string) string {
 	switch {
 	case from.issuer == "" || iss == from.issuer || iss == "" && !from.required:
-		return nil
+		return ""
 	case iss == "":
-		return fmt.Errorf("%w: the authorization response has no iss, and %s sends it with each", ErrIssuerMismatch, from.issuer)
+		return "has no iss, and " + from.issuer + " sends it with each"
 	}
-	return fmt.Errorf("%w: the authorization response is from %q, not from %s", ErrIssuerMismatch, redact.Text(iss), from.issuer)
+	return fmt.Sprintf("is from %q, not from %s", redact.Text(iss), from.issuer)
 }

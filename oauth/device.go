@@ -94,7 +94,6 @@ func (c *Client) poll(ctx context.Context, d deviceLogin, begun time.Time, repla
 			return Session{}, err
 		}
 		session, err := c.redeem(ctx, deviceGrant(d.deviceCode), replaced)
-		wait = interval
 		var server *ServerError
 		var unreachable *UnreachableError
 		var gone *lostError

@@ -86,24 +86,27 @@ func metadataLocations(issuer *url.URL) []string {
 func discover(ctx context.Context, location string, u *url.URL, issuer string, hc *http.Client) (Provider, error) {
 	limited, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()
-	var connected atomic.Bool
-	traced := httptrace.WithClientTrace(limited, &httptrace.ClientTrace{WroteHeaders: func() { connected.Store(true) }})
+	var sent atomic.Bool
+	traced := httptrace.WithClientTrace(limited, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	req, err := http.NewRequestWithContext(traced, http.MethodGet, location, nil)
 	if err != nil {
 		return Provider{}, &UnreachableError{redacted(err, nil)}
 	}
 	req.Header.Set("Accept", "application/json")
 	resp, err := hc.Do(req)
-	var body []byte
-	if err == nil {
-		body, err = wire.ReadBody(resp)
-	}
 	switch {
-	case ctx.Err() != nil && err != nil:
+	case err != nil && ctx.Err() != nil:
 		return Provider{}, retry.Ended(ctx)
-	case resp == nil && !connected.Load():
+	case err != nil && !sent.Load():
 		return Provider{}, &UnreachableError{redacted(err, nil)}
-	case resp == nil || err != nil && !errors.Is(err, wire.ErrTooLarge):
+	case err != nil:
+		return Provider{}, &lostError{redacted(err, nil)}
+	}
+	body, err := readBody(resp)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return Provider{}, retry.Ended(ctx)
+	case err != nil && !errors.Is(err, wire.ErrTooLarge):
 		return Provider{}, &lostError{redacted(err, nil)}
 	case resp.StatusCode != http.StatusOK:
 		refusal := parseRefusal(resp, body, err, "the issuer", nil)

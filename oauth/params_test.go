@@ -58,7 +58,7 @@ func TestParamsThatThePackageSets(t *testing.T) {
 		"Provider.AuthParams":  "response_type client_id redirect_uri state scope resource code_challenge code_challenge_method dpop_jkt request request_uri client_secret client_assertion",
 		"Provider.TokenParams": "grant_type code code_verifier redirect_uri refresh_token device_code resource client_id client_secret client_assertion client_assertion_type",
 	} {
-		for _, name := range strings.Fields(names) {
+		for name := range strings.FieldsSeq(names) {
 			cfg := oauth.Config{Provider: testProvider(), ClientID: "client"}
 			params := url.Values{name: {"hunter2"}}
 			if field == "Provider.AuthParams" {

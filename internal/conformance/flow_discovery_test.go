@@ -241,8 +241,7 @@ func TestFlowDevice(t *testing.T) {
 			f.setDeny(t, tt.deny)
 			defer f.setDeny(t, false)
 			var session oauth.Session
-			var log []exchange
-			log = f.receives(t, func() {
+			log := f.receives(t, func() {
 				approved := make(chan error, 1)
 				ctx := bounded(t)
 				session, err = a.Login(ctx, oauth.LoginOptions{Device: true, ShowCode: func(_ context.Context, code oauth.DeviceCode) error {
@@ -293,7 +292,6 @@ var formInput = regexp.MustCompile(`name="(xsrf|user_code)" value="([^"]+)"`)
 // confirms the code.
 func (f *flow) approve(ctx context.Context, browser *http.Client, code oauth.DeviceCode) error {
 	var form url.Values
-	page, status := "", 0
 	for _, step := range []string{"open", "enter the code", "confirm"} {
 		method, target, body := http.MethodGet, code.VerificationURIComplete, io.Reader(nil)
 		if step != "open" {
@@ -313,7 +311,7 @@ func (f *flow) approve(ctx context.Context, browser *http.Client, code oauth.Dev
 		if err != nil {
 			return err
 		}
-		page, status = string(content), resp.StatusCode
+		page := string(content)
 		f.tap.hear("page", page)
 		form = url.Values{}
 		for _, m := range formInput.FindAllStringSubmatch(page, -1) {
@@ -322,8 +320,8 @@ func (f *flow) approve(ctx context.Context, browser *http.Client, code oauth.Dev
 		if step == "enter the code" {
 			form.Set("confirm", "yes")
 		}
-		if step != "confirm" && (status != http.StatusOK || form.Get("user_code") == "" || form.Get("xsrf") == "") {
-			return fmt.Errorf("%s: %d %s", step, status, page)
+		if step != "confirm" && (resp.StatusCode != http.StatusOK || form.Get("user_code") == "" || form.Get("xsrf") == "") {
+			return fmt.Errorf("%s: %d %s", step, resp.StatusCode, page)
 		}
 	}
 	return nil
