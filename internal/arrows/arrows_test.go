@@ -24,7 +24,7 @@ func deps(t *testing.T, pkg string, cgo string) []string {
 }
 
 // light are the packages that services and other CLIs embed.
-var light = []string{"oauth", "dpop", "refreshtoken"}
+var light = []string{"oauth", "oauth/metadata", "dpop", "refreshtoken"}
 
 func TestLightPackagesStayLight(t *testing.T) {
 	// Modules that the light packages may import. A new one is a decision for
@@ -71,6 +71,7 @@ func TestArrowsGoOneWay(t *testing.T) {
 		"piv":             {"piv/internal/yubico"},
 		"oauth":           {"dpop"},
 		"oauth/filestore": {"oauth", "dpop"},
+		"oauth/metadata":  nil,
 		"oauth/storetest": {"oauth", "dpop"},
 		"oauth/iamtest":   {"oauth", "dpop", "oauth/iamtest/internal/iamapi"},
 	} {

@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package netlink is empty on this system.
+package netlink
