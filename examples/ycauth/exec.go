@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,19 +25,24 @@ func (a *app) execCommand() *cobra.Command {
 		Long: "Runs a command with an IAM token in the environment variables YC_TOKEN and IAM_TOKEN.\n" +
 			"The token is not renewed while the command runs: it is valid for at least a minute, and\n" +
 			"for 12 hours at most. The exit code is the command's, 127 if the command was not found,\n" +
-			"and 126 if it could not be run.",
+			"and 126 if it could not be run. For commands that run longer, see \"ycauth run\".",
 		Example: "  ycauth exec -- terraform plan",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return fmt.Errorf("a command is missing, such as in %q", a.commandFor("exec -- terraform plan"))
-			}
-			return nil
-		},
+		Args:    a.commandArgs("exec -- terraform plan"),
 	}
 	cmd.Flags().SetInterspersed(false) // the command's flags are its own
 	fresh.register(cmd.Flags(), false)
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error { return a.exec(ctx, args, fresh) })
 	return cmd
+}
+
+// commandArgs rejects a command line without a command to run.
+func (a *app) commandArgs(example string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("a command is missing, such as in %q", a.commandFor(example))
+		}
+		return nil
+	}
 }
 
 func (a *app) exec(ctx context.Context, args []string, fresh freshFlags) error {
@@ -52,23 +58,29 @@ func (a *app) exec(ctx context.Context, args []string, fresh freshFlags) error {
 	if err != nil {
 		return err
 	}
-	return cannotRun(args[0], a.execute(path, args, withToken(os.Environ(), tok.AccessToken)))
+	return cannotRun(args[0], a.execute(path, args, withToken(os.Environ(), tokenVariables, tok.AccessToken)))
 }
 
 // minExecLife is how long a token has to last: the command cannot get another one.
 const minExecLife = time.Minute
 
-// withToken is an environment with the token, and with none that was there.
-func withToken(environ []string, token string) []string {
+// withToken is an environment with the token in the variables that are named, and in none
+// of the others that programs read it from.
+func withToken(environ, names []string, token string) []string {
+	out := without(environ, append(slices.Clone(names), tokenVariables...)...)
+	for _, name := range names {
+		out = append(out, name+"="+token)
+	}
+	return out
+}
+
+// without is an environment without these variables.
+func without(environ []string, names ...string) []string {
 	var out []string
 	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
-		if name != tokenVariables[0] && name != tokenVariables[1] {
+		if name, _, _ := strings.Cut(entry, "="); !slices.Contains(names, name) {
 			out = append(out, entry)
 		}
-	}
-	for _, name := range tokenVariables {
-		out = append(out, name+"="+token)
 	}
 	return out
 }

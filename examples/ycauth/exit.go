@@ -56,8 +56,8 @@ var exitTable = []exitRow{
 	{exitLogin, "log in again", loginNeeded},
 	{exitDenied, "permission denied", permissionDenied},
 	{exitTemporary, "temporary network or server error (HTTP 5xx); the same command may work later", temporary},
-	{exitCannotRun, "the command of \"ycauth exec\" could not be run", nil},
-	{exitNotFound, "the command of \"ycauth exec\" was not found", nil},
+	{exitCannotRun, "the command of \"ycauth exec\" or \"ycauth run\" could not be run", nil},
+	{exitNotFound, "the command of \"ycauth exec\" or \"ycauth run\" was not found", nil},
 	{exitInterrupted, "interrupted: Ctrl-C, SIGTERM or SIGHUP", nil},
 	{exitBrokenPipe, "the program that reads the output has ended", nil},
 }

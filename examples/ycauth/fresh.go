@@ -28,9 +28,14 @@ func (f *freshFlags) register(flags *pflag.FlagSet, verify bool) {
 // verifyTimeout bounds the request of --verify.
 const verifyTimeout = 5 * time.Second
 
-// token returns a token that is good for use now.
+// token returns a token that is good for use now, and closes the connection.
 func (c *connection) token(ctx context.Context, f freshFlags) (*oauth2.Token, error) {
 	defer c.close()
+	return c.freshToken(ctx, f)
+}
+
+// freshToken returns a token that is good for use now.
+func (c *connection) freshToken(ctx context.Context, f freshFlags) (*oauth2.Token, error) {
 	source := c.client.TokenSource()
 	if f.renew {
 		return source.Renew(ctx)

@@ -6,6 +6,8 @@
 //	ycauth login                      log in through a browser
 //	ycauth token                      print an IAM token
 //	ycauth exec -- terraform plan     run a command with YC_TOKEN and IAM_TOKEN set
+//	ycauth run -- terraform apply     run a command with tokens that renew by themselves
+//	ycauth serve                      give other programs such tokens, until it is told to end
 //	ycauth status                     show the profile; no request is made
 //	ycauth list                       list refresh tokens
 //	ycauth revoke ID                  revoke refresh tokens
@@ -46,12 +48,12 @@
 //	4    temporary network or server error (HTTP 5xx); the same command may work later
 //	5    permission denied
 //	6    key error: no such file, no card, wrong PIN, no touch, built without cgo
-//	126  the command of "ycauth exec" could not be run
-//	127  the command of "ycauth exec" was not found
+//	126  the command of "ycauth exec" or "ycauth run" could not be run
+//	127  the command of "ycauth exec" or "ycauth run" was not found
 //	130  interrupted: Ctrl-C, SIGTERM or SIGHUP
 //	141  the program that reads the output has ended
 //
-// The exit code of "ycauth exec" is otherwise that of the command that it ran. A
+// The exit code of "ycauth exec" and "ycauth run" is otherwise that of the command. A
 // token that was printed is valid even if the exit code is 3: the session behind it could
 // not be saved.
 //

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ func TestMain(m *testing.M) {
 		"ycauth":   func() { os.Exit(run(testSystem())) },
 		"browser":  browserMain,
 		"xdg-open": browserMain, // the system's browser on Linux
+		"gosdk":    gosdkMain,
 	})
 }
 
@@ -49,8 +51,7 @@ func (l leakChecked) Run() int {
 func testSystem() system {
 	sys := realSystem()
 	if path := os.Getenv("TEST_CLOCK"); path != "" {
-		ahead := mustReadClock(path)
-		sys.now = func() time.Time { return time.Now().Add(ahead) }
+		sys.now = testClock(path)
 	}
 	if path := os.Getenv("TEST_CARD_MAKER"); path != "" {
 		sys.trust = mustReadTrust(path)
@@ -132,19 +133,24 @@ func mustReadTrust(path string) piv.Trust {
 	return trust
 }
 
-func mustReadClock(path string) time.Duration {
-	data, err := os.ReadFile(path)
-	if os.IsNotExist(err) {
-		return 0
+// testClock is a clock that the test sets with a file, also while the program runs.
+func testClock(path string) func() time.Time {
+	var mu sync.Mutex
+	var ahead time.Duration
+	return func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		data, err := os.ReadFile(path)
+		if err != nil && !os.IsNotExist(err) {
+			panic(err)
+		}
+		if len(data) > 0 { // the test may be writing it
+			if ahead, err = time.ParseDuration(string(data)); err != nil {
+				panic(err)
+			}
+		}
+		return time.Now().Add(ahead)
 	}
-	if err != nil {
-		panic(err)
-	}
-	ahead, err := time.ParseDuration(string(data))
-	if err != nil {
-		panic(err)
-	}
-	return ahead
 }
 
 // browserMain is a browser that follows redirects. It writes the last page into

@@ -80,7 +80,7 @@ func (a *app) root() *cobra.Command {
 	complete(root, "output", cobra.FixedCompletions([]string{outputTable, outputJSON}, cobra.ShellCompDirectiveNoFileComp))
 
 	root.AddCommand(
-		a.loginCommand(), a.tokenCommand(), a.execCommand(), a.statusCommand(), a.listCommand(), a.revokeCommand(),
+		a.loginCommand(), a.tokenCommand(), a.execCommand(), a.runCommand(), a.serveCommand(), a.statusCommand(), a.listCommand(), a.revokeCommand(),
 		a.keyCommand(), a.kubeCommand(), a.logoutCommand(), exitCodesCommand(),
 	)
 	root.SetFlagErrorFunc(flagError)

@@ -19,7 +19,7 @@ import (
 //   - A signal that was ignored when the program started, as nohup and the
 //     background jobs of scripts have it, stays ignored, for a command of
 //     "ycauth exec" as well.
-//   - A command that runs decides for itself how it ends; see execute.
+//   - A command that runs decides for itself how it ends: see delegate.
 //
 // On Windows, Ctrl-C and Ctrl-Break are SIGINT, and a console that is closed is
 // SIGTERM.
@@ -31,7 +31,7 @@ type signals struct {
 
 	stopped sync.Once
 	mu      sync.Mutex
-	child   bool // a command runs in our place: see execute
+	child   func(os.Signal) // what a command gets that runs in our place; nil if there is none
 	holds   []func()
 }
 
@@ -53,7 +53,9 @@ func (s *signals) watch() {
 		child := s.child
 		s.mu.Unlock()
 		switch {
-		case sig == syscall.SIGPIPE || child:
+		case sig == syscall.SIGPIPE:
+		case child != nil:
+			child(sig)
 		case s.ctx.Err() == nil:
 			s.cancel()
 		default:
@@ -62,6 +64,19 @@ func (s *signals) watch() {
 		}
 	}
 	close(s.done)
+}
+
+// delegate has pass, which must not wait for long, decide what becomes of signals, and of
+// more kinds of them, unless they are ignored. A nil pass ends that.
+func (s *signals) delegate(pass func(os.Signal), more ...os.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.child = pass
+	for _, sig := range more {
+		if !signal.Ignored(sig) {
+			signal.Notify(s.ch, sig)
+		}
+	}
 }
 
 // hold has the end of the program wait for the function, which must be bounded in

@@ -157,8 +157,8 @@ func exitCodesCommand() *cobra.Command {
 		Use:   "exit-codes",
 		Short: "What the exit codes mean",
 		Long: "Exit codes:\n\n" + exitCodes() + "\n" +
-			"The exit code of \"ycauth exec\" is otherwise that of the command that it ran. Only 4 is\n" +
-			"likely to pass by itself. With 6, it is enough to restore the key file or to insert the\n" +
+			"The exit code of \"ycauth exec\" and \"ycauth run\" is otherwise that of the command\n" +
+			"that they ran. Only 4 is likely to pass by itself. With 6, it is enough to restore the key file or to insert the\n" +
 			"card; if the key is lost, log in again. With 3, a token that was printed is valid all\n" +
 			"the same: the session could not be saved, and stderr says why. \"ycauth kube-credential\"\n" +
 			"ends with 0 in that case, because kubectl would not use the token otherwise.",

@@ -69,6 +69,8 @@ func Call(protocol int, typ, flags uint16, payload []byte) ([]Message, error) {
 					return nil, syscall.Errno(-code)
 				}
 				return responses, nil
+			case m.Header.Type == syscall.NLMSG_DONE: // of a dump, which has no acknowledgment
+				return responses, nil
 			default:
 				responses = append(responses, Message{m.Header.Type, append([]byte(nil), m.Data...)})
 			}
@@ -86,4 +88,21 @@ func Attribute(request []byte, typ uint16, value []byte) []byte {
 		request = append(request, 0)
 	}
 	return request
+}
+
+// HasAttribute reports whether one of these route attributes has the type and value.
+func HasAttribute(attributes []byte, typ uint16, value []byte) bool {
+	const header = 4
+	for len(attributes) >= header {
+		length := int(binary.NativeEndian.Uint16(attributes))
+		if length < header || length > len(attributes) {
+			return false
+		}
+		if binary.NativeEndian.Uint16(attributes[2:]) == typ && string(attributes[header:length]) == string(value) {
+			return true
+		}
+		next := (length + syscall.RTA_ALIGNTO - 1) / syscall.RTA_ALIGNTO * syscall.RTA_ALIGNTO
+		attributes = attributes[min(next, len(attributes)):]
+	}
+	return false
 }

@@ -28,6 +28,7 @@ func ExampleServer_Serve() {
 		return
 	}
 	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	served := make(chan error)
 	go func() { served <- server.Serve(ctx, l) }()
 	// Here, run the program with YC_METADATA_ADDR=l.Addr().String(). It sends this request:
