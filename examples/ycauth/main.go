@@ -13,6 +13,7 @@
 //	ycauth revoke ID                  revoke refresh tokens
 //	ycauth key init|show|attest       create and show the profile's key
 //	ycauth kube-credential            credential plugin for kubectl
+//	ycauth docker-credential          credential helper for docker
 //	ycauth logout                     revoke the session, then forget it
 //	ycauth completion bash|zsh|fish   print a completion script
 //

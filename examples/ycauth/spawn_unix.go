@@ -44,9 +44,10 @@ func (a *app) spawn(path string, args, env []string) error {
 	started := make(chan struct{})
 	a.signals.delegate(func(sig os.Signal) {
 		<-started
-		if cmd.Process != nil && !(typed(sig) && foreground()) {
-			_ = cmd.Process.Signal(sig) // if it has ended, it needs none
+		if cmd.Process == nil || typed(sig) && foreground() {
+			return
 		}
+		_ = cmd.Process.Signal(sig) // if it has ended, it needs none
 	}, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer a.signals.delegate(nil)
 	err := a.signals.ctx.Err()

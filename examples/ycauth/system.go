@@ -29,7 +29,7 @@ type system struct {
 
 func realSystem() system {
 	return system{
-		args:  os.Args[1:],
+		args:  arguments(os.Args),
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		getenv: os.Getenv, now: time.Now,
 		sealKey: func(ctx context.Context) (cipher.AEAD, error) {

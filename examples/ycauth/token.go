@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
 )
 
 // tokenJSON is a token as "yc iam create-token --format json" prints it.
@@ -14,8 +15,11 @@ type tokenJSON struct {
 	Expires time.Time `json:"expires_at,omitzero"`
 }
 
+func newTokenJSON(tok *oauth2.Token) tokenJSON { return tokenJSON{tok.AccessToken, tok.Expiry.UTC()} }
+
 func (a *app) tokenCommand() *cobra.Command {
 	var fresh freshFlags
+	var file tokenFile
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Print an IAM token, renewed if necessary",
@@ -23,25 +27,37 @@ func (a *app) tokenCommand() *cobra.Command {
 			"processes that ask at the same time.\n\n" +
 			"A token that does not expire soon is printed without a request, even if the server has\n" +
 			"revoked it. If a service rejects the token, --renew gets another one; --verify asks the\n" +
-			"server first.",
-		Example: `  curl -H "Authorization: Bearer $(ycauth token)" https://…`,
-		Args:    noArgs,
+			"server first.\n\n" +
+			"--file writes the token to a file that only its owner can read. The file is replaced\n" +
+			"atomically. With --watch it is replaced before each token expires, until Ctrl-C; the\n" +
+			"file is left in place then, and its token expires.",
+		Example: "  curl -H \"Authorization: Bearer $(ycauth token)\" https://…\n" +
+			"  ycauth token --file /run/user/1000/iam-token --watch",
+		Args: noArgs,
 		RunE: a.action(func(ctx context.Context, _ []string) error {
+			if file.watch && file.path == "" {
+				return usagef("--watch needs --file")
+			}
 			c, err := a.connect(ctx)
 			if err != nil {
 				return err
+			}
+			if file.path != "" {
+				return c.writeTokens(ctx, file, fresh)
 			}
 			tok, err := c.token(ctx, fresh)
 			if err != nil {
 				return err
 			}
 			if a.output == outputJSON {
-				return a.printJSON(tokenJSON{tok.AccessToken, tok.Expiry.UTC()})
+				return a.printJSON(newTokenJSON(tok))
 			}
 			_, err = fmt.Fprintln(a.stdout, tok.AccessToken)
 			return err
 		}),
 	}
 	fresh.register(cmd.Flags(), false)
+	cmd.Flags().StringVar(&file.path, "file", "", "write the token into this file, and nothing to stdout")
+	cmd.Flags().BoolVar(&file.watch, "watch", false, "keep the token in the file fresh until Ctrl-C")
 	return cmd
 }
