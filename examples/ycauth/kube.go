@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
 )
 
 // execCredential is the answer of a credential plugin (Kubernetes,
@@ -28,6 +30,7 @@ const (
 
 func (a *app) kubeCommand() *cobra.Command {
 	var fresh freshFlags
+	var login bool
 	cmd := &cobra.Command{
 		Use:   "kube-credential",
 		Short: "Credential plugin for kubectl: print an ExecCredential",
@@ -43,24 +46,30 @@ func (a *app) kubeCommand() *cobra.Command {
 			"        interactiveMode: IfAvailable\n\n" +
 			"Kubernetes clients run the command again when the API server rejects the token, but\n" +
 			"do not say so. So the token is verified each time, with one request to IAM, and\n" +
-			"renewed if it was revoked; --verify=false skips that.",
+			"renewed if it was revoked; --verify=false skips that.\n\n" +
+			"With --login in args, a login in the browser begins when one is needed, as with \"ycauth\n" +
+			"login\", if the Kubernetes client says that its user is present (interactiveMode\n" +
+			"IfAvailable or Always, and a terminal).",
 		Args: noArgs,
 	}
 	fresh.register(cmd.Flags(), true)
-	cmd.RunE = a.action(func(ctx context.Context, _ []string) error { return a.kubeCredential(ctx, fresh) })
+	cmd.Flags().BoolVar(&login, "login", false, "log in if that is needed and the Kubernetes client is interactive")
+	cmd.RunE = a.action(func(ctx context.Context, _ []string) error { return a.kubeCredential(ctx, fresh, login) })
 	return cmd
 }
 
-func (a *app) kubeCredential(ctx context.Context, fresh freshFlags) error {
+func (a *app) kubeCredential(ctx context.Context, fresh freshFlags, login bool) error {
 	if err := a.readExecInfo(); err != nil {
 		return err
 	}
 	a.plugin = true
-	c, err := a.connect(ctx)
-	if err != nil {
-		return err
+	tok, err := a.kubeToken(ctx, fresh)
+	if login && !a.unattended && loginNeeded(err) {
+		if err := a.loginForPlugin(ctx); err != nil {
+			return err
+		}
+		tok, err = a.kubeToken(ctx, fresh)
 	}
-	tok, err := c.token(ctx, fresh)
 	if err != nil {
 		return err
 	}
@@ -71,6 +80,25 @@ func (a *app) kubeCredential(ctx context.Context, fresh freshFlags) error {
 			ExpirationTimestamp: tok.Expiry.UTC().Truncate(time.Second), Token: tok.AccessToken,
 		},
 	})
+}
+
+func (a *app) kubeToken(ctx context.Context, fresh freshFlags) (*oauth2.Token, error) {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.token(ctx, fresh)
+}
+
+// pluginLogin is how long a user has to log in while another program waits.
+const pluginLogin = 5 * time.Minute
+
+// loginForPlugin is the command login, whose results would disturb the reader of stdout.
+func (a *app) loginForPlugin(ctx context.Context) error {
+	stdout := a.stdout
+	a.stdout = newStream(io.Discard, a.getenv)
+	defer func() { a.stdout = stdout }()
+	return a.login(ctx, loginFlags{timeout: pluginLogin})
 }
 
 // readExecInfo reads what the Kubernetes client says of itself: the version that
