@@ -47,7 +47,7 @@ func (a *app) addLinkLocal(ctx context.Context) (remove func(), err error) {
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
 		return nil, hintError{fmt.Errorf("this user may not add %s to the loopback interface", linkLocal),
-			"Run it as root with --allow-user, or give the program the capabilities: sudo setcap cap_net_admin,cap_net_bind_service+ep \"$(command -v ycauth)\". \"ycauth run\" needs neither."}
+			"Give the program the capabilities: sudo setcap cap_net_admin,cap_net_bind_service+ep \"$(command -v ycauth)\". \"ycauth run\" needs none."}
 	case err != nil:
 		return nil, fmt.Errorf("adding %s to the loopback interface: %w", linkLocal, err)
 	}

@@ -50,14 +50,15 @@ func (a *app) serveCommand() *cobra.Command {
 			"the system does not tell users apart, and the address has a secret path (--secret-path).\n" +
 			"Requests of browsers and through proxies are rejected on all systems.\n\n" +
 			"With --link-local the service is at " + linkLocal + ", where programs look that do not read\n" +
-			"the variable, such as Terraform's provider. That is for Linux, and needs root or the\n" +
-			"capabilities NET_ADMIN and NET_BIND_SERVICE. The address is on the loopback interface for\n" +
-			"as long as the service runs, and for a minute after it was killed.\n\n" +
+			"the variable, such as Terraform's provider. That is for Linux, and needs the capabilities\n" +
+			"NET_ADMIN and NET_BIND_SERVICE, which setcap gives the program and root has. Root needs a\n" +
+			"profile of its own, and --allow-user for others. The address is on the loopback interface\n" +
+			"for as long as the service runs, and for a minute after it was killed.\n\n" +
 			"An --address that others can reach, as in a container, needs --exposed: everyone who\n" +
 			"reaches it gets tokens. Only requests with the address itself or one of --host as their\n" +
 			"header Host are answered.",
 		Example: "  ycauth serve\n" +
-			"  sudo --preserve-env=HOME ycauth serve --link-local --allow-user $USER\n" +
+			"  sudo setcap cap_net_admin,cap_net_bind_service+ep \"$(command -v ycauth)\"; ycauth serve --link-local\n" +
 			"  ycauth serve --address 0.0.0.0:8080 --exposed --host ycauth:8080",
 		Args: noArgs,
 	}
