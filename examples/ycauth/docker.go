@@ -100,7 +100,7 @@ func (a *app) dockerCredential(ctx context.Context, args []string) error {
 			return usagef("stdin has no credential in JSON")
 		}
 		if given.Username != registryUser {
-			return usagef("this helper stores nothing: it has tokens of \"ycauth login\" for the user %s", registryUser)
+			return usagef("this helper stores nothing: it has the tokens of profile %q, for the user %s", a.profileName, registryUser)
 		}
 		return nil // the next get has a newer token
 	}

@@ -30,7 +30,7 @@ func (a *app) addLinkLocal(ctx context.Context) (remove func(), err error) {
 	d := net.Dialer{Timeout: linkLocalPatience}
 	if conn, err := d.DialContext(ctx, "tcp", linkLocalAddress); err == nil {
 		conn.Close()
-		return nil, codedError{exitFailure, errors.New("a metadata service answers at " + linkLocalAddress + " already: this is a virtual machine of a cloud, or another \"ycauth serve --link-local\" runs")}
+		return nil, codedError{exitFailure, errors.New("a metadata service answers at " + linkLocalAddress + " already: this is a virtual machine of a cloud, or the same command is running")}
 	}
 	lo, err := net.InterfaceByName("lo")
 	if err != nil {
@@ -47,7 +47,7 @@ func (a *app) addLinkLocal(ctx context.Context) (remove func(), err error) {
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
 		return nil, hintError{fmt.Errorf("this user may not add %s to the loopback interface", linkLocal),
-			"Give the program the capabilities: sudo setcap cap_net_admin,cap_net_bind_service+ep \"$(command -v ycauth)\". \"ycauth run\" needs none."}
+			"Give the program the capabilities: sudo setcap cap_net_admin,cap_net_bind_service+ep \"$(command -v ycauth)\""}
 	case err != nil:
 		return nil, fmt.Errorf("adding %s to the loopback interface: %w", linkLocal, err)
 	}
