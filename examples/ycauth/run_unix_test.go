@@ -300,3 +300,35 @@ func TestRunIsAJob(t *testing.T) {
 		})
 	}
 }
+
+// TestSecretPath: the official Go SDK takes an address with a path, as "ycauth run" gives it
+// where the system does not tell users apart.
+func TestSecretPath(t *testing.T) {
+	h := newHome(t, nil)
+	face, err := iamgrpc.New(h.srv, iamgrpc.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(face.Close)
+	h.must(0, "login")
+	cmd := h.command("ycauth", "serve", "--secret-path", "--address", "127.0.0.1:0")
+	_, lines := talk(t, cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	variable := <-lines
+	h.env = append(h.env, "IAM_GRPC="+face.Address, variable)
+	if r := h.finish(h.command("gosdk")); r.code != 0 || r.stdout != "1 refresh tokens\n" {
+		t.Error(r)
+	}
+	addr, _, _ := strings.Cut(strings.TrimPrefix(variable, metadataVariable+"="), "/")
+	if code, err := askMetadata(addr); code != http.StatusNotFound {
+		t.Errorf("without the path: %d, %v", code, err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
