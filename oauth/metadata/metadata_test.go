@@ -408,9 +408,19 @@ func request(t *testing.T, client *http.Client, addr string) (int, string) {
 	return resp.StatusCode, body.String()
 }
 
+// loopback are the addresses of this machine to listen on.
+func loopback() []string {
+	addresses := []string{"127.0.0.1:0"}
+	if l, err := net.Listen("tcp", "[::1]:0"); err == nil { // not in every container
+		l.Close()
+		addresses = append(addresses, "[::1]:0")
+	}
+	return addresses
+}
+
 // TestServe: over real sockets, with the check of users where there is one.
 func TestServe(t *testing.T) {
-	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+	for _, address := range loopback() {
 		t.Run(address, func(t *testing.T) {
 			addr := serve(t, New(&source{token: lasting("t1.a", time.Hour)}, Options{}), address)
 			client := &http.Client{Transport: &http.Transport{}}

@@ -14,18 +14,14 @@ import (
 )
 
 // connect is a connection over loopback, and both its addresses as seen by the client.
-func connect(t *testing.T, listen, dial string) (client net.Conn, local, remote netip.AddrPort) {
+func connect(t *testing.T, address string) (client net.Conn, local, remote netip.AddrPort) {
 	t.Helper()
-	l, err := net.Listen("tcp", listen)
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err = net.Dial("tcp", net.JoinHostPort(dial, port))
+	client, err = net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,14 +74,14 @@ func TestSocketUser(t *testing.T) {
 					t.Errorf("user %d, %v", uid, err)
 				}
 			}
-			_, local, remote := connect(t, "127.0.0.1:0", "127.0.0.1")
-			check(local, remote)
-			_, local6, remote6 := connect(t, "[::1]:0", "::1")
-			check(local6, remote6)
+			for _, address := range loopback() {
+				_, local, remote := connect(t, address)
+				check(local, remote)
+			}
 			check(mapped(t))
 
 			// One way is closed, and the other end still reads.
-			client, local, remote := connect(t, "127.0.0.1:0", "127.0.0.1")
+			client, local, remote := connect(t, "127.0.0.1:0")
 			if err := client.(*net.TCPConn).CloseWrite(); err != nil {
 				t.Fatal(err)
 			}
@@ -147,7 +143,7 @@ func TestOtherUser(t *testing.T) {
 	anybody := serve(t, New(&source{token: token}, Options{AnyUser: true}), "127.0.0.1:0").String()
 	if os.Geteuid() != 0 {
 		t.Log("only root can run a client as another user: the IDs alone are tested")
-		_, local, remote := connect(t, "127.0.0.1:0", "127.0.0.1")
+		_, local, remote := connect(t, "127.0.0.1:0")
 		if uid, err := socketUser(local, remote); err != nil || uid == nobody {
 			t.Errorf("user %d, %v", uid, err)
 		}
