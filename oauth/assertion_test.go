@@ -195,6 +195,38 @@ func TestAssertionClock(t *testing.T) {
 	})
 }
 
+// An assertion that the server holds to have expired is made again, once, by its clock.
+func TestAssertionOfAWrongClock(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"behind": 48 * time.Hour, "ahead": -48 * time.Hour, "right": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				key := newKey(t)
+				srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+					now := time.Now().Add(ahead)
+					date := now.UTC().Format(http.TimeFormat)
+					if a := assertionOf(t, r, key.Public()); ahead == 0 || a.ExpiresAt < now.Unix() || a.IssuedAt > now.Unix()+5 {
+						return answer(401, `{"error":"invalid_client"}`, "Date", date), nil
+					}
+					resp, err := issue(n, r)
+					resp.Header.Set("Date", date)
+					return resp, err
+				})
+				c, _ := newClient(t, srv, withClientKey(t, key))
+				_, err := c.TokenSource().Token()
+				if ahead == 0 { // nothing that another assertion would mend
+					if !isServerError("invalid_client")(err) || srv.count() != 1 {
+						t.Errorf("%v after %d requests", err, srv.count())
+					}
+					return
+				}
+				if err != nil || srv.count() != 2 {
+					t.Errorf("%v after %d requests", err, srv.count())
+				}
+			})
+		})
+	}
+}
+
 // A faultySigner does what sign does.
 type faultySigner struct {
 	*ecdsa.PrivateKey

@@ -38,7 +38,8 @@ const discoveryTimeout = 30 * time.Second
 //
 // The error is a [*ConfigError] if issuer is not such a URL, matches [ErrIssuerMismatch]
 // if the metadata name another issuer, is a [*ServerError] if the server has no metadata,
-// or malformed ones, an [*UnreachableError], or ctx's error. Endpoints must have URLs of
+// or malformed ones, an [*UnreachableError] if no request could be sent, ctx's error, or one
+// that wraps what broke the response off. Endpoints must have URLs of
 // the same kind as issuer: only that of a loopback address may have endpoints with http.
 func Discover(ctx context.Context, issuer string, hc *http.Client) (Provider, error) {
 	u, err := wire.CheckURL(issuer)

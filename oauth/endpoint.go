@@ -46,7 +46,7 @@ func (c *Client) call(ctx context.Context, e endpoint, form url.Values) ([]byte,
 	})
 }
 
-// callOnce sends the request once; and again, with another proof, if the server wants
+// callOnce sends the request once; and again, with other signatures, if the server wants
 // another nonce, or our clock is wrong.
 func (c *Client) callOnce(ctx context.Context, e endpoint, g grant) ([]byte, error) {
 	var told dpop.Nonces
@@ -61,14 +61,14 @@ func (c *Client) callOnce(ctx context.Context, e endpoint, g grant) ([]byte, err
 		body, newNonce, err := c.callWith(ctx, e, g, iat, nonce, &told)
 		c.heard(err)
 		var server *ServerError
-		if err == nil || c.cfg.DPoP == nil || !e.proved || !errors.As(err, &server) {
+		if err == nil || !errors.As(err, &server) {
 			return body, err
 		}
 		now := c.clock.Now()
 		switch {
-		case server.Code == "use_dpop_nonce" && newNonce && challenges < maxChallenges:
+		case server.Code == "use_dpop_nonce" && c.cfg.DPoP != nil && e.proved && newNonce && challenges < maxChallenges:
 			challenges++
-		case server.Code == "invalid_dpop_proof" && !corrected && c.clocks.Rejected(e.url, iat, now.MonotonicSince(made), now.Wall()):
+		case c.blamesTime(server) && !corrected && c.clocks.Rejected(e.url, iat, now.MonotonicSince(made), now.Wall()):
 			corrected = true
 		default:
 			return nil, err

@@ -216,7 +216,7 @@ func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
 		response, newNonce, err := c.send(ctx, g, b, &told)
 		c.heard(err)
 		var server *ServerError
-		if err == nil || c.cfg.DPoP == nil || !errors.As(err, &server) || response.refreshToken != "" {
+		if err == nil || c.cfg.DPoP == nil && c.assertions == nil || !errors.As(err, &server) || response.refreshToken != "" {
 			return response, err
 		}
 		if g.uncut && challenges == 0 && len(rejected) == 0 {
@@ -228,7 +228,7 @@ func (c *Client) attempt(ctx context.Context, g grant) (tokenResponse, error) {
 		switch {
 		case server.Code == "use_dpop_nonce" && newNonce && challenges < maxChallenges:
 			challenges++
-		case server.Code == "invalid_dpop_proof" && (c.betterProof(b, rejected) || len(rejected) == 0 && b.late(response)):
+		case c.blamesTime(server) && (c.betterProof(b, rejected) || len(rejected) == 0 && b.late(response)):
 			rejected = append(rejected, b.made)
 		default:
 			return response, err
@@ -265,6 +265,12 @@ func (c *Client) begin(ctx context.Context, g grant, told *dpop.Nonces, bounded 
 	}
 	b.holds = holds
 	return b, nil
+}
+
+// blamesTime reports whether the server may have rejected a proof, or the client's
+// assertion, because of its time. Neither spends the grant.
+func (c *Client) blamesTime(e *ServerError) bool {
+	return e.Code == "invalid_dpop_proof" && c.cfg.DPoP != nil || e.Code == "invalid_client" && c.assertions != nil
 }
 
 // late reports whether the proof was so old when it was sent that this may be why
