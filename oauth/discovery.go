@@ -27,7 +27,8 @@ const discoveryTimeout = 30 * time.Second
 // https URL (or http to a loopback address) without query and fragment. hc is optional;
 // the default is [http.DefaultClient]. Redirects are not followed.
 //
-// The result has Name, Issuer, RequireIss, RequirePAR, AuthSigningAlgs and the endpoints of the metadata. Scopes are openid and offline_access, as far as the server lists them.
+// The result has Name, Issuer, RequireIss, RequirePAR, AuthSigningAlgs and the endpoints of
+// the metadata. Scopes are openid and offline_access, as far as the server lists them.
 // ThumbprintHash is SHA-256 if the server lists algorithms for DPoP. Everything else
 // depends on the client's registration: set AuthMethod if the client is confidential, and
 // AuthParams if the server issues refresh tokens only with prompt=consent (OpenID Connect
