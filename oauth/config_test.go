@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,9 +70,13 @@ func TestConfigErrors(t *testing.T) {
 			cfg := oauth.Config{Provider: testProvider(), ClientID: "client"}
 			tt.change(&cfg)
 			_, err := oauth.New(cfg)
-			var ce *oauth.ConfigError
+			ce := new(oauth.ConfigError)
 			if !errors.As(err, &ce) || ce.Field != tt.field || !strings.Contains(ce.Reason, tt.want) {
 				t.Errorf("error %v, want Config.%s … %s", err, tt.field, tt.want)
+			}
+			// The reason is a predicate of the field's name.
+			if verb, _, _ := strings.Cut(ce.Reason, " "); !slices.Contains([]string{"is", "has", "uses", "does", "signs", "or", "cannot"}, verb) {
+				t.Errorf("the error does not read well: %v", err)
 			}
 			if strings.Contains(fmt.Sprint(err), "hunter2") {
 				t.Errorf("the secret is in %v", err)

@@ -121,9 +121,10 @@ func (e *LoginRequiredError) Unwrap() []error {
 	return []error{ErrLoginRequired, e.Err}
 }
 
-// A ServerError is an error response of the token endpoint (RFC 6749 §5.2), or of another
-// endpoint that the client sends requests to, or a malformed response. It contains nothing of the request and no body; the server's
-// texts are redacted and truncated to 512 characters.
+// A ServerError is an error response of the token endpoint (RFC 6749 §5.2) or of another
+// endpoint that the client sends requests to, or a malformed response. It contains nothing
+// of the request and no body; the server's texts are redacted and truncated to 512
+// characters.
 type ServerError struct {
 	// Code is the error code, of RFC 6749, RFC 9449 or the server's
 	// own: Yandex OAuth has "Basic auth required" and "Malformed
@@ -280,10 +281,10 @@ func (e *StoreError) Unwrap() error { return e.Err }
 // A ConfigError is a mistake in a [Config].
 type ConfigError struct {
 	Field  string // for instance "Provider.TokenURL"
-	Reason string // what is wrong and how to fix it
+	Reason string // what is wrong and how to fix it, as a predicate of Field: "is empty"
 }
 
-func (e *ConfigError) Error() string { return "oauth: Config." + e.Field + ": " + e.Reason }
+func (e *ConfigError) Error() string { return "oauth: Config." + e.Field + " " + e.Reason }
 
 // An AuthorizationError means that the server rejected a login (RFC 6749 §4.1.2.1,
 // RFC 8628 §3.5): the user denied access, or did not log in before the device code expired

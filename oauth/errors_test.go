@@ -32,7 +32,7 @@ func TestErrorTexts(t *testing.T) {
 			"oauth: the authorization server responded 401 Unauthorized: Basic auth required (set Provider.AuthMethod to AuthClientSecretBasicPlain or AuthClientSecretPost)", "server", nil},
 		{&oauth.PersistError{Err: errDisk}, "oauth: the renewed session could not be saved and is in memory only: disk full", "persist", errDisk},
 		{&oauth.StoreError{Err: errDisk}, "oauth: session store: disk full", "store", errDisk},
-		{&oauth.ConfigError{Field: "ClientID", Reason: "is empty"}, "oauth: Config.ClientID: is empty", "other", nil},
+		{&oauth.ConfigError{Field: "ClientID", Reason: "is empty"}, "oauth: Config.ClientID is empty", "other", nil},
 		{&oauth.AuthorizationError{Code: "access_denied", Description: "no"}, "oauth: the authorization server rejected the login: access_denied: no", "other", nil},
 		{context.DeadlineExceeded, "context deadline exceeded", "timeout", nil},
 		{context.Canceled, "context canceled", "canceled", nil},

@@ -12,8 +12,8 @@ import (
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
 )
 
-// A program that acts for a user: log in once, then call APIs with tokens that
-// renew by themselves. An embedded server stands in for Yandex Cloud.
+// A program that acts for a user: log in once, then call APIs with tokens that are
+// renewed automatically. An embedded server stands in for Yandex Cloud.
 func Example() {
 	ctx := context.Background()
 	iam, err := iamtest.New(iamtest.Options{})
@@ -141,8 +141,8 @@ func ExampleProvider() {
 	})
 	fmt.Println(err)
 	// Output:
-	// oauth: Config.Provider.TokenURL: uses http to sso.example.com: only https keeps tokens secret (http is accepted for loopback addresses)
-	// oauth: Config.ClientSecret: is empty, but Provider.AuthMethod client_secret_basic needs one
+	// oauth: Config.Provider.TokenURL uses http to sso.example.com: only https keeps tokens secret (http is accepted for loopback addresses)
+	// oauth: Config.ClientSecret is empty, but Provider.AuthMethod client_secret_basic needs one
 }
 
 // A short-lived program renews in the foreground, and does not exit while a new

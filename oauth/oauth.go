@@ -331,10 +331,10 @@ func (c *Client) check() error {
 		}
 	}
 	if p.RequirePAR && p.PushedAuthURL == "" {
-		wrong("Provider.PushedAuthURL", "is empty, and Provider.RequirePAR needs it")
+		wrong("Provider.PushedAuthURL", "is empty, but Provider.RequirePAR needs it")
 	}
 	if p.RequireIss && p.Issuer == "" {
-		wrong("Provider.Issuer", "is empty, and Provider.RequireIss compares with it")
+		wrong("Provider.Issuer", "is empty, but Provider.RequireIss needs it")
 	}
 	c.redirect = redirect{host: "127.0.0.1", path: p.CallbackPath}
 	if !isPlainPath(p.CallbackPath) {
@@ -349,17 +349,17 @@ func (c *Client) check() error {
 	c.checkParams(wrong)
 	for _, scope := range c.cfg.Scopes {
 		if !isScopeToken(scope) {
-			wrong("Scopes", "one is empty or has characters outside RFC 6749 §3.3: pass each scope as a separate element")
+			wrong("Scopes", "has an element that is empty or has characters outside RFC 6749 §3.3: pass each scope as a separate element")
 			break
 		}
 	}
 	if c.cfg.DPoP != nil {
 		if c.thumbprint, err = c.cfg.DPoP.Thumbprint(jktHash); err != nil {
-			wrong("DPoP", "%v", err)
+			wrong("DPoP", "cannot be used: %v", err)
 		}
 		if p.ThumbprintHash != 0 {
 			if c.dpopJKT, err = c.cfg.DPoP.Thumbprint(p.ThumbprintHash); err != nil {
-				wrong("Provider.ThumbprintHash", "%v", err)
+				wrong("Provider.ThumbprintHash", "cannot be used: %v", err)
 			}
 		}
 	}

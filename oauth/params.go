@@ -41,7 +41,7 @@ func (c *Client) checkParams(wrong func(field, format string, args ...any)) {
 		// "Its value MUST be an absolute URI […]. The URI MUST NOT include a fragment
 		// component" (RFC 8707 §2).
 		if u, err := url.Parse(resource); err != nil || !u.IsAbs() || strings.Contains(resource, "#") {
-			wrong("Resources", "one is not an absolute URI without a fragment (RFC 8707 §2)")
+			wrong("Resources", "has an element that is not an absolute URI without a fragment (RFC 8707 §2)")
 			break
 		}
 	}

@@ -47,7 +47,7 @@ type demo struct {
 	verbose  bool
 	iam      *iamtest.Server
 	client   *oauth.Client
-	api      *http.Client // calls APIs with IAM tokens that renew by themselves
+	api      *http.Client // calls APIs with IAM tokens that are renewed automatically
 	tokens   *refreshtoken.Client
 	step     int
 	shown    int // requests that were shown already

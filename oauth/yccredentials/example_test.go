@@ -21,7 +21,7 @@ import (
 	"github.com/ycauth/ycauth-go/oauth/yccredentials"
 )
 
-// The official Go SDK calls Yandex Cloud with tokens that renew by themselves. An
+// The official Go SDK calls Yandex Cloud with tokens that are renewed automatically. An
 // embedded IAM stands for the cloud.
 func ExampleOption() {
 	ctx := context.Background()
