@@ -55,18 +55,17 @@ func (a *app) dockerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   dockerCommand + " get|store|erase|list",
 		Short: "Credential helper for docker",
-		Long: "Gives docker, podman and others an IAM token as the password for " + registryHost + ", by docker's\n" +
-			"protocol for credential helpers. Make the program known under the name that docker looks\n" +
-			"for:\n\n" +
+		Long: "Gives docker, podman and other programs an IAM token as the password for " + registryHost + ". It\n" +
+			"is a credential helper of docker, which looks for it by name, so create a link:\n\n" +
 			"  ln -s \"$(command -v ycauth)\" /usr/local/bin/" + dockerProgram + "\n\n" +
-			"and name it in ~/.docker/config.json:\n\n" +
+			"and add to ~/.docker/config.json:\n\n" +
 			"  {\"credHelpers\": {\"" + registryHost + "\": \"ycauth\"}}\n\n" +
-			"YCAUTH_PROFILE is the profile, and YCAUTH_REGISTRIES the hosts of other registries that get\n" +
-			"the token, with commas between them. Nothing is stored: \"docker login\" is not needed, and\n" +
-			"\"docker logout\" does nothing here; see \"ycauth logout\".",
+			"$YCAUTH_PROFILE selects the profile. $YCAUTH_REGISTRIES lists the hosts of other registries\n" +
+			"that may get the token, separated by commas. \"docker login\" is not needed, and \"docker\n" +
+			"logout\" does not end the session: use \"ycauth logout\".",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || !slices.Contains([]string{"get", "store", "erase", "list"}, args[0]) {
-				return errors.New("want get, store, erase or list")
+				return errors.New("give one of get, store, erase and list")
 			}
 			return nil
 		},
@@ -97,10 +96,10 @@ func (a *app) dockerCredential(ctx context.Context, args []string) error {
 	case "store":
 		var given dockerCredential
 		if err := json.Unmarshal([]byte(request), &given); err != nil {
-			return usagef("stdin has no credential in JSON")
+			return usagef("stdin does not contain a credential in JSON")
 		}
 		if given.Username != registryUser {
-			return usagef("this helper stores nothing: it has the tokens of profile %q, for the user %s", a.profileName, registryUser)
+			return usagef("this helper stores no passwords: it gives docker the tokens of profile %q, with the user name %s", a.profileName, registryUser)
 		}
 		return nil // the next get has a newer token
 	}

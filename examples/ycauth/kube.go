@@ -47,13 +47,13 @@ func (a *app) kubeCommand() *cobra.Command {
 			"Kubernetes clients run the command again when the API server rejects the token, but\n" +
 			"do not say so. So the token is verified each time, with one request to IAM, and\n" +
 			"renewed if it was revoked; --verify=false skips that.\n\n" +
-			"With --login in args, a login in the browser begins when one is needed, as with \"ycauth\n" +
-			"login\", if the Kubernetes client says that its user is present (interactiveMode\n" +
-			"IfAvailable or Always, and a terminal).",
+			"With args [kube-credential, --login], a login in the browser begins when one is needed,\n" +
+			"if the Kubernetes client says that a user is present: with interactiveMode IfAvailable\n" +
+			"or Always, in a terminal.",
 		Args: noArgs,
 	}
 	fresh.register(cmd.Flags(), true)
-	cmd.Flags().BoolVar(&login, "login", false, "log in if that is needed and the Kubernetes client is interactive")
+	cmd.Flags().BoolVar(&login, "login", false, "log in in the browser if needed, and if the Kubernetes client says that a user is present")
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error { return a.kubeCredential(ctx, fresh, login) })
 	return cmd
 }

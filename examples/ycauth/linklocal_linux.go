@@ -30,7 +30,7 @@ func (a *app) addLinkLocal(ctx context.Context) (remove func(), err error) {
 	d := net.Dialer{Timeout: linkLocalPatience}
 	if conn, err := d.DialContext(ctx, "tcp", linkLocalAddress); err == nil {
 		conn.Close()
-		return nil, codedError{exitFailure, errors.New("a metadata service answers at " + linkLocalAddress + " already: this is a virtual machine of a cloud, or the same command is running")}
+		return nil, codedError{exitFailure, errors.New("there is a metadata service at " + linkLocalAddress + " already: this is a virtual machine of a cloud, or the same command is running")}
 	}
 	lo, err := net.InterfaceByName("lo")
 	if err != nil {

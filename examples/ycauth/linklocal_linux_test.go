@@ -50,7 +50,7 @@ func TestLinkLocal(t *testing.T) {
 	r := h.finish(h.command("unshare", "-rn", "sh", "-c", script))
 	for _, want := range []string{
 		"YC_METADATA_ADDR=169.254.169.254:80\n", "inet 169.254.169.254/32 scope host", "code 200\n",
-		"answers at 169.254.169.254:80 already", "exit code 0\n0\n1\nexit code 0\n1\nend\n",
+		"a metadata service at 169.254.169.254:80 already", "exit code 0\n0\n1\nexit code 0\n1\nend\n",
 	} {
 		if !strings.Contains(r.stdout, want) {
 			t.Fatalf("no %q in\n%v", want, r)

@@ -6,8 +6,8 @@
 //	ycauth login                      log in through a browser
 //	ycauth token                      print an IAM token
 //	ycauth exec -- terraform plan     run a command with YC_TOKEN and IAM_TOKEN set
-//	ycauth run -- terraform apply     run a command with tokens that renew by themselves
-//	ycauth serve                      give other programs such tokens, until it is told to end
+//	ycauth run -- ./backup --all      run a command with fresh tokens for as long as it runs
+//	ycauth serve                      give other programs fresh tokens until Ctrl-C
 //	ycauth status                     show the profile; no request is made
 //	ycauth list                       list refresh tokens
 //	ycauth revoke ID                  revoke refresh tokens

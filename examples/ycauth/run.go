@@ -30,27 +30,27 @@ func (a *app) runCommand() *cobra.Command {
 	var variables []string
 	cmd := &cobra.Command{
 		Use:   "run -- COMMAND [ARGUMENT…]",
-		Short: "Run a command with tokens that renew by themselves",
-		Long: "Runs a command with a metadata service of its own, which gives it IAM tokens for as\n" +
-			"long as it runs. The address of the service is in " + metadataVariable + ", where the official\n" +
-			"SDKs for Go and Python look for it. The service listens on a random port of the loopback\n" +
-			"interface, answers only requests such as these SDKs send, and ends with the command.\n" +
-			"On Linux it answers only to processes of the same user and of root. Elsewhere the\n" +
-			"address has a secret path, which other users cannot see.\n\n" +
-			"YC_TOKEN and IAM_TOKEN have a token for programs that read only these. It cannot be\n" +
-			"replaced while the command runs, and expires after 12 hours at most. Programs that\n" +
-			"prefer it to the metadata service, such as Terraform's provider, stop working then:\n" +
-			"--token-env " + noVariables + " leaves it out.\n\n" +
-			"The command shares the terminal. Signals that this program gets are passed on, and the\n" +
-			"exit code is the command's, 127 if it was not found and 126 if it could not be run. If this\n" +
-			"program is killed, the command gets SIGTERM on Linux and FreeBSD and is ended on Windows;\n" +
-			"elsewhere it goes on without tokens.",
-		Example: "  ycauth run -- terraform apply\n" +
-			"  ycauth run --token-env " + noVariables + " -- python3 nightly.py",
-		Args: a.commandArgs("run -- terraform apply"),
+		Short: "Run a command with fresh IAM tokens for as long as it runs",
+		Long: "Runs a command, and a metadata service for it that returns a valid IAM token to every\n" +
+			"request until the command ends. " + metadataVariable + " is set to the address of the service;\n" +
+			"the official SDKs for Go and Python read it. The service listens on a random port of the\n" +
+			"loopback interface. On Linux only processes of the same user and of root get tokens. On\n" +
+			"other systems the address contains a random path, which other users cannot read.\n\n" +
+			"YC_TOKEN and IAM_TOKEN are set to a token, for programs that do not use a metadata\n" +
+			"service. It is not renewed while the command runs, and expires after 12 hours at most.\n" +
+			"Some programs, such as the Terraform provider, use it even if there is a metadata\n" +
+			"service, and fail when it has expired. --token-env " + noVariables + " sets neither variable. The\n" +
+			"Terraform provider then also needs \"ycauth serve --link-local\".\n\n" +
+			"The command uses the same terminal. Signals that ycauth receives are passed on to it. The\n" +
+			"exit code is the command's, 127 if the command was not found, and 126 if it could not be\n" +
+			"run. If ycauth is killed, the command gets SIGTERM on Linux and FreeBSD and is ended on\n" +
+			"Windows. On other systems it continues, without new tokens.",
+		Example: "  ycauth run -- python3 nightly.py\n" +
+			"  ycauth run --token-env " + noVariables + " -- ./backup --all",
+		Args: a.commandArgs("run -- python3 nightly.py"),
 	}
 	cmd.Flags().SetInterspersed(false) // the command's flags are its own
-	cmd.Flags().StringSliceVar(&variables, "token-env", tokenVariables, "variables that get a token that is not renewed, or "+noVariables)
+	cmd.Flags().StringSliceVar(&variables, "token-env", tokenVariables, "variables to set to a token, which is not renewed; "+noVariables+" for no variable")
 	fresh.register(cmd.Flags(), false)
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
 		names, err := tokenNames(variables)
@@ -69,7 +69,7 @@ func tokenNames(given []string) ([]string, error) {
 	}
 	for _, name := range given {
 		if name == "" || name == metadataVariable || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != "" {
-			return nil, usagef("--token-env: %q cannot be the name of the variable", name)
+			return nil, usagef("--token-env: %q cannot be the name of the variable; give names such as YC_TOKEN, or %s alone", name, noVariables)
 		}
 	}
 	return given, nil

@@ -42,32 +42,34 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve tokens to other programs as a metadata service",
-		Long: "Serves IAM tokens that renew by themselves, as the metadata service of a virtual machine\n" +
-			"does, until it is told to end. It prints " + metadataVariable + "=ADDRESS, the variable that the\n" +
+		Long: "Returns a valid IAM token to every request, as the metadata service of a virtual machine\n" +
+			"does, until Ctrl-C or SIGTERM. It prints " + metadataVariable + "=ADDRESS, the variable that the\n" +
 			"official SDKs for Go and Python read. For a single program, \"ycauth run\" is safer.\n\n" +
-			"Every program of the user gets tokens, and they are good for everything that the user\n" +
-			"may do. On Linux, other users get none, except root and those of --allow-user. Elsewhere\n" +
-			"the system does not tell users apart, and the address has a secret path (--secret-path).\n" +
-			"Requests of browsers and through proxies are rejected on all systems.\n\n" +
-			"With --link-local the service is at " + linkLocal + ", where programs look that do not read\n" +
-			"the variable, such as Terraform's provider. That is for Linux, and needs the capabilities\n" +
-			"NET_ADMIN and NET_BIND_SERVICE, which setcap gives the program and root has. Root needs a\n" +
-			"profile of its own, and --allow-user for others. The address is on the loopback interface\n" +
-			"for as long as the service runs, and for a minute after it was killed.\n\n" +
-			"An --address that others can reach, as in a container, needs --exposed: everyone who\n" +
-			"reaches it gets tokens. Only requests with the address itself or one of --host as their\n" +
-			"header Host are answered.",
+			"Every program of this user gets tokens, which allow everything that the user may do. On\n" +
+			"Linux, programs of other users get none, except those of root and of --allow-user. Other\n" +
+			"systems do not tell which user a program belongs to, so the address contains a random\n" +
+			"path there (--secret-path). Requests from browsers and through proxies are rejected on\n" +
+			"all systems.\n\n" +
+			"With --link-local the service is at " + linkLocal + ", for programs that ask only there, such\n" +
+			"as the Terraform provider. This works on Linux and needs the capabilities NET_ADMIN and\n" +
+			"NET_BIND_SERVICE. Root has them; setcap gives them to the program file (see the example).\n" +
+			"Root needs a profile of its own (sudo ycauth login), and --allow-user for other users.\n" +
+			"The address is removed from the loopback interface when the service ends, or within a\n" +
+			"minute after it was killed.\n\n" +
+			"An --address that others can reach, for instance in a container, requires --exposed:\n" +
+			"everyone who reaches it gets tokens. The header Host of a request must be the address\n" +
+			"that the client has connected to, or one of --host.",
 		Example: "  ycauth serve\n" +
-			"  sudo setcap cap_net_admin,cap_net_bind_service+ep \"$(command -v ycauth)\"; ycauth serve --link-local\n" +
+			"  sudo setcap cap_net_admin,cap_net_bind_service+ep \"$(command -v ycauth)\" && ycauth serve --link-local\n" +
 			"  ycauth serve --address 0.0.0.0:8080 --exposed --host ycauth:8080",
 		Args: noArgs,
 	}
 	cmd.Flags().StringVar(&f.address, "address", serveAddress, "IP address and port to listen on; port 0 is a random one")
-	cmd.Flags().BoolVar(&f.exposed, "exposed", false, "allow an address that other machines or containers can reach, and every user")
-	cmd.Flags().BoolVar(&f.linkLocal, "link-local", false, "listen on "+linkLocalAddress+", which is put on the loopback interface (Linux)")
-	cmd.Flags().BoolVar(&f.secret, "secret-path", runtime.GOOS != "linux", "answer only under a random path, which is part of the address that is printed")
-	cmd.Flags().StringSliceVar(&f.hosts, "host", nil, "also answer requests to this HOST:PORT (repeatable)")
-	cmd.Flags().StringSliceVar(&f.users, "allow-user", nil, "also answer programs of this user, by name or ID (repeatable; Linux)")
+	cmd.Flags().BoolVar(&f.exposed, "exposed", false, "allow an address that other machines or containers can reach, and give every user tokens")
+	cmd.Flags().BoolVar(&f.linkLocal, "link-local", false, "listen on "+linkLocalAddress+", and add that address to the loopback interface (Linux)")
+	cmd.Flags().BoolVar(&f.secret, "secret-path", runtime.GOOS != "linux", "give tokens only under a random path, which is part of the printed address")
+	cmd.Flags().StringSliceVar(&f.hosts, "host", nil, "accept this HOST:PORT as the header Host as well (repeatable)")
+	cmd.Flags().StringSliceVar(&f.users, "allow-user", nil, "give tokens to programs of this user as well, by name or ID (repeatable; Linux)")
 	cmd.MarkFlagsMutuallyExclusive("address", "link-local")
 	cmd.MarkFlagsMutuallyExclusive("exposed", "link-local")
 	cmd.MarkFlagsMutuallyExclusive("exposed", "allow-user")
@@ -85,7 +87,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	}
 	private := address.Addr().Unmap().IsLoopback() || f.linkLocal
 	if !private && !f.exposed {
-		return usagef("--address %s: other machines or containers may reach it, and everyone who does would get tokens that are good for all that the user may do. If that is intended, add --exposed", address)
+		return usagef("--address %s: other machines or containers may reach it, and would get tokens that allow everything that the user may do. If that is intended, add --exposed", address)
 	}
 	users, err := userIDs(f.users)
 	if err != nil {
@@ -152,7 +154,7 @@ func (a *app) announce(address string, opts metadata.Options, private bool) erro
 	case !private:
 		a.warn("everyone who reaches %s gets tokens of profile %q until this command ends", address, a.profileName)
 	default:
-		a.say("Every program of this user that reads %s gets tokens until Ctrl-C.", metadataVariable)
+		a.say("Every program of this user gets tokens at this address until Ctrl-C.")
 	}
 	return nil
 }
@@ -160,7 +162,7 @@ func (a *app) announce(address string, opts metadata.Options, private bool) erro
 // userIDs are the IDs of users that are given by name or ID.
 func userIDs(names []string) (ids []int, err error) {
 	if len(names) > 0 && runtime.GOOS != "linux" {
-		return nil, usagef("--allow-user: this system does not tell users apart; leave it out")
+		return nil, usagef("--allow-user is for Linux: leave it out")
 	}
 	for _, name := range names {
 		id, err := strconv.Atoi(name)
@@ -170,7 +172,7 @@ func userIDs(names []string) (ids []int, err error) {
 				return nil, usagef("--allow-user: there is no user %q", name)
 			}
 			if id, err = strconv.Atoi(u.Uid); err != nil {
-				return nil, errors.New("--allow-user: the ID of " + name + " is no number")
+				return nil, errors.New("--allow-user: the ID of " + name + " is not a number")
 			}
 		}
 		if id < 0 {

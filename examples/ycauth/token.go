@@ -28,15 +28,15 @@ func (a *app) tokenCommand() *cobra.Command {
 			"A token that does not expire soon is printed without a request, even if the server has\n" +
 			"revoked it. If a service rejects the token, --renew gets another one; --verify asks the\n" +
 			"server first.\n\n" +
-			"--file writes the token to a file that only its owner can read. The file is replaced\n" +
-			"atomically. With --watch it is replaced before each token expires, until Ctrl-C; the\n" +
-			"file is left in place then, and its token expires.",
+			"--file writes the token to a file that only its owner can read, and replaces the file\n" +
+			"atomically. With --watch, it replaces the file before the token in it expires, until\n" +
+			"Ctrl-C. The file is not removed at the end.",
 		Example: "  curl -H \"Authorization: Bearer $(ycauth token)\" https://…\n" +
 			"  ycauth token --file /run/user/1000/iam-token --watch",
 		Args: noArgs,
 		RunE: a.action(func(ctx context.Context, _ []string) error {
 			if file.watch && file.path == "" {
-				return usagef("--watch needs --file")
+				return usagef("--watch needs --file PATH")
 			}
 			c, err := a.connect(ctx)
 			if err != nil {
@@ -58,6 +58,6 @@ func (a *app) tokenCommand() *cobra.Command {
 	}
 	fresh.register(cmd.Flags(), false)
 	cmd.Flags().StringVar(&file.path, "file", "", "write the token into this file, and nothing to stdout")
-	cmd.Flags().BoolVar(&file.watch, "watch", false, "keep the token in the file fresh until Ctrl-C")
+	cmd.Flags().BoolVar(&file.watch, "watch", false, "replace the token in the file before it expires, until Ctrl-C")
 	return cmd
 }
