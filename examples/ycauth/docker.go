@@ -57,7 +57,7 @@ func (a *app) dockerCommand() *cobra.Command {
 		Short: "Credential helper for docker",
 		Long: "Gives docker, podman and other programs an IAM token as the password for " + registryHost + ". It\n" +
 			"is a credential helper of docker, which looks for it by name, so create a link:\n\n" +
-			"  ln -s \"$(command -v ycauth)\" /usr/local/bin/" + dockerProgram + "\n\n" +
+			"  sudo ln -s \"$(command -v ycauth)\" /usr/local/bin/" + dockerProgram + "\n\n" +
 			"and add to ~/.docker/config.json:\n\n" +
 			"  {\"credHelpers\": {\"" + registryHost + "\": \"ycauth\"}}\n\n" +
 			"$YCAUTH_PROFILE selects the profile. $YCAUTH_REGISTRIES lists the hosts of other registries\n" +
