@@ -161,8 +161,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	for nonces, tokenTried, lateTried := 0, false, false; ; {
 		a := &attempt{t: t, req: req, tok: tok, told: told}
 		resp, err := a.do(body)
-		if err != nil || resp.StatusCode != http.StatusUnauthorized {
-			return resp, err
+		if err != nil {
+			a.cancel()
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusUnauthorized {
+			return a.finish(resp), nil
 		}
 		if hasNonce(resp.Header) {
 			told = resp.Header.Get(NonceHeader)
@@ -186,13 +190,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			tokenTried = true
 		}
 		if !again {
-			return resp, nil
+			return a.finish(resp), nil
 		}
 		var ok bool
 		if body, ok = rewind(req); !ok {
-			return resp, nil
+			return a.finish(resp), nil
 		}
-		t.drain(req.Context(), resp)
+		t.drain(resp, a.cancel)
 	}
 }
 
@@ -235,6 +239,10 @@ type attempt struct {
 	out *http.Request // with credentials
 	tok *oauth2.Token
 
+	// cancel ends the context of out, which is not the caller's: an attempt whose response
+	// is of no use is given up before the caller's context ends.
+	cancel context.CancelFunc
+
 	// told is the nonce to use; "" if the origin's newest one will do. The two differ
 	// where several services behind one origin have nonces of their own.
 	told string
@@ -252,7 +260,9 @@ type attempt struct {
 
 func (a *attempt) do(body io.ReadCloser) (*http.Response, error) {
 	t := a.t
-	a.out = a.req.Clone(a.req.Context()) // a RoundTripper must not change the request
+	ctx, cancel := context.WithCancel(a.req.Context())
+	a.cancel = cancel
+	a.out = a.req.Clone(ctx) // a RoundTripper must not change the request
 	a.out.Body = body
 	a.out.Trailer = a.req.Trailer // the caller may set the values while the body is read
 	if a.out.Header == nil {
@@ -484,17 +494,19 @@ const (
 )
 
 // drain lets the connection be used again, if not much is left to read and it
-// comes at once. A body need not bear a Close during a Read, so the goroutine that
-// reads is the one that closes. If the server falls silent, that goroutine waits until ctx
-// ends or the connection breaks; so their number is bounded, and with no place left the
-// connection is given up.
-func (t *Transport) drain(ctx context.Context, resp *http.Response) {
+// comes at once. Otherwise it cancels the attempt, which frees the connection. A body need
+// not bear a Close during a Read, so the goroutine that reads is the one that closes. With
+// a Base that ignores the context of a request, that goroutine can wait for longer; so
+// their number is bounded.
+func (t *Transport) drain(resp *http.Response, cancel context.CancelFunc) {
 	if resp.ContentLength > maxDrain || resp.Body == http.NoBody {
+		cancel()
 		resp.Body.Close()
 		return
 	}
 	if t.drains.Add(1) > maxDrains {
 		t.drains.Add(-1)
+		cancel()
 		resp.Body.Close()
 		return
 	}
@@ -506,6 +518,7 @@ func (t *Transport) drain(ctx context.Context, resp *http.Response) {
 		defer close(done)
 		defer t.drains.Add(-1)
 		defer resp.Body.Close()
+		defer cancel() // first: over HTTP/2, Close waits for the stream to end
 		buf := make([]byte, 4<<10)
 		for read := 0; read <= maxDrain && time.Now().Before(end); {
 			n, err := resp.Body.Read(buf)
@@ -518,8 +531,60 @@ func (t *Transport) drain(ctx context.Context, resp *http.Response) {
 	select {
 	case <-done:
 	case <-timer.C:
-	case <-ctx.Done():
+		cancel()
 	}
+}
+
+// finish gives the caller the response of the last attempt, whose context must not end
+// before the body was read or closed.
+func (a *attempt) finish(resp *http.Response) *http.Response {
+	if resp.Body == http.NoBody && (a.out.Body == nil || a.out.Body == http.NoBody) {
+		a.cancel()
+		return resp
+	}
+	body := &cancelBody{resp.Body, a.cancel}
+	if w, ok := resp.Body.(io.Writer); ok { // of 101 Switching Protocols
+		resp.Body = &duplexBody{body, w}
+	} else {
+		resp.Body = &readBody{body}
+	}
+	return resp
+}
+
+// A cancelBody ends the context of its request when it is closed.
+type cancelBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *cancelBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
+}
+
+// A readBody ends it at the end of the body too, for callers that do not close it then.
+type readBody struct{ *cancelBody }
+
+func (b *readBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.cancel()
+	}
+	return n, err
+}
+
+// A duplexBody can be written to, also after the end of what the server sends.
+type duplexBody struct {
+	*cancelBody
+	io.Writer
+}
+
+// CloseWrite is what [net/http/httputil.ReverseProxy] looks for.
+func (b *duplexBody) CloseWrite() error {
+	if w, ok := b.Writer.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return fmt.Errorf("dpop: CloseWrite: %w", http.ErrNotSupported)
 }
 
 // crossOrigin reports whether req follows redirects of which one left the origin

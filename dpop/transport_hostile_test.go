@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -163,16 +164,14 @@ func TestTransportDrainClosesOnce(t *testing.T) {
 					resp.Body, resp.ContentLength = body, -1
 					return resp, nil
 				})
-				ctx, cancel := context.WithCancel(t.Context())
 				begin := time.Now()
-				resp, err := tr.RoundTrip(must(http.NewRequestWithContext(ctx, http.MethodGet, "https://h/", nil)))
+				resp, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://h/", nil)))
 				if err != nil || resp.StatusCode != 200 {
 					t.Error(resp, err)
 				}
 				if d := time.Since(begin); d > tt.takes {
 					t.Errorf("took %v", d)
 				}
-				cancel()
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				if body.closed.Load() != 1 || tr.drains.Load() != 0 {
@@ -183,13 +182,192 @@ func TestTransportDrainClosesOnce(t *testing.T) {
 	}
 }
 
-// Servers that fall silent keep a bounded number of goroutines, and no call waits.
+// A server that falls silent in the body of a rejection keeps no connection, of which there
+// may be no other, and no goroutine; nor does it where nobody ends the caller's context.
+func TestTransportSilentRejections(t *testing.T) {
+	for _, tt := range []struct {
+		name, typ, challenge string
+		http2                bool
+	}{
+		{"DPoP", "DPoP", `DPoP error="use_dpop_nonce"`, false},
+		{"DPoP, HTTP/2", "DPoP", `DPoP error="use_dpop_nonce"`, true},
+		{"Bearer", "Bearer", `Bearer error="invalid_token"`, false},
+		{"Bearer, HTTP/2", "Bearer", `Bearer error="invalid_token"`, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const calls = 5
+			var requests, silent, conns atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				n := requests.Add(1)
+				if n%2 == 0 {
+					return
+				}
+				silent.Add(1)
+				defer silent.Add(-1)
+				w.Header().Set("WWW-Authenticate", tt.challenge)
+				w.Header().Set(NonceHeader, fmt.Sprint("n", n))
+				w.Header().Set("Content-Length", "100")
+				w.WriteHeader(http.StatusUnauthorized)
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			}))
+			srv.EnableHTTP2 = tt.http2
+			srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				switch state {
+				case http.StateNew:
+					conns.Add(1)
+				case http.StateClosed:
+					conns.Add(-1)
+				}
+			}
+			srv.StartTLS()
+			defer srv.Close()
+			defer srv.CloseClientConnections() // before Close, which waits for the handlers
+			base := srv.Client().Transport.(*http.Transport)
+			base.MaxConnsPerHost = 1
+			src := &source{}
+			for i := range 2 * calls {
+				src.tokens = append(src.tokens, &oauth2.Token{AccessToken: fmt.Sprint("t", i), TokenType: tt.typ})
+			}
+			tr := newTransport(t, src)
+			tr.Base = base
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // of the test, if it fails
+			defer cancel()
+			for range calls {
+				resp, err := tr.RoundTrip(must(http.NewRequestWithContext(ctx, http.MethodGet, srv.URL, nil)))
+				if err != nil {
+					t.Fatalf("the second request did not get the connection: %v", err)
+				}
+				drain(resp)
+				if resp.StatusCode != 200 {
+					t.Errorf("status %d", resp.StatusCode)
+				}
+			}
+			for ctx.Err() == nil && silent.Load()+conns.Load()+tr.drains.Load() > 0 {
+				base.CloseIdleConnections() // over HTTP/2, one is idle a little after its last stream
+				time.Sleep(time.Millisecond)
+			}
+			if ctx.Err() != nil {
+				t.Errorf("%d handlers, %d connections and %d goroutines that read are left", silent.Load(), conns.Load(), tr.drains.Load())
+			}
+		})
+	}
+}
+
+// The context of the last attempt lasts for as long as the body of its response is read.
+func TestTransportResponseContext(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		status int
+		use    func(io.ReadCloser)
+		ended  bool
+	}{
+		{"in use", 200, func(b io.ReadCloser) { _, _ = b.Read(make([]byte, 1)) }, false},
+		{"read", 200, func(b io.ReadCloser) { _, _ = io.Copy(io.Discard, b) }, true},
+		{"closed", 200, func(b io.ReadCloser) { b.Close() }, true},
+		{"rejected, in use", 401, func(io.ReadCloser) {}, false},
+		{"rejected, closed", 401, func(b io.ReadCloser) { b.Close() }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, typ := range []string{"DPoP", "Bearer"} {
+				var ctx context.Context
+				tr := newTransport(t, oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t", TokenType: typ}))
+				tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+					ctx = r.Context()
+					resp := response(r, tt.status, http.Header{})
+					resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader("body")), 4
+					return resp, nil
+				})
+				resp, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://h/", nil)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				tt.use(resp.Body)
+				if ended := ctx.Err() != nil; ended != tt.ended {
+					t.Errorf("%s: the context has ended: %v", typ, ended)
+				}
+				resp.Body.Close()
+			}
+		})
+	}
+	t.Run("error", func(t *testing.T) {
+		var ctx context.Context
+		tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("t")))
+		tr.Base = roundTripper(func(r *http.Request) (*http.Response, error) {
+			ctx = r.Context()
+			return nil, io.ErrUnexpectedEOF
+		})
+		if _, err := tr.RoundTrip(must(http.NewRequest(http.MethodGet, "https://h/", nil))); err == nil || ctx.Err() == nil {
+			t.Error(err, ctx.Err())
+		}
+	})
+}
+
+// After 101 the body is the connection, in both directions. A trailer is there at the end
+// of a body.
+func TestTransportBodyOfUpgrade(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			w.Header().Set("Trailer", "Checksum")
+			_, _ = io.WriteString(w, "body")
+			w.Header().Set("Checksum", "abc")
+			return
+		}
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_ = rw.Flush()
+		_, _ = io.Copy(conn, rw) // until the client closes its side
+	}))
+	defer srv.Close()
+	tr := newTransport(t, oauth2.StaticTokenSource(dpopToken("t")))
+	tr.Base = srv.Client().Transport
+	req := must(http.NewRequest(http.MethodGet, srv.URL, nil))
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "echo")
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, ok := resp.Body.(interface {
+		io.ReadWriteCloser
+		CloseWrite() error
+	})
+	if !ok {
+		t.Fatalf("%T", resp.Body)
+	}
+	if _, err := io.WriteString(conn, "hello"); err != nil {
+		t.Error(err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	if b, err := io.ReadAll(conn); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+
+	resp = get(t, tr, srv.URL)
+	if s := resp.Trailer.Get("Checksum"); s != "abc" {
+		t.Errorf("trailer %q", s)
+	}
+}
+
+// A Base that ignores the context of its requests keeps a bounded number of goroutines, and
+// no call waits for it.
 func TestTransportDrainsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var tr Transport
-		var open atomic.Int32
+		var open, cancelled atomic.Int32
+		gaveUp := func() context.CancelFunc { return sync.OnceFunc(func() { cancelled.Add(1) }) }
 		for range 100 {
 			body := &strictBody{t: t, read: func([]byte) (int, error) {
 				open.Add(1)
@@ -197,16 +375,16 @@ func TestTransportDrainsAreBounded(t *testing.T) {
 				<-ctx.Done()
 				return 0, ctx.Err()
 			}}
-			tr.drain(ctx, &http.Response{Body: body, ContentLength: -1})
+			tr.drain(&http.Response{Body: body, ContentLength: -1}, gaveUp())
 		}
 		synctest.Wait()
-		if n := open.Load(); n != maxDrains {
-			t.Errorf("%d bodies are being read", n)
+		if n := open.Load(); n != maxDrains || cancelled.Load() != 100 {
+			t.Errorf("%d bodies are being read, %d of 100 attempts cancelled", n, cancelled.Load())
 		}
 		cancel()
 		synctest.Wait()
 		begin := time.Now()
-		tr.drain(t.Context(), &http.Response{Body: &strictBody{t: t, read: func([]byte) (int, error) { return 0, io.EOF }}, ContentLength: -1})
+		tr.drain(&http.Response{Body: &strictBody{t: t, read: func([]byte) (int, error) { return 0, io.EOF }}, ContentLength: -1}, gaveUp())
 		if d := time.Since(begin); d != 0 || tr.drains.Load() != 0 {
 			t.Errorf("took %v, %d in progress", d, tr.drains.Load())
 		}
