@@ -34,6 +34,7 @@ type reply struct {
 	err     error
 	header  metadata.MD // nil: nobody answered
 	sent    *metadata.MD
+	after   func() // if not nil, called when the response is there
 }
 
 func (r reply) Invoke(ctx context.Context, _ string, _, out any, opts ...grpc.CallOption) error {
@@ -44,6 +45,9 @@ func (r reply) Invoke(ctx context.Context, _ string, _, out any, opts ...grpc.Ca
 		if h, ok := o.(grpc.HeaderCallOption); ok {
 			*h.HeaderAddr = r.header
 		}
+	}
+	if r.after != nil {
+		r.after()
 	}
 	if r.err == nil {
 		proto.Merge(out.(proto.Message), r.message)
@@ -214,6 +218,97 @@ func TestDetailsAreBounded(t *testing.T) {
 	if got := string(api.Details[100]); got != `{}` {
 		t.Errorf("got %s as the last detail", got)
 	}
+}
+
+// TestDetailsAreBoundedTogether: what is left out is {}, from which nothing can be concluded.
+func TestDetailsAreBoundedTogether(t *testing.T) {
+	of := func(n int) *anypb.Any {
+		a, err := anypb.New(structpb.NewStringValue(strings.Repeat("a", n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	for _, c := range []struct {
+		name    string
+		details []*anypb.Any
+		whole   []bool
+	}{
+		{"all", []*anypb.Any{of(20 << 10), of(20 << 10), of(20 << 10)}, []bool{true, true, true}},
+		{"the last is left out", []*anypb.Any{of(30 << 10), of(30 << 10), of(30 << 10)}, []bool{true, true, false}},
+		{"a small one still fits", []*anypb.Any{of(60 << 10), of(10 << 10), of(10)}, []bool{true, false, true}},
+		{"a type", []*anypb.Any{{TypeUrl: strings.Repeat("a", 64<<10+1)}, of(10)}, []bool{false, true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for name, err := range failures(t, false, c.details) {
+				var api *refreshtoken.APIError
+				if !errors.As(err, &api) || len(api.Details) != len(c.whole) {
+					t.Fatalf("%s: got %v", name, err)
+				}
+				for i, d := range api.Details {
+					if whole := string(d) != `{}`; whole != c.whole[i] {
+						t.Errorf("%s: detail %d has %d bytes", name, i, len(d))
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestNestedDetails: a google.protobuf.Any within another one is not converted, which would
+// take seconds where there are thousands.
+func TestNestedDetails(t *testing.T) {
+	var value []byte
+	for len(value) < 30<<10 {
+		b, err := proto.Marshal(&anypb.Any{TypeUrl: "/google.protobuf.Any", Value: value})
+		if err != nil {
+			t.Fatal(err)
+		}
+		value = b
+	}
+	for name, err := range failures(t, false, slices.Repeat([]*anypb.Any{{TypeUrl: "/google.protobuf.Any", Value: value}}, 100)) {
+		var api *refreshtoken.APIError
+		if !errors.As(err, &api) || string(api.Details[0]) != `{"@type":"/google.protobuf.Any"}` {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// TestDetailsAfterTheEnd: no detail is converted after ctx has ended.
+func TestDetailsAfterTheEnd(t *testing.T) {
+	detail := &anypb.Any{TypeUrl: "example.com/x.Y"}
+	for name, err := range failures(t, true, []*anypb.Any{detail, detail}) {
+		var api *refreshtoken.APIError
+		if !errors.As(err, &api) || len(api.Details) != 1 || string(api.Details[0]) != `{}` {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// failures are the errors of a call that failed with details, and of an operation. ctx can
+// end with the response.
+func failures(t *testing.T, ends bool, details []*anypb.Any) map[string]error {
+	t.Helper()
+	st := &statuspb.Status{Code: int32(codes.Aborted), Message: "with details", Details: details}
+	errs := map[string]error{}
+	for name, answer := range map[string]reply{
+		"a call": {err: status.ErrorProto(st)},
+		"an operation": {message: &operationpb.Operation{Id: "ajo1", Done: true,
+			Result: &operationpb.Operation_Error{Error: st}}},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		answer.header = answered
+		if ends {
+			answer.after = cancel
+		}
+		op, err := once(answer).Operation(ctx, "ajo1")
+		if op != nil {
+			_, err = op.Wait(t.Context())
+		}
+		errs[name] = err
+	}
+	return errs
 }
 
 // TestNobodyAnswered: the same code means another thing where no server sent it.

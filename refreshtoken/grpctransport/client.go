@@ -112,7 +112,7 @@ func (x *exchange) operation(ctx context.Context, resp *operationpb.Operation, e
 	if err != nil {
 		return nil, x.failed(ctx, err)
 	}
-	op, err := operationOf(resp)
+	op, err := operationOf(ctx, resp)
 	if err != nil {
 		return nil, x.wrong(err)
 	}

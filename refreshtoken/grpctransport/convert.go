@@ -1,6 +1,7 @@
 package grpctransport
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -94,7 +95,7 @@ func (r *times) time(name string, ts *timestamppb.Timestamp) time.Time {
 	return ts.AsTime()
 }
 
-func operationOf(op *operationpb.Operation) (*operation, error) {
+func operationOf(ctx context.Context, op *operationpb.Operation) (*operation, error) {
 	out := &operation{ID: op.GetId(), Done: op.GetDone()}
 	var metadata iampb.RevokeRefreshTokenMetadata
 	if _, err := unpack("metadata", op.GetMetadata(), &metadata); err != nil {
@@ -106,7 +107,7 @@ func operationOf(op *operationpb.Operation) (*operation, error) {
 	out.Metadata = tokenapi.Metadata{SubjectID: metadata.GetSubjectId(), RefreshTokenIDs: metadata.GetRefreshTokenIds()}
 	switch result := op.GetResult().(type) {
 	case *operationpb.Operation_Error:
-		out.Err = apiErrorOf(result.Error)
+		out.Err = apiErrorOf(ctx, result.Error)
 		if out.Err.Code == 0 {
 			out.Err.Code = refreshtoken.CodeUnknown // a failure, whatever its code says
 		}

@@ -27,8 +27,9 @@
 // They are those of package refreshtoken:
 //
 //   - *refreshtoken.APIError is the google.rpc.Status of the response, with
-//     HTTPStatus 0. Details are its details as JSON, as over REST; one of an unknown type
-//     has only its "@type". RetryAfter is the
+//     HTTPStatus 0. Details are its details as JSON, as over REST; one of an unknown type,
+//     or with a google.protobuf.Any in it, has only its "@type". Of details that
+//     together are larger than 64 KiB, the rest are {}. RetryAfter is the
 //     retry_delay of a google.rpc.RetryInfo.
 //   - *refreshtoken.ResponseError is a response that is larger than 5 MiB, or does not
 //     follow the API.

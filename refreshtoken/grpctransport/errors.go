@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	// The types of details that the services send have to be known to be read.
@@ -38,7 +40,7 @@ func (x *exchange) failed(ctx context.Context, err error) error {
 	case !x.answered() && !conclusive(code):
 		return &refreshtoken.TransportError{Temporary: code == codes.Unavailable && !untrusted(st), Err: err}
 	}
-	e := apiErrorOf(st.Proto())
+	e := apiErrorOf(ctx, st.Proto())
 	e.Trace = x.trace()
 	return e
 }
@@ -113,32 +115,44 @@ func untrusted(st *status.Status) bool {
 		alerted && (strings.Contains(alert, "certificate") || strings.HasPrefix(alert, "access denied"))
 }
 
-func apiErrorOf(st *statuspb.Status) *refreshtoken.APIError {
+// apiErrorOf converts no more details once ctx has ended.
+func apiErrorOf(ctx context.Context, st *statuspb.Status) *refreshtoken.APIError {
 	e := &refreshtoken.APIError{Code: refreshtoken.Code(st.GetCode()), Message: st.GetMessage()}
+	left := maxDetail
 	for i, d := range st.GetDetails() {
-		if i == maxDetails {
+		if i == maxDetails || ctx.Err() != nil {
 			e.Details = append(e.Details, json.RawMessage(`{}`)) // so that nothing is concluded from the others
 			break
 		}
-		e.Details = append(e.Details, detailOf(d))
+		e.Details = append(e.Details, detailOf(d, &left))
 	}
 	return e
 }
 
-// Bounds of the details that are kept of a status: their number, and the size of each in
-// bytes.
+// Bounds of the details that are kept of a status: their number, and the size of all of them
+// in bytes, which is also that of all details over REST.
 const (
 	maxDetails = 100
 	maxDetail  = 64 << 10
 )
 
 // detailOf is a detail as the REST face writes it, members in alphabetical order:
-// protojson varies its white space from one build to the next.
-func detailOf(d *anypb.Any) json.RawMessage {
-	if len(d.GetValue()) > maxDetail {
+// protojson varies its white space from one build to the next. left is how many bytes of
+// details may still be converted.
+func detailOf(d *anypb.Any, left *int) json.RawMessage {
+	size := len(d.GetTypeUrl())
+	whole := len(d.GetValue()) <= maxDetail
+	if whole {
+		size += len(d.GetValue())
+	}
+	if size > *left {
+		return json.RawMessage(`{}`)
+	}
+	*left -= size
+	if !whole {
 		return typeAlone(d)
 	}
-	if text, err := protojson.Marshal(d); err == nil {
+	if text, err := (protojson.MarshalOptions{Resolver: &oneType{Types: protoregistry.GlobalTypes}}).Marshal(d); err == nil {
 		dec := json.NewDecoder(bytes.NewReader(text))
 		dec.UseNumber()
 		var v any
@@ -149,6 +163,23 @@ func detailOf(d *anypb.Any) json.RawMessage {
 		}
 	}
 	return typeAlone(d)
+}
+
+// oneType finds the message of one google.protobuf.Any, and none of those within it: to
+// convert thousands of them, one within the other, takes a time that grows with the square
+// of their number.
+type oneType struct {
+	*protoregistry.Types
+	found bool
+}
+
+// FindMessageByURL implements protoregistry.MessageTypeResolver.
+func (t *oneType) FindMessageByURL(url string) (protoreflect.MessageType, error) {
+	if t.found {
+		return nil, protoregistry.NotFound
+	}
+	t.found = true
+	return t.Types.FindMessageByURL(url)
 }
 
 func typeAlone(d *anypb.Any) json.RawMessage {
