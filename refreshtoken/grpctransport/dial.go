@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,7 +47,9 @@ type DialOptions struct {
 	// Optional. Default: "ycauth-go".
 	UserAgent string
 	// Options are further options of the connections, such as interceptors. Transport
-	// security options have no effect. Optional.
+	// security options have no effect. grpc.WithMaxHeaderListSize replaces the limit of
+	// 256 KiB for the metadata of a response, which includes the error and its details.
+	// Optional.
 	Options []grpc.DialOption
 }
 
@@ -141,8 +142,9 @@ func (o *DialOptions) connect(src TokenSource, address string) (*grpc.ClientConn
 	if !o.Plaintext {
 		security = credentials.NewTLS(o.TLS.Clone()) // a nil Config clones to nil
 	}
-	// The caller's come first: the last one wins.
-	options := append(slices.Clone(o.Options), authenticate(src, !o.Plaintext)...)
+	// The last one wins: the caller may choose another size, and nothing of what follows.
+	options := append([]grpc.DialOption{grpc.WithMaxHeaderListSize(maxMetadata)}, o.Options...)
+	options = append(options, authenticate(src, !o.Plaintext)...)
 	options = append(options,
 		grpc.WithTransportCredentials(security),
 		grpc.WithUserAgent(o.UserAgent),
@@ -150,6 +152,10 @@ func (o *DialOptions) connect(src TokenSource, address string) (*grpc.ClientConn
 	)
 	return grpc.NewClient("dns:///"+address, options...)
 }
+
+// maxMetadata is in bytes. Details of maxDetail, which base64 makes a third larger, take less
+// than half of it. The default of grpc-go, 16 MiB, lets one response take a GiB of memory.
+const maxMetadata = 256 << 10
 
 // reconnect has grpc-go try a broken connection again sooner than after its
 // default of a second: until then, all attempts of a call would fail at once.

@@ -7,20 +7,27 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	iampb "github.com/yandex-cloud/go-genproto/yandex/cloud/iam/v1"
 	operationpb "github.com/yandex-cloud/go-genproto/yandex/cloud/operation"
@@ -241,6 +248,62 @@ func TestClientCertificateIsFinal(t *testing.T) {
 }
 
 // TestTwoEndpoints: operations are polled where they are said to be.
+// TestMetadataIsBounded: an error with all the details that are kept fits, a larger one is
+// not read.
+func TestMetadataIsBounded(t *testing.T) {
+	limit := func(size uint32) []grpc.DialOption {
+		return []grpc.DialOption{grpc.WithMaxHeaderListSize(size)}
+	}
+	const api, response, transport = "*refreshtoken.APIError", "*refreshtoken.ResponseError", "*refreshtoken.TransportError"
+	for _, c := range []struct {
+		name    string
+		details int // in bytes
+		fields  int // of 1 KiB each
+		options []grpc.DialOption
+		want    string
+	}{
+		{"all that is kept", 64 << 10, 100, nil, api},
+		{"a larger value", 256 << 10, 0, nil, transport},
+		{"more fields", 1 << 10, 256, nil, response},
+		{"more, and the caller allows it", 256 << 10, 256, limit(1 << 20), api},
+		{"a larger value than the caller allows", 64 << 10, 0, limit(8 << 10), transport},
+		{"more fields than the caller allows", 1 << 10, 8, limit(8 << 10), response},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st, err := proto.Marshal(&statuspb.Status{Code: int32(codes.Aborted), Message: "large", Details: []*anypb.Any{
+				{TypeUrl: "example.com/x.Y", Value: make([]byte, c.details-100)},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/grpc")
+				w.Header().Set("Grpc-Status", "10")
+				w.Header().Set("Grpc-Message", "large")
+				w.Header().Set("Grpc-Status-Details-Bin", base64.RawStdEncoding.EncodeToString(st))
+				for range c.fields {
+					w.Header().Add("Field", strings.Repeat("a", 1<<10))
+				}
+			}))
+			srv.Config.Protocols = new(http.Protocols)
+			srv.Config.Protocols.SetUnencryptedHTTP2(true)
+			srv.Start()
+			defer srv.Close()
+			conn, err := grpctransport.Dial(source{token: "t"}, grpctransport.DialOptions{
+				Endpoint: srv.Listener.Addr().String(), Plaintext: true, Options: c.options,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			err = listOnce(t.Context(), conn, refreshtoken.WithRetry(refreshtoken.RetryPolicy{Attempts: 1}))
+			if got := fmt.Sprintf("%T", err); got != c.want {
+				t.Errorf("got %s, want %s: %v", got, c.want, err)
+			}
+		})
+	}
+}
+
 func TestTwoEndpoints(t *testing.T) {
 	iam := iamtest.Start(t, iamtest.Options{OperationPolls: 1})
 	other := iamtest.Start(t)

@@ -11,7 +11,9 @@
 // Except for the transport, the Client works like that of package refreshtoken, with the
 // same checks, paging, retries, waiting and errors. [Dial] opens the
 // connections; any other grpc.ClientConnInterface works too, such as those of
-// the official SDK, and [Join] combines two.
+// the official SDK, and [Join] combines two. Give a connection of your own the option
+// grpc.WithMaxHeaderListSize(256 << 10), as Dial does: by default, grpc-go accepts an error
+// of 16 MiB, which takes up to a GiB of memory.
 //
 // # Rejected tokens
 //
@@ -31,8 +33,9 @@
 //     or with a google.protobuf.Any in it, has only its "@type". Of details that
 //     together are larger than 64 KiB, the rest are {}. RetryAfter is the
 //     retry_delay of a google.rpc.RetryInfo.
-//   - *refreshtoken.ResponseError is a response that is larger than 5 MiB, or does not
-//     follow the API.
+//   - *refreshtoken.ResponseError is a response that is larger than 5 MiB, has metadata
+//     larger than 256 KiB, or does not follow the API. If a single value of the metadata is
+//     that large, grpc-go closes the connection, and the error is a TransportError.
 //   - *refreshtoken.TransportError is a call without a response. It wraps the error of the
 //     token source of [Dial] or [Authenticate], so that errors.Is finds
 //     oauth.ErrLoginRequired in it.

@@ -80,6 +80,7 @@ func conclusive(code codes.Code) bool {
 const (
 	tooLarge       = "grpc: received message" // … larger than max; after decompression larger than max
 	notUnmarshaled = "grpc: failed to unmarshal"
+	tooMuchHeader  = "peer header list size exceeded limit"
 	badHandshake   = "authentication handshake failed"
 	remoteAlert    = "remote error: tls: " // of crypto/tls
 )
@@ -87,12 +88,15 @@ const (
 // unreadable reports whether there was a response that could not be read.
 func unreadable(st *status.Status) bool {
 	return st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), tooLarge) ||
-		st.Code() == codes.Internal && strings.HasPrefix(st.Message(), notUnmarshaled)
+		st.Code() == codes.Internal && (strings.HasPrefix(st.Message(), notUnmarshaled) || st.Message() == tooMuchHeader)
 }
 
 func reasonOf(st *status.Status) string {
 	if st.Code() == codes.ResourceExhausted {
 		return "the response is larger than 5 MiB: a smaller PageSize makes smaller pages"
+	}
+	if st.Message() == tooMuchHeader {
+		return "the metadata of the response is larger than the connection allows"
 	}
 	if strings.Contains(st.Message(), errTooManyParts.Error()) {
 		return errTooManyParts.Error()
