@@ -62,7 +62,8 @@ func GenerateKeyFile(path string) (crypto.Signer, error) {
 		return nil, &KeyFileError{path, "cannot encode the key", err}
 	}
 	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	dir, _ := filepath.Split(path) // not Dir, which takes link/.. away without following the link
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, &KeyFileError{path, "cannot create its directory", withoutPath(err)}
 	}
 	if err := durable.Create(path, data, 0o600); err != nil {

@@ -4,6 +4,7 @@ package dpop
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -37,6 +38,38 @@ func TestKeyFileDirectoryMode(t *testing.T) {
 		if fi.Mode().Perm() != want {
 			t.Errorf("%s has mode %04o, want %04o", dir, fi.Mode().Perm(), want)
 		}
+	}
+}
+
+// The system decides where link/.. is, which the text of the path does not say.
+func TestKeyFileAboveALink(t *testing.T) {
+	for _, below := range []string{"key.pem", "new/key.pem", "new/../key.pem"} {
+		t.Run(below, func(t *testing.T) {
+			top := t.TempDir()
+			for _, dir := range []string{"data/current", "app"} {
+				if err := os.MkdirAll(filepath.Join(top, dir), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Symlink(filepath.Join(top, "data", "current"), filepath.Join(top, "app", "link")); err != nil {
+				t.Fatal(err)
+			}
+			path := top + "/app/link/../" + below
+			key, err := LoadOrGenerateKeyFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := LoadOrGenerateKeyFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !key.Public().(*ecdsa.PublicKey).Equal(again.Public()) {
+				t.Error("another key was loaded")
+			}
+			if _, err := os.Stat(filepath.Join(top, "data", filepath.FromSlash(below))); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

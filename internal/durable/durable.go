@@ -27,8 +27,8 @@ var (
 // some file systems there), a crash can leave a second name of the new file.
 // [Tidy] removes it.
 func Create(path string, data []byte, perm fs.FileMode) error {
-	dir, name := filepath.Split(filepath.Clean(path))
-	d, err := openParent(dir)
+	dir, name := split(path)
+	d, err := OpenDir(dir)
 	if err != nil {
 		return err
 	}
@@ -79,8 +79,8 @@ func createInPlace(d *Dir, name string, data []byte, perm fs.FileMode) error {
 // one. A crash can leave a temporary file. An error that does not match
 // [ErrNotSynced] means that nothing has changed.
 func Replace(path string, data []byte, perm fs.FileMode) error {
-	dir, name := filepath.Split(filepath.Clean(path))
-	d, err := openParent(dir)
+	dir, name := split(path)
+	d, err := OpenDir(dir)
 	if err != nil {
 		return err
 	}
@@ -99,8 +99,8 @@ func Replace(path string, data []byte, perm fs.FileMode) error {
 // Remove removes a file for good. Where there is none, the error matches
 // [fs.ErrNotExist].
 func Remove(path string) error {
-	dir, name := filepath.Split(filepath.Clean(path))
-	d, err := openParent(dir)
+	dir, name := split(path)
+	d, err := OpenDir(dir)
 	if err != nil {
 		return err
 	}
@@ -116,8 +116,8 @@ func Tidy(path string, fi fs.FileInfo) {
 	if names(fi) < 2 {
 		return
 	}
-	dir, name := filepath.Split(filepath.Clean(path))
-	d, err := openParent(dir)
+	dir, name := split(path)
+	d, err := OpenDir(dir)
 	if err != nil {
 		return
 	}
@@ -144,31 +144,41 @@ func Tidy(path string, fi fs.FileInfo) {
 // [os.MkdirAll] does, and makes their names as durable as what will be written
 // into them.
 func MkdirAll(path string, perm fs.FileMode) error {
-	path = filepath.Clean(path)
-	var missing []string
-	for dir, last := path, ""; dir != last; dir, last = filepath.Dir(dir), dir {
+	if path == "" {
+		path = "."
+	}
+	var parents []string // of those that are missing
+	for dir, last := path, ""; dir != last; {
 		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
-		missing = append(missing, dir)
+		last = dir
+		dir, _ = split(dir)
+		parents = append(parents, dir)
 	}
 	err := do(Op{Kind: MakeDir, Path: path}, func() error { return os.MkdirAll(path, perm) })
 	if err != nil {
 		return err
 	}
-	for _, dir := range missing {
-		if err := syncDir(filepath.Dir(dir)); err != nil {
+	for _, dir := range parents {
+		if err := syncDir(dir); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func openParent(dir string) (*Dir, error) {
-	if dir == "" {
+// split returns the directory of a file, which is not cleaned: only the system knows which
+// directory link/.. is, where link is a symbolic link.
+func split(path string) (dir, name string) {
+	least := len(filepath.VolumeName(path)) + 1
+	for len(path) > least && os.IsPathSeparator(path[len(path)-1]) {
+		path = path[:len(path)-1]
+	}
+	if dir, name = filepath.Split(path); dir == "" {
 		dir = "."
 	}
-	return OpenDir(dir)
+	return dir, name
 }
 
 func syncDir(path string) error {

@@ -54,6 +54,62 @@ func TestSymlink(t *testing.T) {
 	onlyFiles(t, dir, "link") // the link was replaced, nothing written through it
 }
 
+// The directory of link/../f is that above the one that the link leads to.
+func TestAboveALink(t *testing.T) {
+	top := t.TempDir()
+	there, here := filepath.Join(top, "there"), filepath.Join(top, "here")
+	for _, dir := range []string{filepath.Join(there, "in"), here} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(there, "in"), filepath.Join(here, "link")); err != nil {
+		t.Fatal(err)
+	}
+	path := here + "/link/../f"
+	if err := Create(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	onlyFiles(t, here, "link")
+	onlyFiles(t, there, "f", "in")
+	if err := Replace(path, []byte("y"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	content(t, filepath.Join(there, "f"), "y")
+
+	tmp := tempPrefix("f") + "1"
+	if err := os.Link(filepath.Join(there, "f"), filepath.Join(there, tmp)); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	Tidy(path, fi)
+	onlyFiles(t, there, "f", "in")
+
+	if err := Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	onlyFiles(t, there, "in")
+	if err := MkdirAll(here+"/link/../a/b/", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	onlyFiles(t, here, "link")
+	onlyFiles(t, there, "a", "in")
+}
+
+func TestSplit(t *testing.T) {
+	for path, want := range map[string][2]string{
+		"f": {".", "f"}, "a/f": {"a/", "f"}, "a/../f": {"a/../", "f"}, "/f": {"/", "f"},
+		"a/f//": {"a/", "f"}, "/": {"/", ""}, "//": {"/", ""}, "": {".", ""}, ".": {".", "."},
+	} {
+		if dir, name := split(path); dir != want[0] || name != want[1] {
+			t.Errorf("%q: %q and %q, want %q", path, dir, name, want)
+		}
+	}
+}
+
 // alone runs the test in a process of its own, and reports whether this is that one: a
 // limit on the size of files would also meet what package testing writes.
 func alone(t *testing.T) bool {
