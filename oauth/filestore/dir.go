@@ -35,6 +35,11 @@ func DefaultDir(app string) (string, error) {
 // not exist, there are none. It does not read the sessions. Errors are
 // of type [*Error].
 func Profiles(dir string) ([]string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, failed(dir, "cannot be made absolute", err)
+	}
+	dir = abs // as New has it: the system can take link/.. for another directory
 	if err := checkDir(dir); err != nil {
 		return nil, err
 	}

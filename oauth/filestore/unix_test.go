@@ -306,3 +306,26 @@ func TestUmask(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// Profiles lists the directory that New uses, also where the system could take the name
+// for another one.
+func TestProfilesAboveALink(t *testing.T) {
+	top := t.TempDir()
+	for _, dir := range []string{"there/in", "here"} {
+		if err := os.MkdirAll(filepath.Join(top, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(top, "there", "in"), filepath.Join(top, "here", "link")); err != nil {
+		t.Fatal(err)
+	}
+	dir := top + "/here/link/../sessions"
+	s, err := filestore.New(dir, "work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, session(1))
+	if got, err := filestore.Profiles(dir); err != nil || len(got) != 1 || got[0] != "work" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
