@@ -200,6 +200,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// CloseIdleConnections closes the idle connections of Base, if Base has such a method, for
+// [http.Client.CloseIdleConnections].
+func (t *Transport) CloseIdleConnections() {
+	(&http.Client{Transport: t.Base}).CloseIdleConnections()
+}
+
 func (t *Transport) token(ctx context.Context) (*oauth2.Token, error) {
 	tok, err := t.sourceToken(ctx)
 	if err == nil && (tok == nil || tok.AccessToken == "") {

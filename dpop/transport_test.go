@@ -344,6 +344,26 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+type closer struct {
+	http.RoundTripper
+	closed int
+}
+
+func (c *closer) CloseIdleConnections() { c.closed++ }
+
+func TestTransportCloseIdleConnections(t *testing.T) {
+	base := &closer{}
+	client := &http.Client{Transport: &Transport{Base: base}}
+	client.CloseIdleConnections()
+	if base.closed != 1 {
+		t.Errorf("called %d times", base.closed)
+	}
+	client.Transport = &Transport{Base: roundTripper(nil)} // has no such method
+	client.CloseIdleConnections()
+	client.Transport = &Transport{} // uses http.DefaultTransport
+	client.CloseIdleConnections()
+}
+
 // response is one without the request that led to it, as some RoundTrippers
 // make them.
 func response(_ *http.Request, code int, h http.Header) *http.Response {

@@ -910,6 +910,10 @@ func (t poolTransport) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "oauth.PoolTransport(%q)", t.key)
 }
 
+// CloseIdleConnections is for [http.Client.CloseIdleConnections]. The connections are those of
+// all keys.
+func (t poolTransport) CloseIdleConnections() { t.pool.base.http.CloseIdleConnections() }
+
 func (t poolTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	session, err := t.pool.pin(req.Context(), t.key, urgent)
 	if session != nil {

@@ -1122,6 +1122,32 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
+type idleCloser struct {
+	roundTripper
+	closed int
+}
+
+func (c *idleCloser) CloseIdleConnections() { c.closed++ }
+
+func TestCloseIdleConnections(t *testing.T) {
+	base := &idleCloser{}
+	cfg := oauth.Config{Provider: testProvider(), ClientID: "client", HTTPClient: &http.Client{Transport: base}}
+	p, err := oauth.NewPool(oauth.PoolConfig{Config: cfg, Open: newPoolStores().open})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.HTTPClient("u").CloseIdleConnections()
+	cfg.Store = oauth.NewMemoryStore()
+	c, err := oauth.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.HTTPClient().CloseIdleConnections()
+	if base.closed != 2 {
+		t.Errorf("called %d times, want one for the client of the pool and one for the other", base.closed)
+	}
+}
+
 func TestPoolConfig(t *testing.T) {
 	good := oauth.PoolConfig{
 		Config: oauth.Config{Provider: testProvider(), ClientID: "client"},
