@@ -80,6 +80,10 @@ func (e *ProofError) Code() string {
 //
 // It accepts proofs of up to 16 KiB, identifiers (jti) of up to 512 octets, and
 // RSA keys of 2048 to 4096 bits.
+//
+// RFC 9449 gives a proof no claims exp and nbf (RFC 7519 §4.1.4, §4.1.5). If it has them as
+// numbers, they are checked with the same Leeway as iat, and the error is [ErrIssuedAt]. They
+// cannot extend the time for which a proof is accepted. Values of other types are ignored.
 type Verifier struct {
 	// Algorithms are the accepted JWS algorithms, a subset of the default. EdDSA includes
 	// Ed25519, the name that RFC 9864 gives to the same algorithm.
@@ -225,6 +229,13 @@ func (v *Verifier) verify(ctx context.Context, proof string, want Expected, chec
 		return nil, &ProofError{fmt.Sprintf("made %v ago (iat): the prover's clock is behind, or the proof is old", age.Round(time.Second)), ErrIssuedAt}
 	} else if age < -v.leeway() {
 		return nil, &ProofError{fmt.Sprintf("made %v in the future (iat): the prover's clock is ahead", issued.Sub(now).Round(time.Second)), ErrIssuedAt}
+	}
+	seconds := float64(now.UnixNano()) / 1e9
+	if c.Expires != nil && seconds >= *c.Expires+v.leeway().Seconds() {
+		return nil, &ProofError{"it has expired (exp)", ErrIssuedAt}
+	}
+	if c.NotBefore != nil && seconds < *c.NotBefore-v.leeway().Seconds() {
+		return nil, &ProofError{"it is not valid yet (nbf)", ErrIssuedAt}
 	}
 	if err := checkATH(c.ATH, want.AccessToken); err != nil { // 12a
 		return nil, err
@@ -415,8 +426,12 @@ func headerMembers(proof string) (map[string]json.RawMessage, error) {
 	// "If any of the listed extension Header Parameters are not understood and
 	// supported by the recipient, then the JWS is invalid" (RFC 7515 §4.1.11).
 	// go-jose supports b64, which RFC 7797 forbids to JWTs.
-	if members["crit"] != nil || members["b64"] != nil {
-		return nil, &ProofError{Reason: "the header asks for an extension (crit)"}
+	var present map[string]json.RawMessage // also with the value null, which members leaves out
+	_ = json.Unmarshal(raw, &present)      // members was read from it
+	for _, name := range []string{"crit", "b64"} {
+		if _, ok := present[name]; ok {
+			return nil, &ProofError{Reason: "the header asks for an extension (crit)"}
+		}
 	}
 	return members, nil
 }
@@ -448,6 +463,7 @@ func parseChain(raw json.RawMessage, key jose.JSONWebKey) ([]*x509.Certificate, 
 type proofClaims struct {
 	ID, Method, URL, Nonce, ATH string
 	IssuedAt                    int64
+	Expires, NotBefore          *float64
 }
 
 func parseClaims(payload []byte) (proofClaims, error) {
@@ -478,6 +494,11 @@ func parseClaims(payload []byte) (proofClaims, error) {
 		return c, &ProofError{Reason: "the claim iat is missing or not a time"}
 	}
 	c.IssuedAt = int64(iat)
+	for name, dst := range map[string]**float64{"exp": &c.Expires, "nbf": &c.NotBefore} {
+		if raw := members[name]; raw != nil && (raw[0] == '-' || '0' <= raw[0] && raw[0] <= '9') && json.Unmarshal(raw, dst) != nil {
+			return c, &ProofError{Reason: "the claim " + name + " is not a time"}
+		}
+	}
 	if len(c.ID) > 512 {
 		return c, &ProofError{Reason: "the claim jti is longer than 512 octets"}
 	}
