@@ -167,8 +167,8 @@ var ErrNoSigner = errors.New("dpop: no signer (nil): check the error of what loa
 
 // New returns a Prover that signs with signer. It fails with [ErrNoSigner] if signer
 // is nil or a nil pointer. It also fails if there is no JWS algorithm for the kind of
-// key, if the key is too short or is not a point of its
-// curve, if it does not fit the requested algorithm, or if the first certificate
+// key, if the key is too short, if an ECDSA key is not a point of its
+// curve, if the key does not fit the requested algorithm, or if the first certificate
 // of a chain is for another key. New does not sign anything.
 func New(signer crypto.Signer, opts ...Option) (*Prover, error) {
 	if v := reflect.ValueOf(signer); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {

@@ -106,12 +106,12 @@ type Verifier struct {
 
 	// MaxReplays is the maximum number of proofs to remember, so that a replay
 	// is rejected until the proof is too old. Beyond that number
-	// the oldest proof is forgotten early. Each takes up to 80 bytes. A server
+	// the oldest proof is forgotten early. Each takes about 100 bytes. A server
 	// of several processes needs Replays instead.
 	//
 	// No proof is forgotten because the clock was set ahead and back again. If the
 	// clock is set back, proofs that were already forgotten as too old can be replayed.
-	// Optional. Default: 100 000, at most 8 MB.
+	// Optional. Default: 100 000, about 10 MB.
 	MaxReplays int
 
 	// Replays remembers proofs in the place of this Verifier, for servers of several
