@@ -75,10 +75,10 @@ type RetryPolicy struct {
 	Attempts int
 	// Initial is the wait before the second attempt, before jitter. Later waits
 	// grow by half each time.
-	// Optional. Default: 250 ms.
+	// Optional. Default: 250 ms. At most 24 hours.
 	Initial time.Duration
 	// Max is the longest wait, unless the server asks for a longer one.
-	// Optional. Default: 5 s, or Initial if that is longer.
+	// Optional. Default: 5 s, or Initial if that is longer. At most 24 hours.
 	Max time.Duration
 	// MaxRetryAfter is the longest wait that the server may ask for. If it
 	// asks for more, the call returns the server's error with its RetryAfter.
@@ -94,10 +94,10 @@ func WithRetry(p RetryPolicy) Option { return func(c *config) { c.retry = p } }
 type Polling struct {
 	// Initial is the wait before the first request, before jitter. Later waits
 	// grow by half each time.
-	// Optional. Default: 500 ms.
+	// Optional. Default: 500 ms. At most 24 hours.
 	Initial time.Duration
 	// Max is the longest wait, including the first one and jitter.
-	// Optional. Default: 5 s, or Initial if that is longer.
+	// Optional. Default: 5 s, or Initial if that is longer. At most 24 hours.
 	Max time.Duration
 }
 
@@ -127,6 +127,7 @@ func newConfig(opts []Option) *config {
 	if c.polling.Max <= 0 {
 		c.polling.Max = max(5*time.Second, c.polling.Initial)
 	}
+	c.polling.Max = min(c.polling.Max, retry.Longest)
 	c.polling.Initial = min(c.polling.Initial, c.polling.Max)
 	return c
 }

@@ -26,11 +26,11 @@ type Policy struct {
 	Attempts int
 
 	// Initial is the wait before the second attempt, before jitter.
-	// Optional. Default: 250 ms.
+	// Optional. Default: 250 ms. At most 24 hours.
 	Initial time.Duration
 
 	// Max is the longest wait that the backoff itself chooses, jitter included.
-	// Optional. Default: 5 s, or Initial if that is longer.
+	// Optional. Default: 5 s, or Initial if that is longer. At most 24 hours.
 	Max time.Duration
 
 	// MaxServer is the longest wait that is accepted from a server. A longer
@@ -46,6 +46,9 @@ type Policy struct {
 	Notify func(attempt int, err error, wait time.Duration)
 }
 
+// Longest is the longest wait of a backoff.
+const Longest = 24 * time.Hour
+
 func (p Policy) withDefaults() Policy {
 	if p.Attempts <= 0 {
 		p.Attempts = 4
@@ -56,6 +59,8 @@ func (p Policy) withDefaults() Policy {
 	if p.Max <= 0 {
 		p.Max = max(5*time.Second, p.Initial)
 	}
+	// The backoff overflows at a wait near the longest time.Duration, and no longer waits.
+	p.Initial, p.Max = min(p.Initial, Longest), min(p.Max, Longest)
 	if p.MaxServer <= 0 {
 		p.MaxServer = 30 * time.Second
 	}
