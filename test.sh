@@ -46,7 +46,7 @@ END
 }
 
 # Node as npm ships it, for where the machine has none or an older one
-# (Debian 12: 18). oidc-provider asks for Node 22.
+# (Debian 12: 18). The conformance tests need Node 22.
 node_version=22.23.3
 
 # --- set-up ------------------------------------------------------------------
@@ -102,7 +102,7 @@ apt_install() {
     apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
 }
 
-node_is_new() { node -e 'process.exit(URL.parse ? 0 : 1)' 2>/dev/null; }
+node_is_new() { node -e 'process.exit(fs.globSync ? 0 : 1)' 2>/dev/null; }
 
 # use_node puts a Node from npm first on PATH where there is none that will do.
 use_node() {

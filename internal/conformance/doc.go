@@ -17,6 +17,10 @@
 //
 // resource_test.go runs npm's clients oauth4webapi and dpop against dpop.ResourceServer.
 //
+// mcp_test.go runs the conformance suite of the Model Context Protocol for clients, npm's
+// @modelcontextprotocol/conformance, with a client that uses package oauth
+// (mcp_client_test.go). The test binary is that client when the suite starts it.
+//
 // The tests with a browser (browser_*_test.go) run a real headless Chromium
 // through the login, including attacks. If YCAUTH_ARTIFACTS names a directory, they
 // save a screenshot of each page there. yubikey_test.go signs everything with the key of
