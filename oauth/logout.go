@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,8 @@ const maxRevocations = 3
 // revocation fails, Logout returns the error and deletes nothing, so it
 // can be called again. The same applies to a session of another server or client,
 // whose tokens are never sent to this one. Logout checks that the store is writable before
-// it revokes. Without a session it does nothing. After [TokenSource.Close] it may lack
+// it revokes. A session that is bound to the key of Config.DPoP is revoked with a proof, so
+// the key must be able to sign. Without a session it does nothing. After [TokenSource.Close] it may lack
 // the access token that Config.Revoke needs.
 //
 // If neither way to revoke is configured, Logout deletes the session all the same,
@@ -174,9 +176,13 @@ func (c *Client) revokeToken(ctx context.Context, s Session) error {
 		token, hint = s.AccessToken, "access_token"
 	}
 	form := url.Values{"token": {token.Reveal()}, "token_type_hint": {hint}}
+	// RFC 9449 says nothing about revocation. But there are servers that revoke a bound token
+	// only with a proof of its key, and hide that they did not behind a status 200 (atproto).
+	bound := cmp.Or(s.KeyThumbprint, s.TokenThumbprint)
+	proved := bound != "" && bound == c.thumbprint
 	// "The client must not depend on the body", and a token that is invalid already is no
 	// error (§2.2).
-	_, err := c.call(ctx, endpoint{url: c.revocationURL, field: "Provider.RevocationURL", status: true}, form)
+	_, err := c.call(ctx, endpoint{url: c.revocationURL, field: "Provider.RevocationURL", proved: proved, status: true}, form)
 	var server *ServerError
 	if errors.As(err, &server) && server.Code == "unsupported_token_type" { // §2.2.1: it will not be supported later either
 		return fmt.Errorf("%w: %w", ErrNotRevoked, err)

@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,7 +39,7 @@ func TestRevocationRequest(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
 					if r.url != "https://as.example/revoke" || r.form.Get("token") != "rt-0" || r.form.Get("token_type_hint") != "refresh_token" ||
-						r.form.Get("client_id") != "client" || r.header.Get("DPoP") != "" {
+						r.form.Get("client_id") != "client" || r.header.Get("DPoP") == "" {
 						t.Errorf("%s: %v with %v", r.url, r.form, r.header)
 					}
 					return tt.responses[min(n, len(tt.responses))-1]()
@@ -58,6 +59,58 @@ func TestRevocationRequest(t *testing.T) {
 					t.Errorf("session: %v", err)
 				}
 			})
+		})
+	}
+}
+
+// TestRevocationProof: a bound session is revoked with a proof of its key, and with another
+// one if the server wants a nonce. There are servers that revoke nothing otherwise, and say 200.
+func TestRevocationProof(t *testing.T) {
+	for name, tt := range map[string]struct {
+		otherKey bool
+		proofs   []string // the nonces of the proofs; "none" without a proof
+	}{
+		"the configured key": {proofs: []string{"", "fresh"}},
+		"another key":        {otherKey: true, proofs: []string{"none"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const revocationURL = "https://as.example/revoke"
+			var proofs []string
+			srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+				if r.url != revocationURL {
+					return rotate(n, r)
+				}
+				nonce := "none"
+				if r.header.Get("DPoP") != "" {
+					proof := claimsOf(t, r)
+					nonce = proof.Nonce
+					if proof.HTU != revocationURL || proof.HTM != http.MethodPost {
+						t.Errorf("proof for %s %s", proof.HTM, proof.HTU)
+					}
+				}
+				proofs = append(proofs, nonce)
+				if nonce == "" {
+					return answer(400, `{"error":"use_dpop_nonce"}`, "DPoP-Nonce", "fresh"), nil
+				}
+				return answer(200, ""), nil
+			})
+			store := oauth.NewMemoryStore()
+			change := func(cfg *oauth.Config) {
+				cfg.Store, cfg.DPoP, cfg.Provider.RevocationURL = store, newProver(t), revocationURL
+			}
+			c, _ := newClient(t, srv, change)
+			if _, err := c.TokenSource().Renew(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if tt.otherKey {
+				c, _ = openClient(t, srv, change)
+			}
+			if err := c.Logout(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(proofs, tt.proofs) {
+				t.Errorf("revoked with %q, want %q", proofs, tt.proofs)
+			}
 		})
 	}
 }
