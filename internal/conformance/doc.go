@@ -1,10 +1,11 @@
-// Package conformance tests this module with an independent authorization server:
-// npm's certified oidc-provider, with DPoP nonces, PKCE and
-// refresh token rotation all required.
+// Package conformance tests this module with independent authorization servers: npm's
+// certified oidc-provider, with DPoP nonces, PKCE and refresh token rotation all required,
+// and that of atproto, npm's @atproto/oauth-provider, which also requires pushed
+// authorization requests.
 //
-// server.mjs configures that server and reports its requests; the tests
-// install it from the registry with "npm ci" into a temporary directory and start
-// it on a free loopback port. The package contains only tests.
+// server.mjs and atproto.mjs configure the servers and report their requests; the tests
+// install them from the registry with "npm ci" into a temporary directory and start
+// them on free loopback ports. The package contains only tests.
 //
 // The tests of the peer (peer_test.go) use only net/http, and go-jose for their
 // proofs. They record the behavior of the server, to

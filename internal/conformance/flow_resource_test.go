@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -177,7 +178,7 @@ func (a *app) call(t *testing.T, hc *http.Client, method string, body io.Reader,
 	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&claims); err != nil {
 		t.Fatalf("%s: %v", resp.Status, err)
 	}
-	if resp.StatusCode != status || (claims.Subject == "alice") != (status == http.StatusOK) {
+	if resp.StatusCode != status || (claims.Subject == cmp.Or(a.flow.User.DID, "alice")) != (status == http.StatusOK) {
 		t.Fatalf("%s: %s, want status %d", resp.Status, data, status)
 	}
 }

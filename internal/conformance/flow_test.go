@@ -66,6 +66,9 @@ type flow struct {
 	clock *clock
 	tap   *wiretap
 	keys  []string // thumbprints of the keys that proofs are made with
+
+	// browse opens a URL and follows it to the page with which a login ends.
+	browse func(ctx context.Context, browser *http.Client, target string) error
 }
 
 type clock struct{ nanoseconds atomic.Int64 }
@@ -74,7 +77,15 @@ func (c *clock) now() time.Time { return time.Unix(0, c.nanoseconds.Load()) }
 
 func newFlow(t *testing.T) *flow {
 	t.Helper()
-	f := &flow{provider: startProvider(t), clock: new(clock), tap: newWiretap()}
+	f := newFlowAt(t, startProvider(t))
+	f.browse = f.follow
+	return f
+}
+
+// newFlowAt is a flow without a browser.
+func newFlowAt(t *testing.T, p *provider) *flow {
+	t.Helper()
+	f := &flow{provider: p, clock: new(clock), tap: newWiretap()}
 	f.clock.nanoseconds.Store(f.stopClock(t).UnixNano())
 	f.setAccessTokenTTL(t, tokenLife)
 	return f
@@ -253,8 +264,8 @@ func (a *app) tryLogin(t *testing.T) (oauth.Session, error) {
 	return session, err
 }
 
-// browse opens a URL and follows it to the page with which a login ends.
-func (f *flow) browse(ctx context.Context, browser *http.Client, target string) error {
+// follow is the browse of a server that asks the user nothing.
+func (f *flow) follow(ctx context.Context, browser *http.Client, target string) error {
 	u, err := url.Parse(target)
 	if err != nil {
 		return err

@@ -14,29 +14,23 @@
 //                           {"advance": s}: puts it forward;
 //                           answers {"now": ms since the epoch}
 
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 
-import {
-  calculateJwkThumbprint, EmbeddedJWK, exportJWK, generateKeyPair, jwtVerify,
-} from 'jose';
+import { exportJWK, generateKeyPair } from 'jose';
 
-// The first line on stdout is ours: what the library has to say goes to stderr.
-console.log = console.error;
-console.info = console.error;
+import {
+  algorithms, clock, control, examine, readJSON, startOnceReady,
+} from './common.mjs';
 
 const { Provider, errors } = await import('oidc-provider');
 
 const account = 'alice';
-const algorithms = ['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519', 'PS256', 'RS256'];
 const settings = { accessTokenTTL: 300, requireNonce: true, deny: false };
 
 // The library reads the time with Date.now: nonces and tokens age with it. The
 // Date header is set from it too, so that the server has one clock.
-const realNow = Date.now;
-let stopped;
-let ahead = 0;
-Date.now = () => (stopped ?? realNow()) + ahead;
+Date.now = clock.now;
 
 const clients = {
   native: { id: 'native', auth: 'none' },
@@ -147,41 +141,6 @@ async function consent(ctx, next) {
   return undefined;
 }
 
-const seen = new Set();
-
-// examine checks a proof apart from the library, as RFC 9449 §4.3 lists it. The
-// nonce is left to the library: only it knows which it gave.
-async function examine(ctx, token) {
-  const proof = ctx.get('DPoP');
-  if (!proof) return undefined;
-  const found = { verified: false };
-  try {
-    const { payload, protectedHeader } = await jwtVerify(proof, EmbeddedJWK, { algorithms, typ: 'dpop+jwt' });
-    const { htm, htu, jti, iat, nonce, ath } = payload;
-    Object.assign(found, {
-      alg: protectedHeader.alg,
-      jkt: await calculateJwkThumbprint(protectedHeader.jwk),
-      htm, htu, jti,
-      nonce: nonce !== undefined,
-      ath: ath !== undefined,
-    });
-    const wanted = token && createHash('sha256').update(token).digest('base64url');
-    found.problem = [
-      [htm !== ctx.method, 'htm is not the method'],
-      [htu !== provider.issuer + ctx.path, 'htu is not the normalised URL of the request'],
-      [typeof jti !== 'string' || jti === '', 'jti is missing'],
-      [seen.has(jti), 'jti was seen before'],
-      [!(Math.abs(Date.now() / 1000 - iat) <= 300), 'iat is missing or not recent'],
-      [ath !== (wanted || undefined), wanted ? 'ath is not the hash of the access token' : 'ath without an access token'],
-    ].find(([bad]) => bad)?.[1];
-    seen.add(jti);
-    found.verified = found.problem === undefined;
-  } catch (err) {
-    found.problem = err.message;
-  }
-  return found;
-}
-
 let log = [];
 const details = new WeakMap();
 
@@ -190,7 +149,7 @@ const details = new WeakMap();
 async function record(ctx, next) {
   const [scheme = '', credentials = ''] = ctx.get('Authorization').split(' ');
   const isToken = ['DPoP', 'Bearer'].includes(scheme);
-  const proof = await examine(ctx, isToken ? credentials : '');
+  const proof = await examine(provider.issuer, ctx.method, ctx.path, ctx.get('DPoP'), isToken ? credentials : '');
   let status;
   try {
     await next();
@@ -218,28 +177,11 @@ async function record(ctx, next) {
   }
 }
 
-async function readJSON(req) {
-  const parts = [];
-  for await (const part of req) parts.push(part);
-  return JSON.parse(Buffer.concat(parts).toString('utf8'));
-}
-
-const control = {
-  'GET /_test/log': async (ctx) => { ctx.body = log; },
-  'DELETE /_test/log': async (ctx) => { log = []; ctx.status = 204; },
-  'PUT /_test/settings': async (ctx) => {
-    Object.assign(settings, await readJSON(ctx.req));
-    ctx.status = 204;
-  },
-  'POST /_test/clock': async (ctx) => {
-    const { stop, advance = 0 } = await readJSON(ctx.req);
-    if (stop) stopped = Math.floor(realNow() / 60_000) * 60_000;
-    ahead += advance * 1000;
-    ctx.body = { now: Date.now() };
-  },
-};
-
-process.stdin.on('end', () => process.exit(0)).resume();
+const controls = control({
+  log: () => log,
+  forget: () => { log = []; },
+  change: (changed) => { Object.assign(settings, changed); },
+});
 
 const server = createServer();
 await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
@@ -250,12 +192,13 @@ for (const event of ['grant.error', 'userinfo.error', 'revocation.error']) {
 }
 provider.use((ctx, next) => {
   ctx.set('Date', new Date(Date.now()).toUTCString());
-  return control[`${ctx.method} ${ctx.path}`]?.(ctx) ?? record(ctx, next);
+  const answer = controls[`${ctx.method} ${ctx.path}`];
+  return answer ? answer(() => readJSON(ctx.req)).then((body) => { ctx.body = body ?? null; }) : record(ctx, next);
 });
 provider.use(consent);
 server.on('request', provider.callback());
 
-process.stdout.write(`${JSON.stringify({
+startOnceReady({
   issuer: provider.issuer,
   endpoints: {
     authorization: provider.urlFor('authorization'),
@@ -266,4 +209,4 @@ process.stdout.write(`${JSON.stringify({
     device: provider.urlFor('device_authorization'),
   },
   clients,
-})}\n`);
+});

@@ -44,6 +44,7 @@ type provider struct {
 	Issuer    string
 	Endpoints struct{ Authorization, Token, Userinfo, Revocation, PAR, Device string }
 	Clients   struct{ Native, Basic, Post, Pushing, JWT registration }
+	User      struct{ DID, Name, Password string } // of atproto.mjs
 }
 
 // A registration is a client as the server knows it. Auth is the name of its
@@ -86,12 +87,18 @@ type proofSeen struct {
 	ATH      bool // the claim is there
 }
 
-// startProvider runs an authorization server of t's own until t ends.
+// startProvider runs oidc-provider for t alone until t ends.
 func startProvider(t *testing.T) *provider {
+	t.Helper()
+	return startServer(t, "server.mjs")
+}
+
+// startServer runs one of our programs for Node until t ends.
+func startServer(t *testing.T, program string) *provider {
 	t.Helper()
 	dir := installed(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "node", filepath.Join(dir, "server.mjs"))
+	cmd := exec.CommandContext(ctx, "node", filepath.Join(dir, program))
 	cmd.WaitDelay = stopTime
 	var stderr bytes.Buffer // read after Wait only
 	cmd.Stderr = &stderr
@@ -173,7 +180,7 @@ var install = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	installDir = dir
-	for _, name := range []string{"package.json", "package-lock.json", "server.mjs", "client.mjs"} {
+	for _, name := range []string{"package.json", "package-lock.json", "common.mjs", "server.mjs", "atproto.mjs", "client.mjs"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return "", err
