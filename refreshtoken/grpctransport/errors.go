@@ -28,6 +28,10 @@ import (
 // is meant.
 func (x *exchange) failed(ctx context.Context, err error) error {
 	st, _ := status.FromError(err)
+	if said, _, quoted := strings.Cut(st.Message(), quotedBody); quoted && !x.answered() {
+		st = status.New(st.Code(), said)
+		err = st.Err()
+	}
 	awaitDeadline(ctx, st.Code())
 	switch code := st.Code(); {
 	case ctx.Err() != nil && (code == codes.Canceled || code == codes.DeadlineExceeded || x.source.get() != nil):
@@ -83,6 +87,7 @@ const (
 	tooMuchHeader  = "peer header list size exceeded limit"
 	badHandshake   = "authentication handshake failed"
 	remoteAlert    = "remote error: tls: " // of crypto/tls
+	quotedBody     = "\ndata: "            // before the body of a response that is not gRPC, such as the page of a proxy
 )
 
 // unreadable reports whether there was a response that could not be read.
