@@ -104,11 +104,11 @@ func discover(ctx context.Context, location string, u *url.URL, issuer string, h
 	case err != nil:
 		return Provider{}, &lostError{redacted(err, nil)}
 	}
-	body, err := readBody(resp)
+	body, err := readBody(limited, resp)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Provider{}, retry.Ended(ctx)
-	case err != nil && !errors.Is(err, wire.ErrTooLarge):
+	case err != nil && !errors.Is(err, wire.ErrTooLarge) && !errors.Is(err, errNotFinal):
 		return Provider{}, &lostError{redacted(err, nil)}
 	case resp.StatusCode != http.StatusOK:
 		refusal := parseRefusal(resp, body, err, "the issuer", nil)

@@ -90,7 +90,7 @@ func (c *Client) callWith(ctx context.Context, e endpoint, g grant, iat time.Tim
 	if err != nil {
 		return nil, false, err
 	}
-	body, err := readBody(resp)
+	body, err := readBody(ctx, resp)
 	received := c.clock.Now()
 	c.clocks.Learn(e.url, resp.Header, received.Wall(), received.MonotonicSince(sent))
 	c.nonces.Learn(e.url, resp.Header)

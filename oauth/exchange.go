@@ -321,7 +321,7 @@ func (c *Client) send(ctx context.Context, g grant, b beginning, told *dpop.Nonc
 	if err != nil {
 		return tokenResponse{}, false, err
 	}
-	body, err := readBody(resp)
+	body, err := readBody(ctx, resp)
 	received := c.clock.Now()
 	c.clocks.Learn(c.tokenURL, resp.Header, received.Wall(), received.MonotonicSince(sent))
 	c.nonces.Learn(c.tokenURL, resp.Header)
@@ -491,16 +491,28 @@ func (e *UnreachableError) Temporary() bool {
 	return !errors.As(e.Err, &certificate)
 }
 
-// readBody reads the whole body, up to [wire.MaxBody], and closes it. With an
-// error, it returns as much as there was.
-func readBody(resp *http.Response) ([]byte, error) {
+// readBody reads the whole body of a response to a request with ctx, up to [wire.MaxBody],
+// and closes it. With an error, it returns as much as there was.
+//
+// Package net/http ends the reading of a body when ctx ends, but other transports need not,
+// and after 101 (Switching Protocols) the body is the connection itself, which never ends.
+func readBody(ctx context.Context, resp *http.Response) ([]byte, error) {
 	defer resp.Body.Close()
+	if resp.StatusCode < http.StatusOK {
+		return nil, errNotFinal
+	}
+	defer context.AfterFunc(ctx, func() { resp.Body.Close() })()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, wire.MaxBody+1))
-	if err == nil && len(body) > wire.MaxBody {
+	switch {
+	case err == nil && len(body) > wire.MaxBody:
 		err = wire.ErrTooLarge
+	case err != nil && ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+		err = fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
 	return body, err
 }
+
+var errNotFinal = errors.New("its status is not that of a response to the request")
 
 // authenticate adds the client's identity to a request (RFC 6749 §2.3.1, §3.2.1).
 func (c *Client) authenticate(form url.Values, header http.Header, assertion string) {

@@ -173,7 +173,10 @@ type Config struct {
 	Store Store
 
 	// HTTPClient sends the requests to the token endpoint. It is not modified, and
-	// its CheckRedirect is ignored, because redirects are not followed.
+	// its CheckRedirect is ignored, because redirects are not followed. Its Transport must
+	// end a request when the request's context ends, as [http.Transport] does: a renewal waits
+	// for one that does not, with the store locked, because it may still receive a new
+	// refresh token.
 	// Optional. Default: [http.DefaultClient].
 	HTTPClient *http.Client
 
