@@ -750,3 +750,40 @@ func TestPoolKeepAliveIsNotInTheWayOfCallers(t *testing.T) {
 		})
 	}
 }
+
+// A server may extend the life of the same refresh token with each use, and say so.
+func TestKeepAliveOfALifeThatIsExtended(t *testing.T) {
+	for _, life := range []time.Duration{2 * time.Hour, 12 * time.Hour, 7 * day} {
+		for _, named := range []bool{true, false} {
+			t.Run(fmt.Sprint(life, named), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					used, dead := time.Now(), false
+					srv := newFakeServer(func(n int, _ fakeRequest) (*http.Response, error) {
+						if time.Since(used) >= life {
+							dead = true
+							return answer(400, `{"error":"invalid_grant"}`), nil
+						}
+						used = time.Now()
+						refresh := ""
+						if named || n == 1 {
+							refresh = `"refresh_token":"rt-1",`
+						}
+						return answer(200, fmt.Sprintf(`{"access_token":"at-%d",%s"expires_in":600,"refresh_token_expires_in":%d}`, n, refresh, int(life.Seconds()))), nil
+					})
+					srv.began = make(chan struct{}, 10000)
+					c, _ := newClient(t, srv)
+					ctx, cancel := context.WithTimeout(t.Context(), 5*life)
+					defer cancel()
+					_ = c.TokenSource().KeepAlive(ctx)
+					if dead {
+						t.Errorf("the session died after %d requests", srv.count())
+					}
+					s, err := c.Session(t.Context())
+					if err != nil || !s.RefreshExpiry.Equal(used.Add(life)) {
+						t.Errorf("RefreshExpiry %v, %v; want %v", s.RefreshExpiry, err, used.Add(life))
+					}
+				})
+			})
+		}
+	}
+}

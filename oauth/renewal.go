@@ -501,6 +501,10 @@ func (s *TokenSource) send(f *flight, lease Lease, base Session) (Session, token
 	}
 	next.Generation = base.Generation + 1
 	s.c.setToken(&next, response)
+	if response.refreshLife > 0 {
+		// Also of the same refresh token: some servers extend its life with each use.
+		next.RefreshExpiry = response.sent.Wall().Add(response.refreshLife)
+	}
 	return next, response, nil
 }
 

@@ -34,7 +34,7 @@ type tokenResponse struct {
 	refreshToken Secret // "" if the response has none: the old one stays good (§6)
 	tokenType    string // "Bearer" or "DPoP"
 	lifetime     time.Duration
-	refreshLife  time.Duration // of the refresh token; 0 if the server does not say
+	refreshLife  time.Duration // of the refresh token, or the old one; 0 if the server does not say
 	scopes       []string      // nil if the response has none: they are what was asked for
 	identity     Identity
 	sent         clock.Instant // when the request was sent
@@ -157,9 +157,9 @@ func readMembers(m map[string]json.RawMessage) (tokenResponse, error) {
 			return response, errors.New("refresh_token is longer than 64 KiB")
 		}
 		response.refreshToken = Secret(refreshToken)
-		for _, name := range []string{"refresh_token_expires_in", "refresh_expires_in"} {
-			response.refreshLife = max(response.refreshLife, parseLifetime(m[name]))
-		}
+	}
+	for _, name := range []string{"refresh_token_expires_in", "refresh_expires_in"} {
+		response.refreshLife = max(response.refreshLife, parseLifetime(m[name]))
 	}
 	accessToken, err := stringMember(m, "access_token")
 	switch {
