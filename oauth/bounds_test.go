@@ -270,7 +270,7 @@ func TestUnsavedLoginCountsOn(t *testing.T) {
 	old := loginAt(-time.Hour, 5)
 	for name, save := range map[string]func(t *testing.T, c *Client) (generation uint64){
 		"saved as it is": func(t *testing.T, c *Client) uint64 {
-			if err := c.source.save(t.Context()); err != nil {
+			if err := c.source.save(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 			return 6

@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -305,4 +306,73 @@ func TestUpdateReturnsTooEarly(t *testing.T) {
 			t.Errorf("%q, %v", s.RefreshToken.Reveal(), err)
 		}
 	})
+}
+
+// stuckStore is a store whose calls never return while it is stuck, as on a mount that is
+// dead. Later ones work.
+type stuckStore struct {
+	oauth.Store
+	fails, stuck atomic.Bool
+	forever      chan struct{}
+}
+
+func (s *stuckStore) Load(ctx context.Context) (oauth.Session, error) {
+	if s.stuck.Load() {
+		<-s.forever
+	}
+	return s.Store.Load(ctx)
+}
+
+func (s *stuckStore) Update(ctx context.Context, fn func(oauth.Session) (oauth.Session, error)) error {
+	if s.stuck.Load() {
+		<-s.forever
+	}
+	return s.Store.Update(ctx, func(cur oauth.Session) (oauth.Session, error) {
+		next, err := fn(cur)
+		if err == nil && s.fails.Load() {
+			err = errors.New("not now")
+		}
+		return next, err
+	})
+}
+
+// After calls that hung, the store is left alone for up to an hour. What is done once, or
+// for a person, does not wait for that.
+func TestLastCallsAfterAHang(t *testing.T) {
+	for name, do := range map[string]func(*testing.T, *oauth.Client) error{
+		"Close":  func(_ *testing.T, c *oauth.Client) error { return c.TokenSource().Close() },
+		"Import": func(t *testing.T, c *oauth.Client) error { return c.Import(t.Context(), "rt-1") },
+		"Login": func(t *testing.T, c *oauth.Client) error {
+			_, err := c.Login(t.Context(), oauth.LoginOptions{Device: true, Out: io.Discard})
+			return err
+		},
+	} {
+		for _, hang := range []time.Duration{3 * time.Minute, 8 * time.Minute, 3 * time.Hour} {
+			t.Run(name+"/"+hang.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := &stuckStore{Store: oauth.NewMemoryStore(), forever: make(chan struct{})}
+					defer close(store.forever)
+					srv := newFakeServer(func(n int, r fakeRequest) (*http.Response, error) {
+						if r.url == deviceURL {
+							return answer(200, deviceResponse), nil
+						}
+						return answer(200, tokenJSON("at-1", "rt-1", 3600)), nil
+					})
+					c, _ := newClient(t, srv, withDevice, func(cfg *oauth.Config) { cfg.Store = store })
+					store.fails.Store(true)
+					wantToken(t, c.TokenSource(), "at-1") // rt-1 is in memory alone
+					store.stuck.Store(true)
+					time.Sleep(hang)
+					store.stuck.Store(false)
+					store.fails.Store(false)
+					if err := do(t, c); err != nil {
+						t.Errorf("%v", err)
+					}
+					if s, err := store.Store.Load(t.Context()); err != nil || s.RefreshToken != "rt-1" {
+						t.Errorf("the store has %q, %v; want rt-1", s.RefreshToken.Reveal(), err)
+					}
+				})
+			})
+		}
+	}
 }

@@ -126,7 +126,9 @@ func (c *Client) lookBeforeLogin(ctx context.Context) (replaced Session, _ error
 	limited, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	locked := false
-	err := c.update(limited, func(stored Session) (Session, error) {
+	call := newCall()
+	call.now = true
+	err := c.updateWith(limited, call, func(stored Session) (Session, error) {
 		locked, replaced = true, stored
 		return stored, nil
 	})
@@ -346,7 +348,9 @@ func (c *Client) redeem(ctx context.Context, g grant, replaced Session) (Session
 	c.source.loggedIn(session, &unsaved{login: true, replaced: replaced})
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	err = c.update(saveCtx, func(stored Session) (Session, error) {
+	call := newCall()
+	call.now = true
+	err = c.updateWith(saveCtx, call, func(stored Session) (Session, error) {
 		if v := c.source.view.Load(); sameLogin(v.session, session) {
 			session = v.session // it can have been renewed, and saved, in the meantime
 			if sameLogin(stored, session) && !v.supersedes(stored) {

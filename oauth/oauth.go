@@ -483,6 +483,7 @@ func (c *Client) Import(ctx context.Context, refreshToken Secret) error {
 		KeyThumbprint: c.thumbprint, TokenOrigin: c.tokenOrigin,
 	}
 	call := newCall()
+	call.now = true
 	call.cut, call.write = true, saveTimeout+storeGrace // the caller has the token
 	err := c.updateWith(ctx, call, func(cur Session) (Session, error) {
 		s.Created = c.source.begins(cur)

@@ -261,7 +261,7 @@ func (s *TokenSource) renewLocked(f *flight) (sent Secret, err error) {
 			// at the saver's next attempt.
 			ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 			defer cancel()
-			_ = s.save(ctx)
+			_ = s.save(ctx, false)
 		}
 		if errors.Is(fnErr, errBehind) {
 			return "", &StoreError{err}

@@ -107,7 +107,7 @@ func (s *TokenSource) saveLater() {
 			ctx, cancel = context.WithTimeout(ctx, leaseSaveTimeout)
 			defer cancel()
 		}
-		return s.save(ctx) == nil
+		return s.save(ctx, false) == nil
 	})
 }
 
@@ -123,14 +123,16 @@ func (s *TokenSource) saved(kept Session) {
 	}
 }
 
-// save tries once to save the session in hand, if the store does not have it.
-func (s *TokenSource) save(ctx context.Context) error {
+// save tries once to save the session in hand, if the store does not have it. now is that of
+// callOfFn.
+func (s *TokenSource) save(ctx context.Context, now bool) error {
 	for {
 		if s.view.Load().unsaved == nil {
 			return nil
 		}
 		var kept Session // zero if the store keeps what it has
 		call := newCall()
+		call.now = now
 		if _, ok := s.c.cfg.Store.(LeaseStore); ok {
 			call.write = leaseSaveTimeout
 		}

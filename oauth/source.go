@@ -424,7 +424,7 @@ func (s *TokenSource) lastSave() error {
 	var err error
 	go func() {
 		defer close(done)
-		err = s.save(ctx)
+		err = s.save(ctx, true)
 	}()
 	if !within(ctx, done) {
 		return &PersistError{retry.Ended(ctx)}

@@ -107,6 +107,10 @@ type callOfFn struct {
 	write time.Duration
 	cut   bool
 
+	// now: the call is made even if those before have hung, because it is the last one, or
+	// a person waits for it.
+	now bool
+
 	returned chan struct{} // closed when fn has returned, even if it is called again
 
 	mu        sync.Mutex
@@ -196,7 +200,7 @@ var errStoreHangs = errors.New("the store does not return although its context h
 // sent a refresh token; what came of that is in the view, and is saved later if this call
 // does not.
 func (c *Client) bounded(ctx context.Context, fn *callOfFn, call func() error) error {
-	if !c.source.hung.mayCall() {
+	if !c.source.hung.mayCall(fn.now) {
 		return errStoreHangs
 	}
 	var err error
@@ -297,11 +301,12 @@ type hung struct {
 	probed time.Time // when the last one was left
 }
 
-// mayCall reports whether another call may be made.
-func (h *hung) mayCall() bool {
+// mayCall reports whether another call may be made; with now, whatever became of those
+// before.
+func (h *hung) mayCall(now bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.row < maxHanging {
+	if now || h.row < maxHanging {
 		return h.total < mostHanging
 	}
 	pause := min(hungPause<<min(h.row-maxHanging, 10), longestPause)
