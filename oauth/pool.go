@@ -119,7 +119,9 @@ type PoolConfig struct {
 // # Stores that fail
 //
 // A store that hangs or fails costs 4 × Concurrent goroutines at most, however many
-// sessions have one; [Pool.KeepAlive] adds half a Concurrent. Callers wait for their turn without a goroutine of
+// sessions have one; [Pool.KeepAlive] adds half a Concurrent. A call that goes on although its
+// context has ended keeps one goroutine more, until it returns; with 1,000 such calls of Load,
+// no other session is read. Callers wait for their turn without a goroutine of
 // the Pool's, and return when their contexts end.
 type Pool struct {
 	cfg      PoolConfig
@@ -128,6 +130,7 @@ type Pool struct {
 	renewals *workers
 	pace     *pace
 	working  chan struct{} // holds a value for each repeated save
+	loads    atomic.Int64  // calls of Store.Load that have not returned yet
 	closing  context.Context
 	close    context.CancelFunc
 
@@ -517,7 +520,10 @@ func (p *Pool) open(s *pooled) {
 func (p *Pool) read(key string, client *Client) error {
 	ctx, cancel := context.WithTimeout(p.closing, lookTimeout)
 	defer cancel()
-	stored, err := client.cfg.Store.Load(ctx)
+	if p.loads.Load() >= mostHanging {
+		return &StoreError{errStoreHangs}
+	}
+	stored, err := client.load(ctx)
 	if err != nil && !errors.Is(err, ErrNoSession) {
 		return &StoreError{err}
 	}

@@ -1364,3 +1364,35 @@ func TestPoolForgetsRejectedTokens(t *testing.T) {
 		})
 	}
 }
+
+// Reads that never return do not take the places of others for good.
+func TestPoolAfterReadsThatNeverReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		forever := make(chan struct{})
+		defer close(forever)
+		const concurrent = 8
+		var opened atomic.Int32
+		p, err := oauth.NewPool(oauth.PoolConfig{
+			Config: oauth.Config{Provider: testProvider(), ClientID: "client", HTTPClient: &http.Client{Transport: newFakeServer(rotate)}},
+			Open: func(string) (oauth.Store, error) {
+				s := &stuckStore{Store: oauth.NewMemoryStore(), forever: forever}
+				s.stuck.Store(opened.Add(1) <= concurrent)
+				return s, nil
+			},
+			Concurrent: concurrent,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range concurrent {
+			go func() { _, _ = p.TokenSource(strconv.Itoa(i)).Token() }()
+		}
+		time.Sleep(time.Minute)
+		if _, err := p.TokenSource("other").Token(); !errors.Is(err, oauth.ErrNoSession) {
+			t.Errorf("%v; want that there is no session", err)
+		}
+		if err := p.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+}

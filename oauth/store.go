@@ -63,6 +63,10 @@ type Store interface {
 func (c *Client) load(ctx context.Context) (Session, error) {
 	var loaded Session
 	err := c.bounded(ctx, newCall(), func() (err error) {
+		if c.member != nil {
+			c.member.pool.loads.Add(1)
+			defer c.member.pool.loads.Add(-1)
+		}
 		loaded, err = c.cfg.Store.Load(ctx)
 		return err
 	})
