@@ -27,7 +27,8 @@ const maxRevocations = 3
 // and the error matches [ErrNotRevoked]. The same applies if the server cannot revoke tokens of
 // this kind (unsupported_token_type), or if there is no access token for
 // Config.Revoke, because the server has rejected the refresh token after the response to
-// an earlier request was lost; the server may have issued a successor. Logout revokes
+// an earlier request was lost; the server may have issued a successor. With RFC 7009 it
+// applies after each lost response, because the server says nothing of a successor. Logout revokes
 // nothing if the server has ended the session, or if it has no refresh token and its
 // access token has expired.
 func (c *Client) Logout(ctx context.Context) error {
@@ -186,6 +187,9 @@ func (c *Client) revokeToken(ctx context.Context, s Session) error {
 	var server *ServerError
 	if errors.As(err, &server) && server.Code == "unsupported_token_type" { // §2.2.1: it will not be supported later either
 		return fmt.Errorf("%w: %w", ErrNotRevoked, err)
+	}
+	if err == nil && s.RefreshToken != "" && c.source.view.Load().doubtful == s.RefreshToken {
+		return fmt.Errorf("%w, as far as is known: %w", ErrNotRevoked, ErrOutcomeUnknown)
 	}
 	return err
 }

@@ -114,3 +114,28 @@ func TestRevocationProof(t *testing.T) {
 		})
 	}
 }
+
+// After a lost response the server may have issued a successor of the refresh token that is
+// revoked.
+func TestRevocationInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newFakeServer(func(_ int, r fakeRequest) (*http.Response, error) {
+			if r.form.Get("token") != "" {
+				return answer(200, ""), nil
+			}
+			return nil, errLine
+		})
+		c, _ := newClient(t, srv, func(cfg *oauth.Config) {
+			cfg.Provider.RevocationURL, cfg.MaxAttempts = "https://as.example/revoke", 1
+		})
+		if _, err := c.TokenSource().Token(); !errors.Is(err, oauth.ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+		if err := c.Logout(t.Context()); !errors.Is(err, oauth.ErrNotRevoked) {
+			t.Errorf("Logout: %v", err)
+		}
+		if _, err := c.Session(t.Context()); !errors.Is(err, oauth.ErrNoSession) {
+			t.Errorf("Session: %v", err)
+		}
+	})
+}
