@@ -97,7 +97,7 @@ func (x *exchange) begin(ctx context.Context, call tokenapi.Call) context.Contex
 }
 
 func (x *exchange) options() []grpc.CallOption {
-	return []grpc.CallOption{grpc.Header(&x.header), grpc.Trailer(&x.trailer), grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodecV2(counting)}
+	return []grpc.CallOption{grpc.Header(&x.header), grpc.Trailer(&x.trailer), grpc.MaxCallRecvMsgSize(maxMessage), grpc.CallContentSubtype(""), grpc.ForceCodecV2(counting)}
 }
 
 // maxMessage is in bytes.

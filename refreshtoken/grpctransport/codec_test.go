@@ -53,7 +53,9 @@ func respond(t *testing.T, response []byte) *refreshtoken.Client {
 			t.Error(err)
 		}
 	})
-	return grpctransport.NewClient(dial(t, l.Addr().String(), source{token: "t"}), quick()...)
+	// The messages are those of the API whatever the connection is for otherwise.
+	other := grpc.WithDefaultCallOptions(grpc.CallContentSubtype("json"))
+	return grpctransport.NewClient(dial(t, l.Addr().String(), source{token: "t"}, other), quick()...)
 }
 
 // nested is a message with n empty ones in a field of it.

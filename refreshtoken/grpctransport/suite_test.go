@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/oauth2"
+	"google.golang.org/grpc"
 
 	"github.com/ycauth/ycauth-go/oauth/iamtest"
 	"github.com/ycauth/ycauth-go/oauth/iamtest/iamgrpc"
@@ -68,9 +69,9 @@ func quick() []refreshtoken.Option {
 	}
 }
 
-func dial(t *testing.T, address string, src source) *grpctransport.Conn {
+func dial(t *testing.T, address string, src source, opts ...grpc.DialOption) *grpctransport.Conn {
 	t.Helper()
-	conn, err := grpctransport.Dial(src, grpctransport.DialOptions{Endpoint: address, Plaintext: true})
+	conn, err := grpctransport.Dial(src, grpctransport.DialOptions{Endpoint: address, Plaintext: true, Options: opts})
 	if err != nil {
 		t.Fatal(err)
 	}
