@@ -98,6 +98,7 @@ type Outcome struct {
 // §7.1). The one of the scheme that the request used has the error code:
 //
 //	400  invalid_request     several Authorization headers, a malformed one, or a second token
+//	400  invalid_request     a request target without a path, such as that of CONNECT
 //	401                      no access token in the header, or a scheme that is not accepted
 //	401  invalid_token       not valid, bound to another key, or with the wrong scheme
 //	401  invalid_dpop_proof  the proof is missing, invalid, too old, or was used before
@@ -250,6 +251,9 @@ func (g *guard) authorize(r *http.Request) (*TokenInfo, Outcome) {
 	if o.Status != 0 {
 		return nil, o
 	}
+	if !validTarget(r) {
+		return nil, Outcome{scheme, http.StatusBadRequest, codeInvalidRequest, "the target of the request is neither a path nor an http or https URL with a path", nil}
+	}
 	info, err := g.s.Lookup(r.Context(), token)
 	switch {
 	case errors.Is(err, ErrInvalidToken):
@@ -369,12 +373,44 @@ func (g *guard) url(r *http.Request) string {
 			return ""
 		}
 	}
-	// The path alone, so that no dot segment leads out of the base.
-	path := removeDotSegments(normalizeEscapes(r.URL.EscapedPath()))
-	if path != "" && path[0] != '/' { // OPTIONS *
+	path := r.URL.EscapedPath()
+	switch {
+	case path == asterisk && isAsterisk(r):
+		path = "/"
+	case path != "" && path[0] != '/':
 		path = "/"
 	}
-	return base + path
+	// The path alone, so that no dot segment leads out of the base.
+	return base + removeDotSegments(normalizeEscapes(path))
+}
+
+// asterisk is the target of a request for the server as a whole: OPTIONS * (RFC 9112 §3.2.4).
+const asterisk = "*"
+
+// isAsterisk reports whether the target of r is an asterisk. Its path alone does not tell:
+// that of "/v1/*" is one as well behind StripPrefix("/v1/", …). RequestURI is empty in a
+// request that was not read from a connection.
+func isAsterisk(r *http.Request) bool {
+	return r.Method == http.MethodOptions && (r.RequestURI == asterisk || r.RequestURI == "" && r.URL.Path == asterisk)
+}
+
+// validTarget reports whether the target of r has a path: whether it is in origin-form, in
+// absolute-form with a path, or an asterisk (RFC 9112 §3.2). net/http accepts others, such as
+// "a:http://host/path", whose URL.Path is empty. A proxy behind this handler would request
+// what URL.Opaque says, and the proof is not for that.
+func validTarget(r *http.Request) bool {
+	switch {
+	case r.URL.Opaque != "" || r.URL.Scheme != "" && r.URL.Scheme != "http" && r.URL.Scheme != "https":
+		return false
+	case r.RequestURI == "" && r.URL.Path != asterisk, strings.HasPrefix(r.RequestURI, "/"), isAsterisk(r):
+		return true
+	}
+	scheme, rest, found := strings.Cut(r.RequestURI, "://")
+	if !found || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+		return false
+	}
+	end := strings.IndexAny(rest, "/?")
+	return end > 0 && rest[end] == '/'
 }
 
 // reject writes the response to a request that is not accepted.

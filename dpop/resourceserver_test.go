@@ -1,6 +1,7 @@
 package dpop
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,8 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"runtime"
 	"slices"
 	"strconv"
@@ -439,8 +443,79 @@ func TestResourceServerProxy(t *testing.T) {
 	r.URL = parseURL(t, "http://10.0.0.7:8080/v1/things")
 	wantResponse(t, serve(stripped, r), 200)
 	r = apiRequest("DPoP bound", apiProof(t, claim("htm", "OPTIONS"), claim("htu", apiBase+"/")))
-	r.Method, r.URL.Path = "OPTIONS", "*"
+	r.Method, r.URL.Path, r.RequestURI = "OPTIONS", "*", "*"
 	wantResponse(t, serve(s.handler(), r), 200)
+}
+
+// TestResourceServerTarget: a proof for the base reaches nothing else through a proxy, in
+// whatever form the target of the request is.
+func TestResourceServerTarget(t *testing.T) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "served ", r.URL.Path)
+	}))
+	defer backend.Close()
+	target := parseURL(t, backend.URL)
+	proxy := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Transport: &http.Transport{DisableKeepAlives: true},
+	}
+	s := newServer(t, nil)
+	front := httptest.NewServer(s.Handler(proxy))
+	defer front.Close()
+	for _, tt := range []struct {
+		method, target, path string
+		status               int
+	}{
+		{"GET", "/", "/", 200},
+		{"GET", "/things?a=b", "/things", 200},
+		{"GET", "http://evil.example/things", "/things", 200},
+		{"GET", "HTTPS://evil.example/things", "/things", 200},
+		{"OPTIONS", "*", "/", 200},
+		{"GET", "//evil.example/things", "/", 401},
+		{"GET", "a:http://x/things", "/", 400},
+		{"GET", "http:http://x/things", "/", 400},
+		{"GET", "http:things", "/", 400},
+		{"GET", "http:/things", "/things", 400},
+		{"GET", "http:///things", "/things", 400},
+		{"GET", "http://x", "/", 400},
+		{"GET", "http://x?a=/", "/", 400},
+		{"GET", "a:/things", "/things", 400},
+		{"GET", "a://x/things", "/things", 400},
+		{"GET", "*", "/", 400},
+		{"CONNECT", "x:443", "/", 400},
+		{"CONNECT", "x:443/things", "/things", 400},
+	} {
+		for _, authorization := range []string{"DPoP bound", "Bearer plain"} {
+			t.Run(tt.method+" "+tt.target+" "+authorization, func(t *testing.T) {
+				scheme, _, _ := strings.Cut(authorization, " ")
+				c, err := net.Dial("tcp", front.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: %s\r\nDPoP: %s\r\n\r\n",
+					tt.method, tt.target, authorization, apiProof(t, claim("htm", tt.method), claim("htu", apiBase+tt.path)))
+				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				body := must(io.ReadAll(resp.Body))
+				switch {
+				case scheme == "Bearer" && tt.status == 401: // no proof is compared
+				case resp.StatusCode != tt.status:
+					t.Errorf("%d %s, want %d", resp.StatusCode, body, tt.status)
+				case tt.status == 400 && !strings.Contains(resp.Header.Get("WWW-Authenticate"), scheme+` error="invalid_request"`):
+					t.Errorf("%v", resp.Header)
+				}
+			})
+		}
+	}
+
+	// In a request that the program made itself.
+	r := apiRequest("DPoP bound", apiProof(t, claim("htu", apiBase+"/")))
+	r.RequestURI, r.URL = "", &url.URL{Scheme: "a", Opaque: "http://x/things"}
+	wantResponse(t, serve(s.handler(), r), 400, failed("DPoP", "invalid_request", "the target of the request is neither a path nor an http or https URL with a path"), plainBearer)
 }
 
 // sharedReplays is a ReplayCache in memory.
