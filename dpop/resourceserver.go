@@ -377,8 +377,8 @@ func (g *guard) url(r *http.Request) string {
 	switch {
 	case path == asterisk && isAsterisk(r):
 		path = "/"
-	case path != "" && path[0] != '/':
-		path = "/"
+	case path != "" && path[0] != '/': // StripPrefix("/v1/", …) has removed the slash
+		path = "/" + path
 	}
 	// The path alone, so that no dot segment leads out of the base.
 	return base + removeDotSegments(normalizeEscapes(path))

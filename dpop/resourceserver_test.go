@@ -447,6 +447,38 @@ func TestResourceServerProxy(t *testing.T) {
 	wantResponse(t, serve(s.handler(), r), 200)
 }
 
+// TestResourceServerStripPrefix: a prefix with a slash at its end leaves paths without one at
+// their beginning, and each is still a path of its own.
+func TestResourceServerStripPrefix(t *testing.T) {
+	refused := failed("DPoP", "invalid_dpop_proof", "made for another URL (htu)")
+	s := newServer(t, func(s *ResourceServer) { s.Bearer = false })
+	for _, prefix := range []string{"/v1", "/v1/"} {
+		h := http.StripPrefix(prefix, s.handler())
+		for _, tt := range []struct {
+			method, path, htu string
+			ok                bool
+		}{
+			{"GET", "/v1/things", apiURL, true},
+			{"GET", "/v1/things", apiBase + "/", false},
+			{"GET", "/v1/things", apiBase + "/other", false},
+			{"GET", "/v1/%2e%2e/things", "https://api.example.com/things", false},
+			{"OPTIONS", "/v1/*", apiBase + "/*", true},
+			{"OPTIONS", "/v1/*", apiBase + "/", false},
+		} {
+			r := httptest.NewRequest(tt.method, tt.path, nil)
+			r.Header.Set("Authorization", "DPoP bound")
+			r.Header.Set("DPoP", apiProof(t, claim("htm", tt.method), claim("htu", tt.htu)))
+			t.Run(prefix+" "+tt.path+" "+tt.htu, func(t *testing.T) {
+				if resp := serve(h, r); tt.ok {
+					wantResponse(t, resp, 200)
+				} else {
+					wantResponse(t, resp, 401, refused)
+				}
+			})
+		}
+	}
+}
+
 // TestResourceServerTarget: a proof for the base reaches nothing else through a proxy, in
 // whatever form the target of the request is.
 func TestResourceServerTarget(t *testing.T) {
