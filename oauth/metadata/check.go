@@ -38,10 +38,23 @@ func (s *Server) check(r *http.Request) *rejection {
 	switch {
 	case err != nil:
 		return &rejection{"the user of this connection is not known: " + err.Error()}
-	case uid != 0 && uid != os.Geteuid() && !slices.Contains(s.opts.Users, uid):
+	case !s.userAllowed(uid):
 		return &rejection{"user " + strconv.Itoa(uid) + " gets no token"}
 	}
 	return nil
+}
+
+func (s *Server) userAllowed(uid int) bool {
+	return uid == 0 || uid == os.Geteuid() || slices.Contains(s.opts.Users, uid)
+}
+
+// stranger reports whether each request of a connection will be rejected because of its user.
+func (s *Server) stranger(c *limitedConn) bool {
+	if s.opts.AnyUser || !knowsUsers {
+		return false
+	}
+	uid, err := c.peer.user(c.RemoteAddr().String(), addrPort(c.LocalAddr()))
+	return err != nil || !s.userAllowed(uid)
 }
 
 // foreignHeaders are headers that browsers and proxies add, and metadata clients do not.
@@ -90,7 +103,12 @@ func (s *Server) hostAllowed(host string, local netip.AddrPort) bool {
 
 // localAddr is the server's end of the connection; not valid if that is not an IP address.
 func localAddr(ctx context.Context) netip.AddrPort {
-	addr, ok := ctx.Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	addr, _ := ctx.Value(http.LocalAddrContextKey).(net.Addr)
+	return addrPort(addr)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	addr, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.AddrPort{}
 	}
@@ -116,8 +134,12 @@ func userOf(r *http.Request, local netip.AddrPort) (int, error) {
 	if !ok {
 		p = new(peer) // another http.Server than ours
 	}
+	return p.user(r.RemoteAddr, local)
+}
+
+func (p *peer) user(remoteAddr string, local netip.AddrPort) (int, error) {
 	p.once.Do(func() {
-		remote, err := netip.ParseAddrPort(r.RemoteAddr)
+		remote, err := netip.ParseAddrPort(remoteAddr)
 		if err != nil || !local.IsValid() {
 			p.err = errNoAddress
 			return
@@ -128,31 +150,108 @@ func userOf(r *http.Request, local netip.AddrPort) (int, error) {
 	return p.uid, p.err
 }
 
-// limited is a listener with a bounded number of connections.
+// limited is a listener with a bounded number of connections. Strangers have few places of
+// their own, which are enough to tell them why they are rejected, so they cannot take those
+// of others.
 type limited struct {
 	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	once   sync.Once
+	stranger  func(*limitedConn) bool
+	places    chan struct{}
+	strangers chan struct{}
+	closed    chan struct{}
+	once      sync.Once
+
+	mu      sync.Mutex
+	idle    map[net.Conn]uint64 // since when, as a number that increases
+	events  uint64
+	waiting bool // the next connection to become idle is closed
 }
 
-func newLimited(l net.Listener, n int) *limited {
-	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
+func newLimited(l net.Listener, places, strangers int, stranger func(*limitedConn) bool) *limited {
+	return &limited{
+		Listener: l, stranger: stranger, places: make(chan struct{}, places), strangers: make(chan struct{}, strangers),
+		closed: make(chan struct{}), idle: make(map[net.Conn]uint64),
+	}
 }
 
-// Accept waits for a place as well.
+// Accept waits for a place as well. If all are taken, it closes the connection that has been
+// idle for the longest time. A stranger without a place is closed.
 func (l *limited) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &limitedConn{Conn: conn}
+		if l.stranger(c) {
+			select {
+			case l.strangers <- struct{}{}:
+				c.release = sync.OnceFunc(func() { <-l.strangers })
+				return c, nil
+			default:
+				_ = conn.Close()
+				continue
+			}
+		}
+		if !l.take() {
+			_ = conn.Close()
+			return nil, net.ErrClosed
+		}
+		c.release = sync.OnceFunc(func() { <-l.places })
+		return c, nil
+	}
+}
+
+// take waits for a place, and reports false if the listener was closed.
+func (l *limited) take() bool {
 	select {
-	case l.slots <- struct{}{}:
+	case l.places <- struct{}{}:
+		return true
+	default:
+	}
+	l.makeRoom()
+	select {
+	case l.places <- struct{}{}:
 	case <-l.closed:
-		return nil, net.ErrClosed
+		return false
 	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting = false
+	return true
+}
+
+func (l *limited) makeRoom() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var oldest net.Conn
+	for c, since := range l.idle {
+		if oldest == nil || since < l.idle[oldest] {
+			oldest = c
+		}
 	}
-	return &limitedConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
+	if oldest == nil {
+		l.waiting = true
+		return
+	}
+	delete(l.idle, oldest)
+	_ = oldest.Close()
+}
+
+// connState is for [http.Server.ConnState].
+func (l *limited) connState(c net.Conn, state http.ConnState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case state != http.StateIdle:
+		delete(l.idle, c)
+	case l.waiting:
+		l.waiting = false
+		_ = c.Close()
+	default:
+		l.events++
+		l.idle[c] = l.events
+	}
 }
 
 // Close ends an Accept that waits for a place as well.
@@ -163,6 +262,7 @@ func (l *limited) Close() error {
 
 type limitedConn struct {
 	net.Conn
+	peer    peer
 	release func()
 }
 

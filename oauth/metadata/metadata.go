@@ -280,12 +280,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	if p := s.check(r); p != nil {
 		s.opts.Logger.Warn("metadata: request rejected", slog.String("reason", p.reason), slog.String("peer", r.RemoteAddr))
+		h.Set("Connection", "close") // its place is for somebody else
 		http.Error(w, p.reason, http.StatusForbidden)
 		return
 	}
 	h.Set("Metadata-Flavor", "Google")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		h.Set("Allow", "GET, HEAD")
+		h.Set("Connection", "close")
 		http.Error(w, "only GET is supported", http.StatusMethodNotAllowed)
 		return
 	}
@@ -298,6 +300,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = w.Write([]byte("computeMetadata/\n"))
 	default:
+		h.Set("Connection", "close") // the secret may be missing
 		http.Error(w, "only "+TokenPath+" is served", http.StatusNotFound)
 	}
 }
@@ -338,13 +341,20 @@ const (
 	idleTimeout     = 2 * time.Minute
 	maxHeader       = 8 << 10
 	maxConnections  = 2048
+	maxStrangers    = 64
 	closeTimeout    = time.Second
 )
 
 // Serve answers the connections of l until ctx ends, and closes l. It bounds the time that
-// a request takes, the size of its header, and the number of connections. The error is nil
-// if ctx ended. Serve may be called for several listeners.
+// a request takes, the size of its header, and the number of connections. Where the system
+// tells who owns a connection, those of other users have few places of their own. If all
+// places are taken, an idle connection is closed. The error is nil if ctx ended. Serve may be
+// called for several listeners.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	return s.serve(ctx, newLimited(l, maxConnections, maxStrangers, s.stranger))
+}
+
+func (s *Server) serve(ctx context.Context, l *limited) error {
 	srv := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: headerTimeout,
@@ -354,9 +364,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    maxHeader,
 		// What a client sends could be a secret.
 		ErrorLog: log.New(discard{}, "", 0),
-		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, new(peer))
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, &c.(*limitedConn).peer)
 		},
+		ConnState:                    l.connState,
 		DisableGeneralOptionsHandler: true,
 	}
 	ended := make(chan struct{})
@@ -368,7 +379,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			_ = srv.Close() // what is open is dropped
 		}
 	})
-	err := srv.Serve(newLimited(l, maxConnections))
+	err := srv.Serve(l)
 	if stop() {
 		_ = srv.Close() // the listener failed
 		return err

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -457,7 +459,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limit := newLimited(l, 1)
+	limit := newLimited(l, 1, 1, nobodyIsStranger)
 	var conns []net.Conn
 	for range 2 {
 		c, err := net.Dial("tcp", l.Addr().String())
@@ -495,6 +497,83 @@ func TestConnectionsAreLimited(t *testing.T) {
 	}
 	for _, c := range conns {
 		c.Close()
+	}
+}
+
+func nobodyIsStranger(*limitedConn) bool { return false }
+
+// serveFew serves with so many places for connections.
+func serveFew(t *testing.T, s *Server, places, strangers int, stranger func(*limitedConn) bool) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- s.serve(ctx, newLimited(l, places, strangers, stranger)) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		s.Close()
+	})
+	return l.Addr().String()
+}
+
+// TestPlacesAreNotHeld: connections that stay open do not keep a client from its token.
+func TestPlacesAreNotHeld(t *testing.T) {
+	const places = 3
+	const none = "" // nothing is sent
+	for _, tt := range []struct {
+		name      string
+		request   string
+		status    int
+		strangers bool
+	}{
+		{"rejected", "GET / HTTP/1.1\r\nHost: attacker\r\n\r\n", 403, false},
+		{"without the secret", "GET " + TokenPath + " HTTP/1.1\r\nHost: ADDRESS\r\nMetadata-Flavor: Google\r\n\r\n", 404, false},
+		{"with another method", "PUT / HTTP/1.1\r\nHost: ADDRESS\r\nMetadata-Flavor: Google\r\n\r\n", 405, false},
+		{"idle", "GET /s/ HTTP/1.1\r\nHost: ADDRESS\r\nMetadata-Flavor: Google\r\n\r\n", 200, false},
+		{"strangers who are silent", none, 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var strange atomic.Bool
+			strange.Store(tt.strangers)
+			s := New(&source{token: lasting("t1.a", time.Hour)}, Options{AnyUser: true, Secret: "s"})
+			judged := make(chan struct{}, 100)
+			addr := serveFew(t, s, places, 1, func(*limitedConn) bool {
+				defer func() { judged <- struct{}{} }()
+				return strange.Load()
+			})
+			for range 3 * places {
+				c, err := net.Dial("tcp", addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				<-judged
+				if tt.request == none {
+					continue
+				}
+				_, _ = c.Write([]byte(strings.ReplaceAll(tt.request, "ADDRESS", addr)))
+				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode != tt.status || resp.Close != (tt.status != 200) {
+					t.Fatalf("%d, closes %v", resp.StatusCode, resp.Close)
+				}
+			}
+			strange.Store(false)
+			// Long before the server gives up those that are silent or idle.
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: headerTimeout * 4 / 5}
+			if code, body := request(t, client, addr+"/s"); code != 200 || !strings.Contains(body, "t1.a") {
+				t.Errorf("%d %s", code, body)
+			}
+		})
 	}
 }
 

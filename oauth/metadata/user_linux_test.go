@@ -160,6 +160,37 @@ func TestOtherUser(t *testing.T) {
 	}
 }
 
+// TestOtherUserTakesNoPlaces: connections of another user, however many, leave the places to
+// others. Only root can play one.
+func TestOtherUserTakesNoPlaces(t *testing.T) {
+	s := New(&source{token: lasting("t1.a", time.Hour)}, Options{})
+	addr := serveFew(t, s, 2, 1, s.stranger)
+	if os.Geteuid() == 0 {
+		_, port, _ := net.SplitHostPort(addr)
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", "for i in {10..30}; do eval \"exec $i<>/dev/tcp/127.0.0.1/"+port+"\"; done; echo ready; read line")
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		stdin, err1 := cmd.StdinPipe()
+		stdout, err2 := cmd.StdoutPipe()
+		if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		defer stdin.Close()
+		if _, err := stdout.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		t.Log("only root can run a client as another user")
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: headerTimeout * 4 / 5}
+	for range 3 {
+		if code, body := request(t, client, addr); code != 200 || !strings.Contains(body, "t1.a") {
+			t.Errorf("%d %s", code, body)
+		}
+	}
+}
+
 const nobody = 65534
 
 // TestConnectionWithoutPeer: what has no owner on this machine gets no token, for example
