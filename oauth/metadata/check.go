@@ -60,7 +60,7 @@ func (s *Server) stranger(c *limitedConn) bool {
 // foreignHeaders are headers that browsers and proxies add, and metadata clients do not.
 var foreignHeaders = []string{
 	"Origin", "Referer", "Cookie", "Access-Control-Request-Method", "Access-Control-Request-Private-Network",
-	"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via",
+	"Forwarded", "X-Real-Ip", "Via",
 }
 
 // foreign is the name of a header that a browser or a proxy added, or "".
@@ -71,8 +71,11 @@ func foreign(h http.Header) string {
 		}
 	}
 	for name := range h {
-		if strings.HasPrefix(name, "Sec-") { // no page can set or remove these
+		switch {
+		case strings.HasPrefix(name, "Sec-"): // no page can set or remove these
 			return "Sec-*"
+		case strings.HasPrefix(name, "X-Forwarded-"):
+			return "X-Forwarded-*"
 		}
 	}
 	return ""

@@ -41,7 +41,7 @@
 //     Sec-*) are rejected. Host must be the address of the connection or one of
 //     Options.Hosts: the name of a site that resolves to this machine (DNS rebinding) is
 //     neither.
-//   - Those that a proxy passed on (Forwarded, X-Forwarded-For, Via and the like).
+//   - Those that a proxy passed on (Forwarded, X-Forwarded-*, X-Real-IP, Via).
 //
 // Programs of the same user are not told apart.
 package metadata
@@ -57,6 +57,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -105,7 +106,8 @@ type Options struct {
 	Hosts []string
 
 	// Secret is the first element of the path: clients get ADDRESS/SECRET for an address.
-	// Optional.
+	// It must be one element, of characters that need no escape there, for instance
+	// [crypto/rand.Text]. Optional.
 	Secret string
 
 	// Users are the IDs of users that get tokens, besides the one of this process and
@@ -153,8 +155,12 @@ type result struct {
 // errStarting is the result of a source that has not returned yet.
 var errStarting = errors.New("metadata: the token source has not returned a token yet")
 
-// New returns a server of the tokens of src, which it asks for the first one at once.
+// New returns a server of the tokens of src, which it asks for the first one at once. It
+// panics if opts.Secret cannot be an element of a path.
 func New(src TokenSource, opts Options) *Server {
+	if opts.Secret != url.PathEscape(opts.Secret) || opts.Secret == "." || opts.Secret == ".." {
+		panic("metadata: Options.Secret must be one element of a path, without characters that need an escape")
+	}
 	s := &Server{
 		src: src, opts: opts, hosts: make(map[string]bool), key: sha256.Sum256([]byte(opts.Secret)),
 		done: make(chan struct{}), wanted: make(chan struct{}, 1),

@@ -181,6 +181,8 @@ func TestRejected(t *testing.T) {
 		{"Sec-Ch-Ua", header("Sec-Ch-Ua", ""), 403},
 		{"Cookie", header("Cookie", "a=b"), 403},
 		{"X-Forwarded-For", header("X-Forwarded-For", ""), 403},
+		{"X-Forwarded-Port", header("X-Forwarded-Port", "1"), 403},
+		{"x-forwarded-client-cert", header("x-forwarded-client-cert", ""), 403},
 		{"Forwarded", header("Forwarded", "for=1"), 403},
 		{"Via", header("Via", "1.1 p"), 403},
 		{"body", func(r *http.Request) { r.ContentLength = -1 }, 403},
@@ -239,6 +241,21 @@ func TestSecret(t *testing.T) {
 			t.Errorf("%s: %d, want %d", path, w.Code, code)
 		}
 	}
+}
+
+// TestSecretOfNoUse: no client could ever send it.
+func TestSecretOfNoUse(t *testing.T) {
+	for _, secret := range []string{"a/b", "/", "/a", "a?b", "a#b", "a b", "a%2fb", "a\\b", "ä", ".", ".."} {
+		t.Run(secret, func(t *testing.T) {
+			defer func() {
+				if text, _ := recover().(string); !strings.Contains(text, "Options.Secret") || strings.Contains(text, secret) && len(secret) > 1 {
+					t.Errorf("panic %q", text)
+				}
+			}()
+			New(&source{}, Options{Secret: secret}).Close()
+		})
+	}
+	newServer(t, &source{}, Options{Secret: "Az09-._~+=:@"})
 }
 
 // TestRenewedAhead: nobody asks for hours, and the first one gets the newest token at once.
