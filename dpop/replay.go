@@ -22,7 +22,8 @@ type ReplayCache interface {
 	// allows the clocks of the replicas to differ by [Verifier.Leeway].
 	//
 	// ctx is that of the request, if the Verifier has one, and ends after at most 5
-	// seconds. If Add returns an error, the proof is rejected, because it may have been
+	// seconds. Add must return then: the Verifier waits for it, however long it takes. If
+	// Add returns an error, the proof is rejected, because it may have been
 	// used before. Add must be safe for concurrent use.
 	Add(ctx context.Context, id string, life time.Duration) (added bool, err error)
 }

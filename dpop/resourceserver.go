@@ -170,8 +170,9 @@ type ResourceServer struct {
 	// They must be printable ASCII without double quotes and backslashes. Optional.
 	Realm, ResourceMetadata string
 
-	// WriteError writes the response to a rejected request: the status o.Status, and a
-	// body in the format of the API. The headers described above are set already.
+	// WriteError writes the response to a rejected request: the status, and a body in the
+	// format of the API. The headers described above are set already. If WriteError sets no
+	// status, it is o.Status.
 	// Optional. Default: the body is o.Reason as text/plain.
 	WriteError func(w http.ResponseWriter, r *http.Request, o Outcome)
 
@@ -427,11 +428,50 @@ func (g *guard) reject(w http.ResponseWriter, r *http.Request, o Outcome) {
 		g.offerNonce(h)
 	}
 	if g.s.WriteError != nil {
-		g.s.WriteError(w, r, o)
+		ew := &errorWriter{ResponseWriter: w, status: o.Status}
+		g.s.WriteError(ew, r, o)
+		ew.begin()
 		return
 	}
 	http.Error(w, o.Reason, o.Status)
 }
+
+// errorWriter is a ResponseWriter whose status, if none is set, is that of the rejection
+// instead of 200.
+type errorWriter struct {
+	http.ResponseWriter
+	status int
+	begun  bool
+}
+
+// begin writes the status, unless there is one.
+func (w *errorWriter) begin() {
+	if !w.begun {
+		w.WriteHeader(w.status)
+	}
+}
+
+func (w *errorWriter) WriteHeader(status int) {
+	w.begun = w.begun || status >= 200 || status == http.StatusSwitchingProtocols
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *errorWriter) Write(p []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(p)
+}
+
+// FlushError is for [http.ResponseController].
+func (w *errorWriter) FlushError() error {
+	w.begin()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Flush implements [http.Flusher].
+func (w *errorWriter) Flush() { _ = w.FlushError() }
+
+// Unwrap is for [http.ResponseController].
+func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // offerNonce gives the client the current nonce.
 func (g *guard) offerNonce(h http.Header) {

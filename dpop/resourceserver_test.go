@@ -343,6 +343,36 @@ func TestResourceServerWriteError(t *testing.T) {
 	}
 }
 
+// A WriteError that sets no status does not turn a rejection into a success.
+func TestResourceServerWriteErrorWithoutStatus(t *testing.T) {
+	for name, write := range map[string]func(http.ResponseWriter){
+		"nothing": func(http.ResponseWriter) {},
+		"a body":  func(w http.ResponseWriter) { _, _ = io.WriteString(w, "{}") },
+		"copied":  func(w http.ResponseWriter) { _, _ = io.Copy(w, strings.NewReader("{}")) },
+		"flushed": func(w http.ResponseWriter) { w.(http.Flusher).Flush() },
+		"flushed by a controller": func(w http.ResponseWriter) {
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				t.Error(err)
+			}
+		},
+		"early hints": func(w http.ResponseWriter) { w.WriteHeader(http.StatusEarlyHints) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t, func(s *ResourceServer) {
+				s.WriteError = func(w http.ResponseWriter, _ *http.Request, _ Outcome) { write(w) }
+			})
+			srv := httptest.NewServer(s.handler())
+			defer srv.Close()
+			resp, err := srv.Client().Get(srv.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			wantResponse(t, resp, 401, plainDPoP, plainBearer)
+		})
+	}
+}
+
 func TestResourceServerMisconfigured(t *testing.T) {
 	for name, change := range map[string]func(*ResourceServer){
 		"BaseURL is":     func(s *ResourceServer) { s.BaseURL = "" },
