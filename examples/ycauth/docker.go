@@ -122,17 +122,20 @@ func (a *app) dockerCredential(ctx context.Context, args []string) error {
 func (a *app) registries() []string {
 	hosts := []string{registryHost}
 	for host := range strings.SplitSeq(a.getenv("YCAUTH_REGISTRIES"), ",") {
-		if host = strings.TrimSpace(host); host != "" {
+		if host = registryOf(strings.TrimSpace(host)); host != "" {
 			hosts = append(hosts, host)
 		}
 	}
 	return hosts
 }
 
-// registryOf is the host of what docker calls a server: a host or a URL. Another scheme
-// than https gets no token.
+// registryOf is the host of what docker calls a server: a host or a URL. It is "" for another
+// scheme than https, which gets no token.
 func registryOf(server string) string {
 	server = strings.TrimPrefix(server, "https://")
+	if strings.Contains(server, "://") {
+		return ""
+	}
 	host, _, _ := strings.Cut(server, "/")
 	return strings.TrimSuffix(strings.ToLower(host), ":443")
 }

@@ -30,3 +30,17 @@ func TestRegistryOf(t *testing.T) {
 		}
 	}
 }
+
+// TestRegistries: what a user may write for a host.
+func TestRegistries(t *testing.T) {
+	a := &app{system: system{getenv: func(string) string {
+		return " My.Registry.example ,other.example:443,https://third.example/v2/,http://fourth.example,,/,sixth.example:5000"
+	}}}
+	want := []string{registryHost, "my.registry.example", "other.example", "third.example", "sixth.example:5000"}
+	if got := a.registries(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if slices.Contains(a.registries(), registryOf("http://evil.example")) {
+		t.Error("a registry without TLS gets a token")
+	}
+}
