@@ -30,7 +30,8 @@ func (a *app) tokenCommand() *cobra.Command {
 			"server first.\n\n" +
 			"--file writes the token to a file that only its owner can read, and replaces the file\n" +
 			"atomically. With --watch, it replaces the file before the token in it expires, until\n" +
-			"Ctrl-C. The file is not removed at the end.",
+			"Ctrl-C. The file is not removed at the end. A symbolic link, a pipe or a device in its\n" +
+			"place is an error.",
 		Example: "  curl -H \"Authorization: Bearer $(ycauth token)\" https://…\n" +
 			"  ycauth token --file /run/user/1000/iam-token --watch",
 		Args: noArgs,

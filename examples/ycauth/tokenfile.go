@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -24,6 +25,9 @@ const watchEvery = 5 * time.Second
 // writeTokens writes a token into the file, and with --watch each one after it.
 func (c *connection) writeTokens(ctx context.Context, file tokenFile, fresh freshFlags) error {
 	defer c.close()
+	if err := checkTokenFile(file.path); err != nil {
+		return err
+	}
 	tok, err := c.freshToken(ctx, fresh)
 	if err != nil {
 		return err
@@ -56,6 +60,16 @@ func (c *connection) writeTokens(ctx context.Context, file tokenFile, fresh fres
 	}
 }
 
+// checkTokenFile rejects what must not be replaced by a file: a device, a pipe, and a symbolic
+// link, such as /dev/stdout.
+func checkTokenFile(path string) error {
+	fi, err := os.Lstat(path)
+	if err == nil && !fi.Mode().IsRegular() {
+		return usagef("--file %s: this is not a regular file, and is not replaced. Give the path of a regular file or of one that does not exist", path)
+	}
+	return nil // writing reports every other error
+}
+
 // writeToken replaces the file at once, for its owner alone.
 func (c *connection) writeToken(path string, tok *oauth2.Token) error {
 	content := []byte(tok.AccessToken)
@@ -64,6 +78,9 @@ func (c *connection) writeToken(path string, tok *oauth2.Token) error {
 		if content, err = json.Marshal(newTokenJSON(tok)); err != nil {
 			return err
 		}
+	}
+	if err := checkTokenFile(path); err != nil {
+		return err
 	}
 	if err := durable.Replace(path, content, 0o600); err != nil {
 		return fmt.Errorf("writing the token: %w", err)
