@@ -36,8 +36,14 @@ const (
 	defaultInterval = 5 * time.Second
 	slowDown        = 5 * time.Second
 
-	// maxInterval bounds what is added after failures of the network.
+	// maxInterval bounds the server's interval, which may be longer than the code lives, and
+	// what is added after failures of the network. A server that wants more says slow_down.
 	maxInterval = time.Minute
+
+	// lastPoll is how long before the code expires the tokens are requested once more, so
+	// that a user who logged in late, or during a long wait, gets them. It is at most a
+	// fifth of the life of the code.
+	lastPoll = 5 * time.Second
 )
 
 // A deviceLogin is the response of the device authorization endpoint.
@@ -85,10 +91,12 @@ func (c *Client) poll(ctx context.Context, d deviceLogin, begun time.Time, repla
 	lost := false // a response: it can have had the tokens
 	for {
 		if left := d.life - time.Since(begun); d.life > 0 && left <= wait {
-			if err := c.pause(ctx, left); err != nil {
-				return Session{}, err
+			if wait = left - min(lastPoll, d.life/5); wait <= 0 { // it was in time for the last one
+				if err := c.pause(ctx, left); err != nil {
+					return Session{}, err
+				}
+				return Session{}, &AuthorizationError{Code: "expired_token", Description: fmt.Sprintf("nobody logged in within %v", d.life)}
 			}
-			return Session{}, &AuthorizationError{Code: "expired_token", Description: fmt.Sprintf("nobody logged in within %v", d.life)}
 		}
 		if err := c.pause(ctx, wait); err != nil {
 			return Session{}, err
@@ -115,7 +123,7 @@ func (c *Client) poll(ctx context.Context, d deviceLogin, begun time.Time, repla
 			default:
 				return Session{}, err
 			}
-			wait = max(interval, server.RetryAfter)
+			wait = max(interval, min(server.RetryAfter, maxServerCooldown))
 		case errors.As(err, &gone):
 			lost = true
 			interval = slower(interval)
@@ -194,6 +202,7 @@ func parseDevice(body []byte) (deviceLogin, error) {
 	if d.interval = parseLifetime(m["interval"]); d.interval == 0 {
 		d.interval = defaultInterval
 	}
+	d.interval = min(d.interval, maxInterval)
 	return d, nil
 }
 

@@ -280,6 +280,64 @@ func TestDeviceLoginFails(t *testing.T) {
 	})
 }
 
+// However long the server asks to wait, the tokens are requested while the code is valid.
+func TestDeviceWaits(t *testing.T) {
+	const year = "31536000"
+	slow := func(n int, r fakeRequest) (*http.Response, error) {
+		if n == 1 {
+			return refuse("slow_down")(n, r)
+		}
+		return rotate(n, r)
+	}
+	later := func(body string) func(int, fakeRequest) (*http.Response, error) {
+		return func(n int, r fakeRequest) (*http.Response, error) {
+			if n == 1 {
+				return answer(429, body, "Retry-After", year), nil
+			}
+			return rotate(n, r)
+		}
+	}
+	after := func(polls int) func(int, fakeRequest) (*http.Response, error) {
+		return func(n int, r fakeRequest) (*http.Response, error) {
+			if n <= polls {
+				return pending(n, r)
+			}
+			return rotate(n, r)
+		}
+	}
+	for name, tt := range map[string]struct {
+		members string
+		poll    func(int, fakeRequest) (*http.Response, error)
+		polled  string
+	}{
+		"an interval longer than the life":    {`"expires_in":900,"interval":5000`, rotate, "[1m0s]"},
+		"an interval as long as the life":     {`"expires_in":5,"interval":5`, rotate, "[4s]"},
+		"an interval without an end":          {`"interval":1e300`, rotate, "[1m0s]"},
+		"more than the longest interval":      {`"expires_in":900,"interval":5000`, slow, "[1m0s 2m5s]"},
+		"a user who logs in late":             {`"expires_in":60,"interval":10`, after(5), "[10s 20s 30s 40s 50s 55s]"},
+		"a long Retry-After":                  {`"expires_in":900`, later(`{"error":"authorization_pending"}`), "[5s 10m5s]"},
+		"a long Retry-After of a slow_down":   {`"expires_in":900`, later(`{"error":"slow_down"}`), "[5s 10m5s]"},
+		"a long Retry-After of a busy server": {`"expires_in":900`, later(`busy`), "[5s 10m5s]"},
+		"a long Retry-After without a life":   {`"interval":5`, later(`{"error":"slow_down"}`), "[5s 10m5s]"},
+		"a Retry-After longer than the life":  {`"expires_in":300`, later(`{"error":"authorization_pending"}`), "[5s 4m55s]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDevices(tt.poll)
+				d.response = `{"device_code":"d","user_code":"U","verification_uri":"https://as.example/go",` + tt.members + `}`
+				c, _ := openClient(t, d.fakeServer, withDevice)
+				ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+				defer cancel()
+				_, err := c.Login(ctx, oauth.LoginOptions{Device: true, Out: new(safeBuffer)})
+				if err != nil || d.times() != tt.polled {
+					t.Errorf("%v, polled after %s, want %s", err, d.times(), tt.polled)
+				}
+				closeSource(t, c)
+			})
+		})
+	}
+}
+
 func TestDeviceResponses(t *testing.T) {
 	for name, tt := range map[string]struct{ response, want string }{
 		"not JSON":              {"<html>", "malformed JSON"},
