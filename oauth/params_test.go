@@ -73,3 +73,19 @@ func TestParamsThatThePackageSets(t *testing.T) {
 		}
 	}
 }
+
+// What the caller does with its Config after New changes nothing.
+func TestParamsAreCopied(t *testing.T) {
+	auth, token := url.Values{"prompt": {"consent"}}, url.Values{"audience": {"a"}}
+	srv := newFakeServer(rotate)
+	c, _ := newClient(t, srv, func(cfg *oauth.Config) { cfg.Provider.AuthParams, cfg.Provider.TokenParams = auth, token })
+	auth["prompt"][0], token["audience"][0] = "changed", "changed"
+	wantToken(t, c.TokenSource(), "at-1")
+	if got := srv.request(0).form.Get("audience"); got != "a" {
+		t.Errorf("audience %q", got)
+	}
+	if got := loginURL(t, c, oauth.LoginOptions{}).Get("prompt"); got != "consent" {
+		t.Errorf("prompt %q", got)
+	}
+	closeSource(t, c)
+}

@@ -213,11 +213,19 @@ func YandexID() Provider {
 	}
 }
 
+func deepClone(v url.Values) url.Values {
+	v = maps.Clone(v)
+	for name, values := range v {
+		v[name] = slices.Clone(values)
+	}
+	return v
+}
+
 // clone copies what New keeps, so that the caller can go on changing theirs.
 func (p Provider) clone() Provider {
 	p.Scopes = slices.Clone(p.Scopes)
 	p.AuthSigningAlgs = slices.Clone(p.AuthSigningAlgs)
-	p.AuthParams, p.TokenParams = maps.Clone(p.AuthParams), maps.Clone(p.TokenParams)
+	p.AuthParams, p.TokenParams = deepClone(p.AuthParams), deepClone(p.TokenParams)
 	if p.AuthMethod == "" {
 		p.AuthMethod = AuthNone
 	}
