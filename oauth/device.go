@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -56,19 +55,19 @@ type deviceLogin struct {
 
 // loginDevice is the device authorization grant.
 func (c *Client) loginDevice(ctx context.Context, opts LoginOptions, replaced Session) (Session, error) {
-	body, err := c.call(ctx, endpoint{url: c.deviceAuthURL, field: "Provider.DeviceAuthURL"}, c.accessRequest(opts))
+	var d deviceLogin
+	parse := func(body []byte) (err error) {
+		d, err = parseDevice(body)
+		return err
+	}
+	_, err := c.call(ctx, endpoint{url: c.deviceAuthURL, field: "Provider.DeviceAuthURL", parse: parse}, c.accessRequest(opts))
 	if err == nil {
 		begun := time.Now()
-		var d deviceLogin
-		if d, err = parseDevice(body); err == nil {
-			if d.life > 0 {
-				d.Expiry = c.now().Add(d.life)
-			}
-			if err = showCode(ctx, d.DeviceCode, opts); err == nil {
-				return c.poll(ctx, d, begun, replaced)
-			}
-		} else {
-			err = malformed(http.StatusOK, err)
+		if d.life > 0 {
+			d.Expiry = c.now().Add(d.life)
+		}
+		if err = showCode(ctx, d.DeviceCode, opts); err == nil {
+			return c.poll(ctx, d, begun, replaced)
 		}
 	}
 	return Session{}, fmt.Errorf("oauth: the login was not begun: %w", err)
@@ -176,9 +175,12 @@ func parseDevice(body []byte) (deviceLogin, error) {
 		if json.Unmarshal(m[name], field) != nil {
 			return deviceLogin{}, errors.New(name + " is not a string")
 		}
+		if *field == "" {
+			continue // as if it was absent
+		}
 		// It goes to a terminal.
 		if !isVSChars(*field) || strings.HasPrefix(name, "verification") && strings.Contains(*field, " ") {
-			return deviceLogin{}, errors.New(name + " is empty or has characters that are not printable ASCII")
+			return deviceLogin{}, errors.New(name + " has characters that are not printable ASCII, or a space")
 		}
 	}
 	for name, field := range map[string]string{"device_code": deviceCode, "user_code": d.UserCode, "verification_uri": d.VerificationURI} {

@@ -141,6 +141,20 @@ func TestDeviceCode(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	})
+	t.Run("empty members", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			for _, value := range []string{`""`, `null`} {
+				d := newDevices(rotate)
+				d.response = `{"device_code":"d","user_code":"U","verification_uri":"https://as.example/go","verification_uri_complete":` + value + `}`
+				c, _ := openClient(t, d.fakeServer, withDevice)
+				var out safeBuffer
+				if _, err := c.Login(t.Context(), oauth.LoginOptions{Device: true, Out: &out}); err != nil || strings.Contains(out.String(), "compare the code") {
+					t.Errorf("%s: %v, %s", value, err, out.String())
+				}
+				closeSource(t, c)
+			}
+		})
+	})
 	t.Run("little", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDevices(rotate)
@@ -338,21 +352,34 @@ func TestDeviceWaits(t *testing.T) {
 	}
 }
 
+// An error with status 200 keeps its code.
+func TestDeviceErrorWithStatus200(t *testing.T) {
+	d := newDevices(pending)
+	d.response = `{"error":"invalid_scope","error_description":"hunter2-secret"}`
+	c, _ := openClient(t, d.fakeServer, withDevice, func(cfg *oauth.Config) {
+		cfg.ClientSecret, cfg.Provider.AuthMethod = "hunter2-secret", oauth.AuthClientSecretPost
+	})
+	_, err := c.Login(t.Context(), oauth.LoginOptions{Device: true, Out: new(safeBuffer)})
+	var server *oauth.ServerError
+	if !errors.As(err, &server) || server.Code != "invalid_scope" || server.Status != 200 || d.count() != 1 || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("%v after %d requests", err, d.count())
+	}
+}
+
 func TestDeviceResponses(t *testing.T) {
 	for name, tt := range map[string]struct{ response, want string }{
-		"not JSON":              {"<html>", "malformed JSON"},
-		"no device code":        {`{"user_code":"U","verification_uri":"https://as.example"}`, "device_code is missing"},
-		"no user code":          {`{"device_code":"d","verification_uri":"https://as.example"}`, "user_code is missing"},
-		"no address":            {`{"device_code":"d","user_code":"U"}`, "verification_uri is missing"},
-		"a number":              {`{"device_code":"d","user_code":5,"verification_uri":"https://as.example"}`, "user_code is not a string"},
-		"a terminal's escape":   {`{"device_code":"d","user_code":"U\u001b[2J","verification_uri":"https://as.example"}`, "user_code is empty or has"},
-		"another direction":     {`{"device_code":"d","user_code":"U\u202e","verification_uri":"https://as.example"}`, "user_code is empty or has"},
-		"a long user code":      {`{"device_code":"d","user_code":"` + strings.Repeat("U", 65) + `","verification_uri":"https://as.example"}`, "longer"},
-		"a program":             {`{"device_code":"d","user_code":"U","verification_uri":"javascript:alert(1)"}`, "verification_uri"},
-		"http":                  {`{"device_code":"d","user_code":"U","verification_uri":"http://as.example"}`, "uses http"},
-		"two addresses":         {`{"device_code":"d","user_code":"U","verification_uri":"https://as.example https://evil.example"}`, "verification_uri is empty or has"},
-		"another complete one":  {`{"device_code":"d","user_code":"U","verification_uri":"https://as.example","verification_uri_complete":"file:///etc"}`, "verification_uri"},
-		"an empty complete one": {`{"device_code":"d","user_code":"U","verification_uri":"https://as.example","verification_uri_complete":""}`, "verification_uri_complete is empty"},
+		"not JSON":             {"<html>", "malformed JSON"},
+		"no device code":       {`{"user_code":"U","verification_uri":"https://as.example"}`, "device_code is missing"},
+		"no user code":         {`{"device_code":"d","verification_uri":"https://as.example"}`, "user_code is missing"},
+		"no address":           {`{"device_code":"d","user_code":"U"}`, "verification_uri is missing"},
+		"a number":             {`{"device_code":"d","user_code":5,"verification_uri":"https://as.example"}`, "user_code is not a string"},
+		"a terminal's escape":  {`{"device_code":"d","user_code":"U\u001b[2J","verification_uri":"https://as.example"}`, "user_code has characters"},
+		"another direction":    {`{"device_code":"d","user_code":"U\u202e","verification_uri":"https://as.example"}`, "user_code has characters"},
+		"a long user code":     {`{"device_code":"d","user_code":"` + strings.Repeat("U", 65) + `","verification_uri":"https://as.example"}`, "longer"},
+		"a program":            {`{"device_code":"d","user_code":"U","verification_uri":"javascript:alert(1)"}`, "verification_uri"},
+		"http":                 {`{"device_code":"d","user_code":"U","verification_uri":"http://as.example"}`, "uses http"},
+		"two addresses":        {`{"device_code":"d","user_code":"U","verification_uri":"https://as.example https://evil.example"}`, "verification_uri has characters"},
+		"another complete one": {`{"device_code":"d","user_code":"U","verification_uri":"https://as.example","verification_uri_complete":"file:///etc"}`, "verification_uri"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDevices(pending)

@@ -21,6 +21,10 @@ type endpoint struct {
 	field  string // of the Config that has the URL
 	proved bool   // its requests carry DPoP proofs
 	status bool   // the status of a success says everything
+
+	// parse reads the body of a success. Its error means that the body is malformed, unless
+	// it is an error of the server. Not called with status.
+	parse func(body []byte) error
 }
 
 // call posts a form with the client's authentication, and returns the body of a response
@@ -104,6 +108,12 @@ func (c *Client) callWith(ctx context.Context, e endpoint, g grant, iat time.Tim
 		return nil, newNonce, malformed(resp.StatusCode, err)
 	case err != nil:
 		return nil, newNonce, &lostError{redacted(err, c.secrets(g))}
+	}
+	if err := e.parse(body); err != nil {
+		if refusal := parseRefusal(resp, body, nil, e.field, c.secrets(g)); refusal.Code != "" {
+			return nil, newNonce, refusal // some servers send their errors with status 200
+		}
+		return nil, newNonce, malformed(resp.StatusCode, err)
 	}
 	return body, newNonce, nil
 }

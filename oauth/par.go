@@ -3,7 +3,6 @@ package oauth
 import (
 	"context"
 	"errors"
-	"net/http"
 	"net/url"
 
 	"github.com/ycauth/ycauth-go/internal/strictjson"
@@ -13,20 +12,21 @@ import (
 // the key as dpop_jkt does, and is sent beside it (RFC 9449 §10.1): there are servers that
 // expect the one or the other.
 func (c *Client) push(ctx context.Context, request url.Values) (requestURI Secret, _ error) {
-	body, err := c.call(ctx, endpoint{url: c.pushedAuthURL, field: "Provider.PushedAuthURL", proved: true}, request)
+	parse := func(body []byte) error {
+		m, err := strictjson.Object(body)
+		if err != nil {
+			return err
+		}
+		uri, err := stringMember(m, "request_uri")
+		if err == nil && !isVSChars(uri) {
+			err = errors.New("request_uri is missing or malformed")
+		}
+		requestURI = Secret(uri)
+		return err
+	}
+	_, err := c.call(ctx, endpoint{url: c.pushedAuthURL, field: "Provider.PushedAuthURL", proved: true, parse: parse}, request)
 	if err != nil {
 		return "", err
 	}
-	m, err := strictjson.Object(body)
-	if err != nil {
-		return "", malformed(http.StatusCreated, err)
-	}
-	uri, err := stringMember(m, "request_uri")
-	if err == nil && !isVSChars(uri) {
-		err = errors.New("request_uri is missing or malformed")
-	}
-	if err != nil {
-		return "", malformed(http.StatusCreated, err)
-	}
-	return Secret(uri), nil
+	return requestURI, nil
 }

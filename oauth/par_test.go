@@ -112,6 +112,12 @@ func TestPushedAuthorizationRequestFails(t *testing.T) {
 		"rejected": {func(int) (*http.Response, error) {
 			return answer(400, `{"error":"invalid_scope","error_description":"hunter2-secret is not a scope"}`), nil
 		}, 1, isServerError("invalid_scope")},
+		"rejected with status 200": {func(int) (*http.Response, error) {
+			return answer(200, `{"error":"invalid_scope","error_description":"hunter2-secret is not a scope"}`), nil
+		}, 1, func(err error) bool { return isServerError("invalid_scope")(err) && hasStatus(err, 200) }},
+		"malformed with status 200": {func(int) (*http.Response, error) { return answer(200, `{}`), nil }, 1, func(err error) bool {
+			return isMalformed(err) && hasStatus(err, 200)
+		}},
 		"no reference":          {func(int) (*http.Response, error) { return answer(201, `{}`), nil }, 1, isMalformed},
 		"reference of no use":   {func(int) (*http.Response, error) { return answer(201, `{"request_uri":"a\nb"}`), nil }, 1, isMalformed},
 		"reference that is not": {func(int) (*http.Response, error) { return answer(201, `{"request_uri":5}`), nil }, 1, isMalformed},
@@ -185,6 +191,11 @@ func isServerError(code string) func(error) bool {
 		var server *oauth.ServerError
 		return errors.As(err, &server) && server.Code == code
 	}
+}
+
+func hasStatus(err error, status int) bool {
+	var server *oauth.ServerError
+	return errors.As(err, &server) && server.Status == status
 }
 
 func isMalformed(err error) bool {
