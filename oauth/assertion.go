@@ -71,6 +71,21 @@ func NewClientKey(signer crypto.Signer, id string) (*ClientKey, error) {
 	}}, nil
 }
 
+// An assertionError means that no assertion was made. A [dpop.SigningError] says that it was
+// a proof that was not signed.
+type assertionError struct{ err error }
+
+func (e *assertionError) Error() string {
+	cause := e.err
+	var signing *dpop.SigningError
+	if errors.As(cause, &signing) {
+		cause = signing.Err
+	}
+	return "oauth: no client assertion was made: " + cause.Error()
+}
+
+func (e *assertionError) Unwrap() error { return e.err }
+
 // assertions makes those of one client for one server.
 type assertions struct {
 	assertion   func(ctx context.Context, now time.Time) (string, error)

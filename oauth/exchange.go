@@ -350,7 +350,7 @@ func (c *Client) sign(ctx context.Context, u *url.URL, prove bool, nonce string,
 	if c.assertions != nil {
 		by.assertion, err = c.await(ctx, "the client key", func() (string, error) { return c.assertions.assertion(ctx, iat) })
 		if err != nil {
-			return by, fmt.Errorf("oauth: no client assertion was made: %w", err)
+			return by, &assertionError{err}
 		}
 	}
 	return by, nil
