@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -38,31 +39,34 @@ const discoveryTimeout = 30 * time.Second
 // nothing. Metadata rarely change: call it once, and use the result for all clients.
 //
 // The error is a [*ConfigError] if issuer is not such a URL, matches [ErrIssuerMismatch]
-// if the metadata name another issuer, is a [*ServerError] if the server has no metadata,
+// if the metadata at one location name another issuer and those at no other name this one,
+// is a [*ServerError] if the server has no metadata,
 // or malformed ones, an [*UnreachableError] if no request could be sent, ctx's error, or one
 // that wraps what broke the response off. Endpoints must have URLs of
-// the same kind as issuer: only that of a loopback address may have endpoints with http.
+// the same kind as issuer: only that of a loopback address may have endpoints with http, or on
+// loopback addresses.
 func Discover(ctx context.Context, issuer string, hc *http.Client) (Provider, error) {
-	u, err := wire.CheckURL(issuer)
+	u, err := checkServerURL(issuer)
 	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
 		err = errors.New("has a query")
 	}
 	if err != nil {
 		return Provider{}, &ConfigError{"Provider.Issuer", err.Error()}
 	}
-	var first error
+	var first error // the first, or one that says more
 	for _, location := range metadataLocations(u) {
 		p, err := discover(ctx, location, u, issuer, wire.NoRedirects(hc))
 		if err == nil {
 			return p, nil
 		}
 		var server *ServerError
-		if !errors.As(err, &server) {
+		mismatch := errors.Is(err, ErrIssuerMismatch)
+		if !mismatch && !errors.As(err, &server) {
 			return Provider{}, fmt.Errorf("oauth: metadata of %s: %w", issuer, err)
 		}
 		var before *ServerError
-		if !errors.As(first, &before) || before.Status == http.StatusNotFound {
-			first = err // that there is nothing says less than any other response
+		if first == nil || mismatch || errors.As(first, &before) && before.Status == http.StatusNotFound {
+			first = err // metadata of another issuer say more than any error, and 404 says less
 		}
 	}
 	return Provider{}, fmt.Errorf("oauth: metadata of %s: %w", issuer, first)
@@ -83,13 +87,16 @@ func metadataLocations(issuer *url.URL) []string {
 	})
 }
 
-// discover looks at one location. If its error is a [*ServerError], there may be metadata
-// at another one.
+// discover looks at one location. If its error is a [*ServerError] or ErrIssuerMismatch, the
+// metadata may be at another one.
 func discover(ctx context.Context, location string, u *url.URL, issuer string, hc *http.Client) (Provider, error) {
 	limited, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()
-	var sent atomic.Bool
-	traced := httptrace.WithClientTrace(limited, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	var wrote, dialed atomic.Bool // as in post
+	traced := httptrace.WithClientTrace(limited, &httptrace.ClientTrace{
+		GetConn:      func(string) { dialed.Store(true) },
+		WroteHeaders: func() { wrote.Store(true) },
+	})
 	req, err := http.NewRequestWithContext(traced, http.MethodGet, location, nil)
 	if err != nil {
 		return Provider{}, &UnreachableError{redacted(err, nil)}
@@ -99,7 +106,7 @@ func discover(ctx context.Context, location string, u *url.URL, issuer string, h
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Provider{}, retry.Ended(ctx)
-	case err != nil && !sent.Load():
+	case err != nil && !wrote.Load() && (dialed.Load() || isDialError(err)):
 		return Provider{}, &UnreachableError{redacted(err, nil)}
 	case err != nil:
 		return Provider{}, &lostError{redacted(err, nil)}
@@ -204,19 +211,41 @@ func parseMetadata(body []byte, u *url.URL, issuer string) (Provider, error) {
 // offlineAccess is the scope that asks for a refresh token (OpenID Connect Core 1.0 §11).
 const offlineAccess = "offline_access"
 
-// endpointMember returns a URL to which credentials may be sent, "" if there is none. What
-// an issuer on the network says must not lead to this machine.
+// checkServerURL is [wire.CheckURL] for the URLs that a server is described by. An empty
+// fragment, which [url.URL] does not show, is rejected as well: identifiers are compared as
+// strings.
+func checkServerURL(raw string) (*url.URL, error) {
+	u, err := wire.CheckURL(raw)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(raw, "#") {
+		return nil, errors.New("has a fragment")
+	}
+	if port := u.Port(); port != "" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return nil, errors.New("has a port above 65535")
+		}
+	}
+	return u, nil
+}
+
+// endpointMember returns a URL to which credentials may be sent, "" if there is none. The
+// metadata of an issuer on the network must not name a loopback address.
 func endpointMember(m map[string]json.RawMessage, name string, issuer *url.URL) (string, error) {
 	raw, err := stringMember(m, name)
 	if raw == "" || err != nil {
 		return "", err
 	}
-	u, err := wire.CheckURL(raw)
+	u, err := checkServerURL(raw)
 	if err != nil {
 		return "", err
 	}
 	if !strings.EqualFold(u.Scheme, "https") && strings.EqualFold(issuer.Scheme, "https") {
 		return "", errors.New("uses http, and the issuer uses https")
+	}
+	if wire.IsLoopback(u.Hostname()) && !wire.IsLoopback(issuer.Hostname()) {
+		return "", errors.New("is on a loopback address, and the issuer is not")
 	}
 	return raw, nil
 }

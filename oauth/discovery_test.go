@@ -136,6 +136,16 @@ func TestDiscoverLocations(t *testing.T) {
 			}
 		})
 	}
+	t.Run("another issuer at the first location", func(t *testing.T) { // tenants behind a proxy that drops the path
+		srv := &metadataServer{documents: map[string]func(*http.Request) (*http.Response, error){
+			"https://as.example/.well-known/oauth-authorization-server/t/1": document(metadataOf(t, asIssuer, nil)),
+			tenant + "/.well-known/openid-configuration":                    document(metadataOf(t, tenant, nil)),
+		}}
+		p, err := oauth.Discover(t.Context(), tenant, srv.client())
+		if err != nil || p.TokenURL != tenant+"/token" || len(srv.asked) != 3 {
+			t.Errorf("got %+v, %v after %q", p, err, srv.asked)
+		}
+	})
 	t.Run("a page at the first location", func(t *testing.T) { // of a site that has one for every path
 		srv := &metadataServer{documents: map[string]func(*http.Request) (*http.Response, error){
 			asMetadata: func(*http.Request) (*http.Response, error) {
@@ -162,6 +172,9 @@ func TestDiscoverErrors(t *testing.T) {
 		"issuer of another type":      {with(map[string]any{"issuer": 5}), "issuer is not a string"},
 		"token endpoint with http":    {with(map[string]any{"token_endpoint": "http://as.example/token"}), "token_endpoint uses http"},
 		"token endpoint on loopback":  {with(map[string]any{"token_endpoint": "http://127.0.0.1/token"}), "token_endpoint uses http"},
+		"https on loopback":           {with(map[string]any{"token_endpoint": "https://127.0.0.1:8443/token"}), "token_endpoint is on a loopback address"},
+		"an empty fragment":           {with(map[string]any{"token_endpoint": "https://as.example/token#"}), "token_endpoint has a fragment"},
+		"an impossible port":          {with(map[string]any{"token_endpoint": "https://as.example:65536/token"}), "token_endpoint has a port above 65535"},
 		"relative endpoint":           {with(map[string]any{"token_endpoint": "/token"}), "token_endpoint is not an absolute URL"},
 		"authorization with a script": {with(map[string]any{"authorization_endpoint": "javascript:alert(1)"}), "authorization_endpoint is not"},
 		"revocation with a user":      {with(map[string]any{"revocation_endpoint": "https://u:p@as.example"}), "revocation_endpoint has user information"},
@@ -210,12 +223,12 @@ func TestDiscoverErrors(t *testing.T) {
 		t.Run("issuer "+found, func(t *testing.T) {
 			srv := &metadataServer{documents: map[string]func(*http.Request) (*http.Response, error){asMetadata: with(map[string]any{"issuer": found})}}
 			p, err := oauth.Discover(t.Context(), asIssuer, srv.client())
-			if !errors.Is(err, oauth.ErrIssuerMismatch) || p.TokenURL != "" || len(srv.asked) != 1 {
+			if !errors.Is(err, oauth.ErrIssuerMismatch) || p.TokenURL != "" || len(srv.asked) != 2 {
 				t.Errorf("got %+v, %v after %q", p, err, srv.asked)
 			}
 		})
 	}
-	for _, issuer := range []string{"", "as.example", "http://as.example", "https://as.example?tenant=1", "https://as.example?", "https://as.example#x", "https://u:p@as.example"} {
+	for _, issuer := range []string{"", "as.example", "http://as.example", "https://as.example?tenant=1", "https://as.example?", "https://as.example#x", "https://as.example#", "https://as.example:65536", "https://u:p@as.example"} {
 		t.Run("not an issuer "+issuer, func(t *testing.T) {
 			srv := new(metadataServer)
 			_, err := oauth.Discover(t.Context(), issuer, srv.client())
@@ -237,11 +250,21 @@ func TestDiscoverWhatDoesNotRespond(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
 			_, err := oauth.Discover(t.Context(), asIssuer, srv.client())
-			var unreachable *oauth.UnreachableError
-			if !errors.As(err, &unreachable) || time.Since(start) != 30*time.Second {
+			var unreachable *oauth.UnreachableError // it may have been sent: the transport does not say
+			if !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &unreachable) || time.Since(start) != 30*time.Second {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
 		})
+	})
+	t.Run("a server that nobody reaches", func(t *testing.T) {
+		srv := &metadataServer{documents: map[string]func(*http.Request) (*http.Response, error){
+			asMetadata: func(*http.Request) (*http.Response, error) { return nil, errRefused },
+		}}
+		_, err := oauth.Discover(t.Context(), asIssuer, srv.client())
+		var unreachable *oauth.UnreachableError
+		if !errors.As(err, &unreachable) {
+			t.Errorf("error %v", err)
+		}
 	})
 	t.Run("a caller that gives up", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
