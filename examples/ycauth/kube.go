@@ -49,11 +49,12 @@ func (a *app) kubeCommand() *cobra.Command {
 			"renewed if it was revoked; --verify=false skips that.\n\n" +
 			"With args [kube-credential, --login], a login in the browser begins when one is needed,\n" +
 			"if the Kubernetes client says that a user is present: with interactiveMode IfAvailable\n" +
-			"or Always, in a terminal.",
+			"or Always, in a terminal. If no Kubernetes client runs the command, stdin must be a\n" +
+			"terminal.",
 		Args: noArgs,
 	}
 	fresh.register(cmd.Flags(), true)
-	cmd.Flags().BoolVar(&login, "login", false, "log in in the browser if needed, and if the Kubernetes client says that a user is present")
+	cmd.Flags().BoolVar(&login, "login", false, "log in in the browser if needed, and if a user is present")
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error { return a.kubeCredential(ctx, fresh, login) })
 	return cmd
 }
@@ -64,7 +65,7 @@ func (a *app) kubeCredential(ctx context.Context, fresh freshFlags, login bool) 
 	}
 	a.plugin = true
 	tok, err := a.kubeToken(ctx, fresh)
-	if login && !a.unattended && loginNeeded(err) {
+	if login && a.mayLogIn() && loginNeeded(err) {
 		if err := a.loginForPlugin(ctx); err != nil {
 			return err
 		}
@@ -80,6 +81,15 @@ func (a *app) kubeCredential(ctx context.Context, fresh freshFlags, login bool) 
 			ExpirationTimestamp: tok.Expiry.UTC().Truncate(time.Second), Token: tok.AccessToken,
 		},
 	})
+}
+
+// mayLogIn reports whether a login may begin: a user is present, says the Kubernetes client
+// or, if none runs the command, a terminal at stdin. Kubernetes clients go by that as well.
+func (a *app) mayLogIn() bool {
+	if a.getenv("KUBERNETES_EXEC_INFO") == "" {
+		return isTerminal(a.stdin)
+	}
+	return !a.unattended
 }
 
 func (a *app) kubeToken(ctx context.Context, fresh freshFlags) (*oauth2.Token, error) {
@@ -102,8 +112,8 @@ func (a *app) loginForPlugin(ctx context.Context) error {
 }
 
 // readExecInfo reads what the Kubernetes client says of itself: the version that
-// it wants, and whether its user can be asked. Without it, a person runs the
-// command.
+// it wants, and whether its user can be asked. Without it, no Kubernetes
+// client runs the command.
 func (a *app) readExecInfo() error {
 	data := a.getenv("KUBERNETES_EXEC_INFO")
 	if data == "" {
