@@ -4,6 +4,9 @@ package main
 
 import "syscall"
 
+// addressInUse is the error of a port that another program listens on.
+const addressInUse = syscall.EADDRINUSE
+
 // passingErrnos are failures of connections that pass.
 var passingErrnos = []syscall.Errno{
 	syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ETIMEDOUT,

@@ -2,6 +2,9 @@ package main
 
 import "syscall"
 
+// addressInUse is the error of a port that another program listens on (WSAEADDRINUSE).
+const addressInUse syscall.Errno = 10048
+
 // passingErrnos are failures of connections that pass (Winsock error codes).
 var passingErrnos = []syscall.Errno{
 	10050, // WSAENETDOWN
