@@ -19,13 +19,14 @@ import (
 
 type loginFlags struct {
 	keyFlags
-	federationID string
-	clientID     string
-	headless     bool
-	attest       bool
-	timeout      time.Duration
-	keyring      bool
-	keyringSet   bool
+	federationID  string
+	federationSet bool
+	clientID      string
+	headless      bool
+	attest        bool
+	timeout       time.Duration
+	keyring       bool
+	keyringSet    bool
 }
 
 func (a *app) loginCommand() *cobra.Command {
@@ -44,7 +45,10 @@ func (a *app) loginCommand() *cobra.Command {
 		Args:    noArgs,
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.federationID, "federation-id", "", "identity federation to log in with (default: that of the last login)")
+	f.StringVar(&flags.federationID, "federation-id", "", "identity federation to log in with; \"\" for none (default: that of the last login)")
+	if err := f.SetAnnotation("federation-id", mayBeEmpty, []string{}); err != nil {
+		panic(err) // there is no such flag
+	}
 	f.StringVar(&flags.clientID, "client-id", a.getenv("YCAUTH_CLIENT_ID"), "OAuth client to log in as ($YCAUTH_CLIENT_ID, default: that of the last login, or "+oauth.YandexCloudClientID+")")
 	f.BoolVar(&flags.headless, "headless", false, "there is no browser on this computer")
 	f.BoolVar(&flags.attest, "attest", false, "show the server the YubiKey's attestation of the key, which names the card (x5c)")
@@ -52,7 +56,7 @@ func (a *app) loginCommand() *cobra.Command {
 	f.BoolVar(&flags.keyring, "keyring", false, "seal the session with a key in your keyring; its files alone are then of no use (default: as before)")
 	flags.register(cmd)
 	cmd.RunE = a.action(func(ctx context.Context, _ []string) error {
-		flags.keyringSet = f.Changed("keyring")
+		flags.keyringSet, flags.federationSet = f.Changed("keyring"), f.Changed("federation-id")
 		return a.login(ctx, flags)
 	})
 	return cmd
@@ -98,7 +102,7 @@ func (a *app) login(ctx context.Context, flags loginFlags) error {
 	if flags.clientID != "" {
 		p.ClientID = flags.clientID
 	}
-	if flags.federationID != "" {
+	if flags.federationSet {
 		p.FederationID = flags.federationID
 	}
 	if p.Key, err = a.keyForLogin(ctx, dir, p.Key, flags); err != nil {

@@ -106,11 +106,14 @@ func (a *app) action(fn func(ctx context.Context, args []string) error) func(*co
 	}
 }
 
+// mayBeEmpty is the annotation of a flag whose empty value means something.
+const mayBeEmpty = "ycauth_may_be_empty"
+
 // emptyFlag is the name of a flag that was given with an empty value, or "": an
 // unset variable in a script must not widen what a command does.
 func emptyFlag(flags *pflag.FlagSet) (name string) {
 	flags.Visit(func(f *pflag.Flag) {
-		if v := f.Value.String(); v == "" || v == "[]" {
+		if v := f.Value.String(); (v == "" || v == "[]") && f.Annotations[mayBeEmpty] == nil {
 			name = f.Name
 		}
 	})
