@@ -81,7 +81,7 @@ func (a *app) root() *cobra.Command {
 
 	root.AddCommand(
 		a.loginCommand(), a.tokenCommand(), a.execCommand(), a.runCommand(), a.serveCommand(), a.statusCommand(), a.listCommand(), a.revokeCommand(),
-		a.keyCommand(), a.kubeCommand(), a.dockerCommand(), a.logoutCommand(), exitCodesCommand(),
+		a.keyCommand(), a.kubeCommand(), a.dockerCommand(), a.logoutCommand(), exitCodesCommand(), a.versionCommand(),
 	)
 	root.SetFlagErrorFunc(flagError)
 	strictHelp(root)

@@ -28,6 +28,20 @@ func version() string {
 	return fmt.Sprintf("%s%s%s, %s %s/%s", number, commit, dirty, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
+// versionCommand does what --version does. Help does not list it.
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "version",
+		Short:  "Print the version, as --version does",
+		Args:   noArgs,
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(a.stdout, "%s version %s\n", cmd.Root().Name(), version())
+			return err
+		},
+	}
+}
+
 // noArgs rejects arguments, and names the commands that one of them may stand for.
 func noArgs(cmd *cobra.Command, args []string) error {
 	switch {
