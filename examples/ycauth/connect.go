@@ -60,6 +60,9 @@ func (a *app) connect(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.wrongKey(p.Key, prover, session); err != nil {
+		return nil, err
+	}
 	return a.connection(p, store, a.sessions(store), prover, nil)
 }
 

@@ -52,7 +52,7 @@ var exitTable = []exitRow{
 	{exitOK, "done", nil},
 	{exitFailure, "failure", nil},
 	{exitUsage, "usage error: a wrong command, flag or argument; nothing was changed", wrongUsage},
-	{exitKey, "key error: no such file, no card, wrong PIN, no touch, built without cgo", keyTrouble},
+	{exitKey, "key error: no such file, another key, no card, wrong PIN, no touch, built without cgo", keyTrouble},
 	{exitLogin, "log in again", loginNeeded},
 	{exitDenied, "permission denied", permissionDenied},
 	{exitTemporary, "temporary network or server error (HTTP 5xx); the same command may work later", temporary},

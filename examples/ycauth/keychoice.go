@@ -175,15 +175,29 @@ func (a *app) keyError(k keyChoice, s oauth.Session) error {
 	if err != nil {
 		return err
 	}
+	return a.wrongKey(k, prover, s)
+}
+
+// errWrongKey means that a key file has another key than that of the session, which is
+// good again with its own.
+var errWrongKey = errors.New("another key than that of the session")
+
+// wrongKey returns an error if the key is not that of the session.
+func (a *app) wrongKey(k keyChoice, prover *dpop.Prover, s oauth.Session) error {
 	thumbprint, err := prover.Thumbprint(crypto.SHA256)
-	if err != nil {
+	switch {
+	case err != nil:
 		return codedError{exitKey, err}
-	}
-	if s.KeyThumbprint != "" && s.KeyThumbprint != thumbprint {
+	case s.KeyThumbprint == "" || s.KeyThumbprint == thumbprint:
+		return nil
+	case k.File == "":
 		return &oauth.LoginRequiredError{
 			Reason: oauth.ReasonWrongKey,
 			Detail: fmt.Sprintf("the token's key is %s, the configured key is %s", s.KeyThumbprint, thumbprint),
 		}
 	}
-	return nil
+	return hintError{
+		codedError{exitKey, fmt.Errorf("the key file %s has %w (the session's key is %s, that in the file is %s)", k.File, errWrongKey, s.KeyThumbprint, thumbprint)},
+		linef("Restore the key file %s, or, if that key is lost, log in with %q.", k.File, a.commandFor("login")),
+	}
 }

@@ -79,6 +79,12 @@ func (a *app) logout(ctx context.Context) error {
 	if err != nil {
 		return hintError{err, a.notForgotten()}
 	}
+	if err := a.wrongKey(p.Key, prover, session); err != nil {
+		if restore := (hintError{}); errors.As(err, &restore) {
+			return hintError{restore.err, restore.hint + " " + a.notForgotten()}
+		}
+		return hintError{err, a.notForgotten()}
+	}
 	end := new(ending)
 	c, err := a.connection(p, store, a.sessions(store), prover, end.revoke)
 	if err != nil {

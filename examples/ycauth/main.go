@@ -48,7 +48,7 @@
 //	3    log in again
 //	4    temporary network or server error (HTTP 5xx); the same command may work later
 //	5    permission denied
-//	6    key error: no such file, no card, wrong PIN, no touch, built without cgo
+//	6    key error: no such file, another key, no card, wrong PIN, no touch, built without cgo
 //	126  the command of "ycauth exec" or "ycauth run" could not be run
 //	127  the command of "ycauth exec" or "ycauth run" was not found
 //	130  interrupted: Ctrl-C, SIGTERM or SIGHUP

@@ -67,7 +67,7 @@ func newStatus(a *app, p profile, s oauth.Session, kept string, keyErr error) st
 		st.State = stateLostKey
 	case p.Key.missing():
 		st.State = stateNoKey
-	case errors.Is(keyErr, oauth.ErrLoginRequired):
+	case errors.Is(keyErr, errWrongKey), errors.Is(keyErr, oauth.ErrLoginRequired):
 		st.State = stateWrongKey
 	case keyErr != nil:
 		st.State = stateBadKey
@@ -148,9 +148,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the profile and its session; no request is made",
 		Long: "Shows the profile and its session as far as they are known without a request, so not\n" +
-			"whether the refresh token was revoked. The exit code is 6 if the key file is missing or\n" +
-			"cannot be used, and 3 if the profile cannot be used before the next login. A YubiKey is\n" +
-			"not accessed.",
+			"whether the refresh token was revoked. The exit code is 6 if the key file is missing, has\n" +
+			"another key or cannot be used, and 3 if the profile cannot be used before the next login.\n" +
+			"A YubiKey is not accessed.",
 		Args: noArgs,
 		RunE: a.action(a.status),
 	}
