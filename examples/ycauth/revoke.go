@@ -47,8 +47,9 @@ func (a *app) revokeCommand() *cobra.Command {
 			"--older-than measures by the server's clock. It ends with an error if this computer's\n" +
 			"clock differs by more than 5 minutes, and never revokes the session of this profile.\n\n" +
 			"IAM tokens that were issued before stay valid until they expire. After Ctrl-C the\n" +
-			"program says what was done, and the same command continues from there. A warning says\n" +
-			"if the session of this profile was among the revoked ones.",
+			"program says what was done, and the same command continues from there. If the\n" +
+			"session of this profile was among the revoked ones, it is deleted here as well, and a\n" +
+			"warning says so.",
 		Example: "  ycauth revoke ajeq9mfm0rpu7k7oh5pc\n" +
 			"  ycauth revoke --older-than 30d --protection-level NO_PROTECTION --dry-run",
 	}
@@ -155,6 +156,8 @@ type revocation struct {
 	clock  *serverClock
 	flags  revokeFlags
 	own    fate
+
+	session oauth.Session // of the profile in use, before anything is revoked; zero if it does not matter
 }
 
 // fate is what became of the session of the profile in use. Nothing tells which of
@@ -176,7 +179,7 @@ func (r *revocation) byToken(ctx context.Context, token string) error {
 	switch {
 	case err != nil && len(ids) == 0:
 	case session.RefreshToken.Reveal() == token:
-		r.own = fateEnded
+		r.own, r.session = fateEnded, session
 	default:
 		r.own = fateUnknown // it may be an older token of the same grant
 	}
@@ -231,7 +234,7 @@ func (r *revocation) byFlags(ctx context.Context, filter refreshtoken.Filter) er
 		// the others may be out of reach.
 		ids, err = r.target(ctx, refreshtoken.AllMine())
 		if len(ids) > 0 && session.RefreshToken != "" {
-			r.own = fateEnded
+			r.own, r.session = fateEnded, session
 		}
 		return err
 	case n > 0:
@@ -259,31 +262,56 @@ func (r *revocation) byFlags(ctx context.Context, filter refreshtoken.Filter) er
 // that is not known, a renewal tells, unless somebody would have to touch a card
 // for it.
 func (r *revocation) tellIfEnded(ctx context.Context) error {
-	const ended = "the session of this profile was among them: it has ended. Log in again with %q"
 	a := r.a
 	switch {
 	case r.own == fateUntouched || ctx.Err() != nil:
 		return nil //nolint:nilerr // the caller says that it was interrupted
 	case r.own == fateEnded:
-		a.warn(ended, a.commandFor("login"))
+		r.deleteEnded(ctx, r.session)
 		return nil
 	}
 	if r.c.profile.Key.Card != nil {
 		a.say("If the session of this profile was among them, it has ended: %q tells.", a.commandFor("token --renew"))
 		return nil
 	}
-	_, err := r.c.client.TokenSource().Renew(ctx)
+	session, err := r.c.client.Session(ctx) // of which a later login is not
+	if err == nil {
+		_, err = r.c.client.TokenSource().Renew(ctx)
+	}
 	var login *oauth.LoginRequiredError
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &login) && login.Reason == oauth.ReasonNoRefreshToken:
-	case errors.As(err, &login):
-		a.warn(ended, a.commandFor("login"))
+	case unlessEnded(err) == nil && err != nil:
+		r.deleteEnded(ctx, session)
 	case err != nil:
 		a.say("If the session of this profile was among them, it has ended. That could not be found out: %s", a.message(err))
 	}
 	return nil
+}
+
+// deleteEnded deletes the session that has ended at the server, so that no command takes
+// it for one that is good. A later login stays.
+func (r *revocation) deleteEnded(ctx context.Context, ended oauth.Session) {
+	const among = "the session of this profile was among them: it has ended, and "
+	a := r.a
+	r.c.close() // from then on nothing here saves a session
+	replaced := false
+	err := a.sessions(r.c.store).Update(ctx, func(stored oauth.Session) (oauth.Session, error) {
+		if replaced = !stored.IsZero() && !stored.Created.Equal(ended.Created); replaced {
+			return stored, nil
+		}
+		return oauth.Session{}, nil
+	})
+	switch {
+	case err != nil:
+		a.warn(among+"could not be deleted here (%s): %q deletes it. Log in again with %q", a.message(err), a.commandFor("logout --local"), a.commandFor("login"))
+	case replaced:
+		a.say("The session of this profile was among them. A later login has replaced it here.")
+	default:
+		a.warn(among+"was deleted here. Log in again with %q", a.commandFor("login"))
+	}
 }
 
 // selected are the tokens that match every flag.

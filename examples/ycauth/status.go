@@ -147,8 +147,8 @@ func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the profile and its session; no request is made",
-		Long: "Shows the profile and its session as far as they are known without a request, so not\n" +
-			"whether the refresh token was revoked. The exit code is 6 if the key file is missing, has\n" +
+		Long: "Shows the profile and its session as they are stored here. No request is made: the server\n" +
+			"may have ended the session, which \"ycauth token --renew\" finds out. The exit code is 6 if the key file is missing, has\n" +
 			"another key or cannot be used, and 3 if the profile cannot be used before the next login.\n" +
 			"A YubiKey is not accessed.",
 		Args: noArgs,
@@ -171,8 +171,15 @@ func (a *app) status(ctx context.Context, _ []string) error {
 	}
 	keyErr := a.keyError(p.Key, session)
 	st := newStatus(a, p, session, p.kept(store), keyErr)
+	known := st.LoggedIn && a.output == outputTable // for people; State is for programs as well
+	if known {
+		st.State += ", as stored here"
+	}
 	if err := a.printStatus(st); err != nil {
 		return err
+	}
+	if known {
+		a.say("No request was made. The server may have ended the session: %q finds out.", a.commandFor("token --renew"))
 	}
 	if len(st.Environment) > 0 {
 		a.warn("the environment names another server than the profile: commands that use a token end with an error until both are the same")
