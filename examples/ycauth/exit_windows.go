@@ -2,8 +2,8 @@ package main
 
 import "syscall"
 
-// addressInUse is the error of a port that another program listens on (WSAEADDRINUSE).
-const addressInUse syscall.Errno = 10048
+// errAddressInUse is the error of a port that another program listens on (WSAEADDRINUSE).
+const errAddressInUse syscall.Errno = 10048
 
 // passingErrnos are failures of connections that pass (Winsock error codes).
 var passingErrnos = []syscall.Errno{

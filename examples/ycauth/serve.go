@@ -115,9 +115,9 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, network, address.String())
 	switch {
-	case err != nil && errors.Is(err, addressInUse) && f.linkLocal:
+	case err != nil && errors.Is(err, errAddressInUse) && f.linkLocal:
 		return hintError{err, linef("Another %q may be running, or another program listens there.", a.commandFor("serve --link-local"))}
-	case err != nil && errors.Is(err, addressInUse):
+	case err != nil && errors.Is(err, errAddressInUse):
 		free := netip.AddrPortFrom(address.Addr(), 0)
 		return hintError{err, linef("Another %q may be running. With --address %s this one takes any free port.", a.commandFor("serve"), free)}
 	case err != nil:
