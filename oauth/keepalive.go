@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -286,7 +288,7 @@ func (p *Pool) KeepAlive(ctx context.Context, set DueSet) error {
 	defer context.AfterFunc(p.closing, func() { cancel(ErrClosed) })()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	w := &sweeper{pool: p, set: set, done: make(chan swept, p.reads.sweepers()), look: p.base.cfg.Provider.lookEvery(sweepEvery)}
+	w := &sweeper{pool: p, set: set, done: make(chan swept, p.reads.sweepers()), look: p.base.cfg.Provider.lookEvery(sweepEvery), resting: map[string]time.Time{}}
 	w.ahead = w.look + w.look/4 // with the jitter
 	if window := p.base.cfg.Provider.ReissueBefore; window > 0 {
 		w.ahead = min(w.ahead, window/7) // RenewAt is as long after the window has begun
@@ -314,16 +316,18 @@ type sweeper struct {
 	set         DueSet
 	look, ahead time.Duration
 
-	claimed  int        // sessions whose sweep is not over
-	done     chan swept // has room for each of them
-	next     time.Time  // when a session that was swept has to be claimed again; zero: not soon
-	unusable int        // sessions in a row
-	why      error      // of the last one
-	pauses   int        // made for that reason in a row
+	claimed  int                  // sessions whose sweep is not over
+	done     chan swept           // has room for each of them
+	next     time.Time            // when a session that was swept has to be claimed again; zero: not soon
+	resting  map[string]time.Time // when a session may be swept again, for those claimed lately
+	unusable int                  // sessions in a row
+	why      error                // of the last one
+	pauses   int                  // made for that reason in a row
 }
 
 // swept is what became of a session that was claimed.
 type swept struct {
+	key        string
 	generation uint64 // of the session that pause is about; 0 if it is not known
 	pause      time.Duration
 	soon       bool  // it is due again after pause
@@ -350,11 +354,17 @@ func (w *sweeper) claim(ctx context.Context, wg *sync.WaitGroup) (more bool) {
 		p.base.emit(Event{Kind: EventRenewFailed, Cause: CauseKeepAlive, Err: &StoreError{err}})
 	}
 	keys = keys[:min(len(keys), limit)]
+	full := len(keys) == limit
+	// A set that forgets its claims must not cause a request for each time that it is asked.
+	now := time.Now()
+	maps.DeleteFunc(w.resting, func(_ string, until time.Time) bool { return !until.After(now) })
+	keys = slices.DeleteFunc(keys, func(key string) bool { return !w.resting[key].IsZero() })
 	w.claimed += len(keys)
 	for _, key := range keys {
+		w.resting[key] = now.Add(lasts)
 		wg.Go(func() { w.done <- p.sweep(ctx, w.set, key) })
 	}
-	return len(keys) == limit && !p.pace.down() && w.unusable < unusableInARow
+	return full && len(keys) > 0 && !p.pace.down() && w.unusable < unusableInARow
 }
 
 // pause is how long to wait before the set is asked again.
@@ -397,6 +407,7 @@ func (w *sweeper) wait(ctx context.Context, d time.Duration, stop func() bool) b
 
 func (w *sweeper) over(s swept) {
 	w.claimed--
+	w.resting[s.key] = time.Now().Add(min(s.pause, w.look))
 	if s.mistake != nil {
 		w.unusable++
 		w.why = s.mistake
@@ -418,6 +429,7 @@ func ended(ctx context.Context) error {
 // sweep renews one session that was claimed, and tells the set when to return it again.
 func (p *Pool) sweep(ctx context.Context, set DueSet, key string) swept {
 	s := p.swept(ctx, key)
+	s.key = key
 	if ctx.Err() != nil {
 		s.pause = 0 // another replica may take it
 	}

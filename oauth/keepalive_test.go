@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -786,4 +787,40 @@ func TestKeepAliveOfALifeThatIsExtended(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A forgetfulSet has the same sessions due whenever it is asked.
+type forgetfulSet struct {
+	keys []string
+	asks int
+}
+
+func (s *forgetfulSet) DueKeys(_ context.Context, _, _ time.Duration, limit int) ([]string, error) {
+	s.asks++
+	return slices.Clone(s.keys[:min(limit, len(s.keys))]), nil
+}
+
+func (*forgetfulSet) Postpone(context.Context, string, uint64, time.Duration) error { return nil }
+
+// A set that forgets what was claimed causes neither a loop nor a request for each time that it
+// is asked.
+func TestPoolKeepAliveOfAForgetfulSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, stores := newPoolServer(), newPoolStores()
+		keys := users(10)
+		for _, key := range keys[:5] { // nobody has logged in as the others
+			stores.add(t, srv, key, time.Hour)
+		}
+		p, _ := newPool(t, srv, stores)
+		set := &forgetfulSet{keys: keys}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := p.KeepAlive(ctx, set); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if n := srv.count(); n > 60 || set.asks > 60 {
+			t.Errorf("%d requests and %d calls of DueKeys in an hour", n, set.asks)
+		}
+		closePool(t, p)
+	})
 }

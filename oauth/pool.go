@@ -285,8 +285,10 @@ func (p *Pool) forget(s *pooled) {
 }
 
 // Close ends the Pool as [TokenSource.Close] ends a source, for all sessions: it waits for
-// requests that were sent, saves what was not saved, and closes the stores. It can be
-// called again. A closed Pool still serves the tokens in memory while they are valid, and
+// requests that were sent, saves what was not saved, and closes the stores. It does so for
+// PoolConfig.Concurrent sessions at a time, and for 30 seconds longer than one source may take: for each
+// session that is not saved by then, its error contains a [*PersistError] with the key. It can be called again, to
+// try those once more. A closed Pool still serves the tokens in memory while they are valid, and
 // fails with [ErrClosed] otherwise.
 func (p *Pool) Close() error {
 	p.mu.Lock()
@@ -302,6 +304,9 @@ func (p *Pool) Close() error {
 	p.mu.Unlock()
 	p.reads.close(ErrClosed)
 	p.renewals.close(ErrClosed)
+	limit := closeTimeout(p.base.cfg.RequestTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), limit+min(saveTimeout, forever-limit))
+	defer cancel()
 	var mu sync.Mutex
 	var wrong []error
 	var wg sync.WaitGroup
@@ -310,7 +315,7 @@ func (p *Pool) Close() error {
 			continue // whoever opens it closes it
 		}
 		shut := func() {
-			err := errors.Join(s.client.source.Close(), closeStore(s.client.cfg.Store))
+			err := errors.Join(s.client.source.closeWithin(ctx), closeStore(s.client.cfg.Store))
 			if err != nil {
 				mu.Lock()
 				defer mu.Unlock()
@@ -321,11 +326,15 @@ func (p *Pool) Close() error {
 			shut()
 			continue
 		}
-		p.working <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-p.working }()
+		select {
+		case p.working <- struct{}{}:
+			wg.Go(func() {
+				defer func() { <-p.working }()
+				shut()
+			})
+		case <-ctx.Done():
 			shut()
-		})
+		}
 	}
 	wg.Wait()
 	return errors.Join(wrong...)

@@ -1396,3 +1396,57 @@ func TestPoolAfterReadsThatNeverReturn(t *testing.T) {
 		}
 	})
 }
+
+// The time of Close does not grow with the number of sessions that cannot be saved.
+func TestPoolCloseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const concurrent, sessions = 8, 200
+		forever := make(chan struct{})
+		defer close(forever)
+		srv := newFakeServer(rotate)
+		srv.began = make(chan struct{}, sessions)
+		var mu sync.Mutex
+		var stores []*stuckStore
+		all := func(change func(*stuckStore)) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, s := range stores {
+				change(s)
+			}
+		}
+		p, err := oauth.NewPool(oauth.PoolConfig{
+			Config: oauth.Config{Provider: testProvider(), ClientID: "client", HTTPClient: &http.Client{Transport: srv}},
+			Open: func(string) (oauth.Store, error) {
+				s := &stuckStore{Store: oauth.NewMemoryStore(), forever: forever}
+				mu.Lock()
+				defer mu.Unlock()
+				stores = append(stores, s)
+				return s, nil
+			},
+			Concurrent: concurrent,
+			Rate:       1000,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range sessions {
+			if err := p.Do(t.Context(), strconv.Itoa(i), func(c *oauth.Client) error { return c.Import(t.Context(), "rt-0") }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all(func(s *stuckStore) { s.fails.Store(true) })
+		for i := range sessions {
+			_, _ = p.TokenSource(strconv.Itoa(i)).Token()
+		}
+		all(func(s *stuckStore) { s.stuck.Store(true) })
+		start := time.Now()
+		err = p.Close()
+		var unsaved *oauth.PersistError
+		if took := time.Since(start); took > 4*time.Minute || !errors.As(err, &unsaved) {
+			t.Errorf("Close took %v and returned %.200v", took, err)
+		}
+		if n := strings.Count(err.Error(), "could not be saved"); n != sessions {
+			t.Errorf("%d of %d sessions are in the error: %.300v", n, sessions, err)
+		}
+	})
+}

@@ -371,7 +371,10 @@ func (s *TokenSource) RequireTransportSecurity() bool { return true }
 //
 // A closed source still serves its token while it is valid, and then fails with
 // [ErrClosed]. Once Close has returned, no work of the source calls Config.Observer.
-func (s *TokenSource) Close() error {
+func (s *TokenSource) Close() error { return s.closeWithin(context.Background()) }
+
+// closeWithin is Close, which ends with whole at the latest.
+func (s *TokenSource) closeWithin(whole context.Context) error {
 	s.mu.Lock()
 	v := *s.view.Load()
 	s.close()
@@ -383,7 +386,7 @@ func (s *TokenSource) Close() error {
 	looking, redeemed := s.looking, s.redeemed
 	s.mu.Unlock()
 	// All of it ends by itself, unless the store or the transport ignores its context.
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout(s.c.cfg.RequestTimeout))
+	ctx, cancel := context.WithTimeout(whole, closeTimeout(s.c.cfg.RequestTimeout))
 	defer cancel()
 	if saving := s.saver.stop(); saving != nil {
 		within(ctx, saving)
@@ -400,7 +403,7 @@ func (s *TokenSource) Close() error {
 		unfinished = append(unfinished, goesOn(ctx, "login"))
 	}
 	defer s.silent.Store(true)
-	err := s.lastSave()
+	err := s.lastSave(whole)
 	if unfinished != nil {
 		return errors.Join(append(unfinished, err)...)
 	}
@@ -414,11 +417,14 @@ func goesOn(ctx context.Context, what string) error {
 }
 
 // lastSave saves what could not be saved before.
-func (s *TokenSource) lastSave() error {
+func (s *TokenSource) lastSave(whole context.Context) error {
 	if s.view.Load().unsaved == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	if whole.Err() != nil {
+		return &PersistError{retry.Ended(whole)}
+	}
+	ctx, cancel := context.WithTimeout(whole, saveTimeout)
 	defer cancel()
 	done := make(chan struct{})
 	var err error

@@ -29,7 +29,8 @@ type Store interface {
 	// ErrNoSession means that no user is logged in. A token source then discards its
 	// session, even one that could not be saved, unless that comes from its own login
 	// and was never saved. So a Store must return another error if it cannot tell,
-	// for instance because its disk or server is unavailable.
+	// for instance because its disk or server is unavailable. The zero Session without an
+	// error counts as a failure of the Store.
 	Load(ctx context.Context) (Session, error)
 
 	// Update calls fn once, with the stored session (the zero Session if there is
@@ -59,6 +60,9 @@ type Store interface {
 	Update(ctx context.Context, fn func(Session) (Session, error)) error
 }
 
+// errNoTokens is not ErrNoSession, which would discard the session in memory.
+var errNoTokens = errors.New("Store.Load returned neither a session nor an error: it has to return ErrNoSession if there is none")
+
 // load is Store.Load, which is left to itself if it does not return when ctx ends.
 func (c *Client) load(ctx context.Context) (Session, error) {
 	var loaded Session
@@ -68,6 +72,9 @@ func (c *Client) load(ctx context.Context) (Session, error) {
 			defer c.member.pool.loads.Add(-1)
 		}
 		loaded, err = c.cfg.Store.Load(ctx)
+		if err == nil && loaded.IsZero() {
+			return errNoTokens
+		}
 		return err
 	})
 	if errors.Is(err, errStoreHangs) {

@@ -196,3 +196,17 @@ func TestCallsEndWithStuckStore(t *testing.T) {
 		})
 	}
 }
+
+// A Store that returns neither a session nor an error has made a mistake: nobody is taken to be
+// logged out for that.
+func TestLoadOfNothing(t *testing.T) {
+	c, _ := openClient(t, newFakeServer(rotate), func(cfg *oauth.Config) { cfg.Store = nothingStore{oauth.NewMemoryStore()} })
+	s, err := c.Session(t.Context())
+	if err == nil || errors.Is(err, oauth.ErrNoSession) {
+		t.Errorf("%v, %v", s, err)
+	}
+}
+
+type nothingStore struct{ oauth.Store }
+
+func (nothingStore) Load(context.Context) (oauth.Session, error) { return oauth.Session{}, nil }
