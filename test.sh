@@ -266,10 +266,10 @@ tests() {
     set -- -count=1 "$@"
   fi
   say "$name"
-  # Twice as many packages at a time as there are processors: those that use cards,
+  # One package more at a time than there are processors: those that use cards,
   # databases and other processes wait for most of their time.
   # shellcheck disable=SC2086 # a list of words
-  go test -json -timeout=20m -p $((2 * $(getconf _NPROCESSORS_ONLN))) "$@" | "$tmp/testreport" $report -summary "$tmp/summary" || fail "$name failed"
+  go test -json -timeout=20m -p $((1 + $(getconf _NPROCESSORS_ONLN))) "$@" | "$tmp/testreport" $report -summary "$tmp/summary" || fail "$name failed"
   summary+="; $name: $(<"$tmp/summary")"
   printf '%-60s%4d s\n' "$name" $((SECONDS - began))
 }
