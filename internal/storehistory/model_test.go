@@ -247,8 +247,8 @@ func judge(h history) *judgment {
 			u = &update{number: len(j.owners), process: e.process}
 			updates[e.Update] = u
 			o := owner{died: forever}
-			if e.process != nil && e.process.died != 0 {
-				o.died = e.process.died
+			if e.process != nil && max(e.process.died, e.process.gone) != 0 { // its lock ends with it
+				o.died = max(e.process.died, e.process.gone)
 			}
 			j.owners = append(j.owners, o)
 		}

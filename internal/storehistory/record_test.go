@@ -127,6 +127,7 @@ type process struct {
 	name   string
 	client int   // its row in pictures
 	died   int64 // when it was killed; 0 if it was not
+	gone   int64 // when it ended by itself, perhaps with an update in progress after a pause; 0 if it did not
 	stops  []span
 }
 
@@ -155,6 +156,8 @@ func readRecord(path string, p *process, until int64) ([]event, error) {
 		switch e.Kind {
 		case killed:
 			p.died = e.At
+		case ended:
+			p.gone = e.At
 		case stopped:
 			pauses[e.Op] = len(p.stops)
 			p.stops = append(p.stops, span{e.At, until})
